@@ -1,0 +1,65 @@
+"""metatuner: a reinforcement-learning meta-tuner for hyperparameters, backed by MLflow.
+
+Three lines in any PyTorch loop:
+
+    import metatuner as mt
+
+    tuner = mt.AdaptiveSchedule(optimizer, total_steps=1000)
+    ...
+    loss.backward(); optimizer.step(); tuner.step(loss)
+
+This module imports nothing heavy: a public name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .agent.adaptive_schedule import AdaptiveSchedule
+    from .agent.policy import Policy
+    from .envs.errors import MetatunerError
+    from .envs.schedule import ScheduleEnv
+    from .envs.torch_training import TorchTraining
+    from .tracking.recorder import MLflowRecorder
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdaptiveSchedule",
+    "MLflowRecorder",
+    "MetatunerError",
+    "Policy",
+    "ScheduleEnv",
+    "TorchTraining",
+    "__version__",
+]
+
+_HOME = {
+    "AdaptiveSchedule": ".agent.adaptive_schedule",
+    "MLflowRecorder": ".tracking.recorder",
+    "MetatunerError": ".envs.errors",
+    "Policy": ".agent.policy",
+    "ScheduleEnv": ".envs.schedule",
+    "TorchTraining": ".envs.torch_training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
+
+
+# Gymnasium is too slow to import for `--help`, but where it is loaded already its users expect
+# `import metatuner` to register the environments. Otherwise `import metatuner.envs` does.
+if "gymnasium" in sys.modules:
+    from . import envs as envs

@@ -1,0 +1,10 @@
+"""What tuning is: hyperparameters, signals, trainings and the Gymnasium environments over them.
+
+Importing this package registers `metatuner/Schedule-v0` with Gymnasium.
+"""
+
+from __future__ import annotations
+
+import gymnasium
+
+gymnasium.register(id="metatuner/Schedule-v0", entry_point="metatuner.envs.schedule:ScheduleEnv")

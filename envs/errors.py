@@ -1,0 +1,57 @@
+"""The errors that metatuner raises on purpose.
+
+MetatunerError
+├── ConfigurationError      an argument is wrong: also a ValueError
+│   └── SearchSpaceError    a hyperparameter, its distribution or its starting value is wrong
+├── TrainingError           what is to be trained cannot be trained
+├── CheckpointError         a saved state does not belong to what it is loaded into
+├── PolicyError             a policy cannot be used
+│   ├── UnknownPolicyError  no policy has this name
+│   └── PolicyFileError     a policy's files are damaged, altered, of another schema, or not plain data
+├── StoreError              the experiment store cannot be opened, created or written
+└── MissingDependencyError  an optional package is needed: also an ImportError
+
+Every message says what was expected, what came, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class MetatunerError(Exception):
+    """Base of every error that metatuner raises on purpose."""
+
+
+class ConfigurationError(MetatunerError, ValueError):
+    """An argument is wrong."""
+
+
+class SearchSpaceError(ConfigurationError):
+    """A hyperparameter, its distribution or its starting value is wrong."""
+
+
+class TrainingError(MetatunerError):
+    """What is to be trained cannot be trained."""
+
+
+class CheckpointError(MetatunerError):
+    """A saved state does not belong to what it is loaded into."""
+
+
+class PolicyError(MetatunerError):
+    """A policy cannot be used."""
+
+
+class UnknownPolicyError(PolicyError):
+    """No policy has this name."""
+
+
+class PolicyFileError(PolicyError):
+    """A policy's files are damaged, altered, of another schema, or not plain data."""
+
+
+class StoreError(MetatunerError):
+    """The experiment store cannot be opened, created or written."""
+
+
+class MissingDependencyError(MetatunerError, ImportError):
+    """An optional package is needed."""

@@ -1,0 +1,140 @@
+"""What happens in a study, as plain records, and the one method that takes them.
+
+Whoever tunes emits records; whoever remembers implements `Recorder`. Neither knows the other. A record is frozen,
+holds only plain data and carries the time at which it was made, so that it can be journalled, sent later, and sent
+twice without being counted twice.
+
+The life of a study: `StudyStarted`, then for each trial `TrialStarted`, any number of `Metrics`, `Decision` and
+`Artifact`, and `TrialFinished`; at the end `StudyFinished`. `Metrics` and `Artifact` whose trial is None, and
+`Description`, belong to the study itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+
+class TrialState(StrEnum):
+    """How a trial or a study ended."""
+
+    FINISHED = "finished"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    KILLED = "killed"
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """Something that happened at `time_ms` (milliseconds since the epoch)."""
+
+    time_ms: int = field(default_factory=now_ms)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyStarted(Record):
+    """A study began. `params` are its fixed settings; `tags` are for searching."""
+
+    name: str
+    params: Mapping[str, object] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Description(Record):
+    """Markdown that a person reads first on the study's page. The last one stands."""
+
+    markdown: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialStarted(Record):
+    """A trial began. `params` are the values it starts from: what changes later is a metric, never a param."""
+
+    trial: int
+    name: str
+    params: Mapping[str, object] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metrics(Record):
+    """Values at a step (optimiser steps for a training). Names are sections: `train/loss`, `val/loss`, `hp/lr`."""
+
+    trial: int | None
+    step: int
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision(Record):
+    """A policy decided.
+
+    Attributes:
+        trial: The trial it decided for.
+        number: Which decision of this trial, from 0.
+        step: Optimiser steps done when it was taken.
+        signals: What the policy saw, by name.
+        adjustments: What it answered, per hyperparameter, in [-1, 1].
+        values: The hyperparameters that follow from it.
+        reward: What the interval before this decision earned; NaN for the first decision.
+        note: Anything out of the ordinary ("diverged: rolled back"), else empty.
+    """
+
+    trial: int
+    number: int
+    step: int
+    signals: Mapping[str, float]
+    adjustments: Mapping[str, float]
+    values: Mapping[str, float]
+    reward: float
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Artifact(Record):
+    """A text file to keep, such as a policy's card. `path` is relative, with forward slashes."""
+
+    trial: int | None
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialFinished(Record):
+    """A trial ended. `message` says why, where it failed or was pruned."""
+
+    trial: int
+    state: TrialState = TrialState.FINISHED
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyFinished(Record):
+    """A study ended."""
+
+    state: TrialState = TrialState.FINISHED
+    message: str = ""
+
+
+@runtime_checkable
+class Recorder(Protocol):
+    """Whoever remembers."""
+
+    def record(self, record: Record, /) -> None:
+        """Take one record. Must not raise for want of a server: what cannot be sent now is kept."""
+
+
+class NullRecorder:
+    """Remembers nothing: the default where recording is optional."""
+
+    def record(self, record: Record, /) -> None:
+        """Drop the record."""

@@ -1,0 +1,1 @@
+"""What is remembered: studies, trials, metrics and resources in MLflow."""
