@@ -1,0 +1,86 @@
+"""The network that decides: one set of weights for any set of hyperparameters.
+
+Every hyperparameter is judged by the same small network. It sees the signals of the training, the hyperparameter's own
+block (how far it moved, how much room is left, what kind it is), and a summary of all blocks; so the order of the
+hyperparameters does not matter, and neither does their number (Deep Sets, Zaheer et al. 2017).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ActorShape:
+    """Sizes of an actor.
+
+    Attributes:
+        global_signals: Signals of the training as a whole.
+        own_signals: Signals of each hyperparameter.
+        summary: Units of the summary of all hyperparameters.
+        width: Units of each of the two hidden layers.
+    """
+
+    global_signals: int
+    own_signals: int
+    summary: int = 16
+    width: int = 64
+
+
+class SetEncoder(nn.Module):
+    """Splits observations and summarises the hyperparameter blocks."""
+
+    def __init__(self, shape: ActorShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.block = nn.Sequential(nn.Linear(shape.own_signals, shape.summary), nn.Tanh())
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Observations (n, g + h * o) as signals with the summary (n, g + s), and blocks (n, h, o)."""
+        signals, flat = observation.tensor_split([self.shape.global_signals], dim=-1)
+        blocks = flat.unflatten(-1, (-1, self.shape.own_signals))
+        return torch.cat([signals, self.block(blocks).sum(-2)], dim=-1), blocks
+
+
+class Actor(nn.Module):
+    """Observations to adjustments: the mean of the policy."""
+
+    def __init__(self, shape: ActorShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.encoder = SetEncoder(shape)
+        inputs = shape.global_signals + shape.summary + shape.own_signals
+        self.body = nn.Sequential(
+            nn.Linear(inputs, shape.width), nn.Tanh(), nn.Linear(shape.width, shape.width), nn.Tanh()
+        )
+        self.head = nn.Linear(shape.width, 1)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Adjustments (n, h), not clipped, for observations (n, g + h * o)."""
+        context, blocks = self.encoder(observation)
+        repeated = context.unsqueeze(-2).expand(*blocks.shape[:-1], context.shape[-1])
+        adjustments: Tensor = self.head(self.body(torch.cat([repeated, blocks], dim=-1))).squeeze(-1)
+        return adjustments
+
+
+class Critic(nn.Module):
+    """Observations to features of the expected return; used in meta-training only."""
+
+    def __init__(self, shape: ActorShape) -> None:
+        super().__init__()
+        self.encoder = SetEncoder(shape)
+        self.body = nn.Sequential(
+            nn.Linear(shape.global_signals + shape.summary, shape.width),
+            nn.Tanh(),
+            nn.Linear(shape.width, shape.width),
+            nn.Tanh(),
+        )
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Features (n, width) for observations (n, g + h * o)."""
+        context, _ = self.encoder(observation)
+        features: Tensor = self.body(context)
+        return features

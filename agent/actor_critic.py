@@ -1,0 +1,63 @@
+"""The actor and its critic as a stable-baselines3 policy, so that its algorithms can train them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+
+from .actor import Actor, ActorShape, Critic
+
+
+class _Torso(nn.Module):
+    """What stable-baselines3 calls the extractor: observations to what its heads take."""
+
+    def __init__(self, shape: ActorShape, hyperparameters: int) -> None:
+        super().__init__()
+        self.actor, self.critic = Actor(shape), Critic(shape)
+        self.latent_dim_pi, self.latent_dim_vf = hyperparameters, shape.width
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        return self.forward_actor(observation), self.forward_critic(observation)
+
+    def forward_actor(self, observation: Tensor) -> Tensor:
+        adjustments: Tensor = self.actor(observation)
+        return adjustments
+
+    def forward_critic(self, observation: Tensor) -> Tensor:
+        features: Tensor = self.critic(observation)
+        return features
+
+
+class ScheduleActorCritic(ActorCriticPolicy):
+    """A Gaussian policy whose mean is an `Actor`.
+
+    Args:
+        shape: Sizes of the networks.
+        args: As for `ActorCriticPolicy`.
+        kwargs: As for `ActorCriticPolicy`.
+    """
+
+    def __init__(self, *args: Any, shape: ActorShape, **kwargs: Any) -> None:
+        self._shape = shape
+        super().__init__(*args, **kwargs)
+
+    @property
+    def actor(self) -> Actor:
+        """The part that is kept when training is over."""
+        actor: Actor = self.mlp_extractor.actor
+        return actor
+
+    def _build_mlp_extractor(self) -> None:
+        self.mlp_extractor = _Torso(self._shape, self.action_space.shape[0])  # type: ignore[assignment, index]
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        # The torso ends in adjustments already; what super() put behind it goes, and so does the optimiser over it.
+        self.action_net = nn.Identity()
+        with torch.no_grad():
+            self.actor.head.weight.mul_(0.01)
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]

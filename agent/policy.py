@@ -1,0 +1,180 @@
+"""Policies are data: weights as safetensors beside a card in JSON. Loading one never runs code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..envs.controller import HYPERPARAMETER_SIGNALS
+from ..envs.errors import PolicyFileError, UnknownPolicyError
+from ..envs.signals import GLOBAL_SIGNALS
+from .actor import Actor, ActorShape
+
+SCHEMA_VERSION = 1
+SHIPPED = Path(__file__).parent / "policies"
+ZERO = "zero"
+"""The policy that adjusts nothing: it leaves its reference as it is, bit for bit."""
+
+_WEIGHTS, _CARD = "policy.safetensors", "card.json"
+
+
+def shipped_policies() -> list[str]:
+    """Names of the policies in the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{_CARD}"))
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A learned schedule policy.
+
+    Attributes:
+        name: What it is called.
+        actor: The network; None adjusts nothing.
+        decisions: Decisions a training that it was trained for.
+        card: Everything else that is known of it: what it was trained on and how, its evaluation, package versions.
+    """
+
+    name: str
+    actor: Actor | None
+    decisions: int = 25
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, source: str | Path) -> Policy:
+        """Loads a policy.
+
+        Args:
+            source: A shipped policy's name, "zero", or a folder that `save` wrote.
+
+        Raises:
+            UnknownPolicyError: No policy of this name, and no such folder.
+            PolicyFileError: The files are damaged, altered, of another schema, or not plain data.
+        """
+        if source == ZERO:
+            return cls(ZERO, None, card={"name": ZERO, "kind": "schedule"})
+        folder = SHIPPED / str(source)
+        if str(source) not in shipped_policies():
+            folder = Path(source)
+            _require_folder(folder)
+        card = _read_card(folder / _CARD)
+        weights = _read_weights(folder / _WEIGHTS, card)
+        actor = Actor(ActorShape(len(card["global_signals"]), len(card["own_signals"]), **card["network"]))
+        try:
+            actor.load_state_dict(weights)
+        except RuntimeError as error:
+            raise PolicyFileError(
+                f"the weights in {folder / _WEIGHTS} do not have the shapes that {_CARD} tells: take both files from "
+                "one policy"
+            ) from error
+        return cls(str(card["name"]), actor.eval(), int(card["decisions"]), card)
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes weights and card into a folder, made where it does not exist; returns the folder.
+
+        Raises:
+            PolicyFileError: This policy has no weights.
+        """
+        if self.actor is None:
+            raise PolicyFileError(f"policy {self.name!r} has no weights to save: load it by its name instead")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = safetensors.torch.save(self.actor.state_dict())
+        shape = self.actor.shape
+        card = {
+            **self.card,
+            "schema_version": SCHEMA_VERSION,
+            "kind": "schedule",
+            "name": self.name,
+            "decisions": self.decisions,
+            "global_signals": list(GLOBAL_SIGNALS),
+            "own_signals": list(HYPERPARAMETER_SIGNALS),
+            "network": {"summary": shape.summary, "width": shape.width},
+            "sha256": hashlib.sha256(weights).hexdigest(),
+        }
+        (folder / _WEIGHTS).write_bytes(weights)
+        (folder / _CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        return folder
+
+    @torch.no_grad()
+    def decide(self, observation: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Adjustments in [-1, 1], shape (n, h), for observations of shape (n, observation_size(h))."""
+        hyperparameters = (observation.shape[1] - len(GLOBAL_SIGNALS)) // len(HYPERPARAMETER_SIGNALS)
+        if self.actor is None:
+            return np.zeros((len(observation), hyperparameters))
+        adjustments: NDArray[np.float64] = self.actor(torch.from_numpy(observation)).clamp(-1, 1).double().numpy()
+        return adjustments
+
+
+def _require_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise PolicyFileError(
+            f"{folder} is a file; a policy is a folder with {_WEIGHTS} and {_CARD}. Pickles and stable-baselines3 "
+            "archives are refused because loading one can run any code it holds"
+        )
+    if not folder.is_dir():
+        names = ", ".join([*shipped_policies(), ZERO])
+        raise UnknownPolicyError(f"no policy is called {str(folder)!r}: expected one of {names}, or a policy's folder")
+    for part in (_WEIGHTS, _CARD):
+        if not (folder / part).is_file():
+            raise PolicyFileError(f"{folder} holds no {part}: a policy is a folder with {_WEIGHTS} and {_CARD}")
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise PolicyFileError(f"{path} is not a readable JSON file ({error}): restore the policy's folder") from error
+    if not isinstance(card, dict) or card.get("schema_version") != SCHEMA_VERSION:
+        found = card.get("schema_version") if isinstance(card, dict) else type(card).__name__
+        raise PolicyFileError(
+            f"{path} has schema version {found!r}, this metatuner reads {SCHEMA_VERSION}: retrain the policy, or use "
+            "the metatuner that wrote it"
+        )
+    expected: dict[str, type | tuple[type, ...]] = {
+        "name": str, "decisions": int, "global_signals": list, "own_signals": list, "network": dict, "sha256": str,
+    }  # fmt: skip
+    for key, kind in expected.items():
+        if not isinstance(card.get(key), kind) or isinstance(card.get(key), bool):
+            raise PolicyFileError(f"{path} lacks a valid entry {key!r}: restore the policy's folder")
+    network = card["network"]
+    if set(network) != {"summary", "width"} or not all(
+        type(size) is int and 1 <= size <= 4096 for size in network.values()
+    ):
+        raise PolicyFileError(f"{path} tells network sizes {network!r}; expected summary and width, each 1 to 4096")
+    if card["decisions"] < 1:
+        raise PolicyFileError(f"{path} tells {card['decisions']} decisions; expected at least 1")
+    seen = (card["global_signals"], card["own_signals"])
+    if seen != (list(GLOBAL_SIGNALS), list(HYPERPARAMETER_SIGNALS)):
+        raise PolicyFileError(
+            f"the policy of {path} was trained on other signals than this metatuner makes: retrain it, or use the "
+            "metatuner that wrote it"
+        )
+    return card
+
+
+def _read_weights(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
+    data = path.read_bytes()
+    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise PolicyFileError(
+            f"{path} is a pickle or a zip archive, not safetensors; it is refused because loading it can run any code "
+            "it holds: save the policy with Policy.save"
+        )
+    if hashlib.sha256(data).hexdigest() != card["sha256"]:
+        raise PolicyFileError(
+            f"{path} does not match the sha256 in {_CARD}: it was cut short or altered; restore the policy's folder"
+        )
+    try:
+        return safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise PolicyFileError(f"{path} is not a safetensors file ({error}): restore the policy's folder") from error

@@ -1,0 +1,215 @@
+"""From measurements to observations, from actions to hyperparameters: the arithmetic of a schedule.
+
+One object serves n trainings side by side; the single environment, the batched environment and a user's own loop
+(n = 1) all go through it, so what a policy learns on is what it later sees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import signals
+from .adjustments import Adjustable, Kind
+from .errors import TrainingError
+from .signals import GLOBAL_SIGNALS, LIMIT, Array, Interval
+
+HYPERPARAMETER_SIGNALS = ("moved", "room_up", "room_down", "last_adjustment", *(f"is_{kind}" for kind in Kind))
+"""Signals of one hyperparameter, in their order in an observation."""
+
+ROOM = 3.0
+"""Bounds further away than this many largest moves are not seen."""
+
+CUT_AFTER_DIVERGENCE = math.log(4)
+"""How far a learning rate falls (natural log) when a training is rolled back."""
+
+DIVERGENCE_PENALTY = 0.5
+"""What a rolled-back interval costs."""
+
+
+def observation_size(hyperparameters: int) -> int:
+    """Length of an observation with this many adjustable hyperparameters."""
+    return len(GLOBAL_SIGNALS) + hyperparameters * len(HYPERPARAMETER_SIGNALS)
+
+
+class ScheduleController:
+    """The state of n schedules with h adjustable hyperparameters and T decisions.
+
+    An observation is the global signals followed by one block of hyperparameter signals for each hyperparameter.
+
+    Args:
+        hyperparameters: The h adjustable ones.
+        decisions: T.
+        adaptive: For each training, whether its optimiser normalises its steps, shape (n,).
+    """
+
+    def __init__(self, hyperparameters: Sequence[Adjustable], decisions: int, adaptive: Array) -> None:
+        self.hyperparameters, self.decisions = tuple(hyperparameters), decisions
+        self._adaptive = np.asarray(adaptive, dtype=np.float64)
+        n, h = len(self._adaptive), len(self.hyperparameters)
+        kinds = [[float(each.kind is kind) for kind in Kind] for each in self.hyperparameters]
+        self._kinds = np.broadcast_to(np.array(kinds).reshape(1, h, len(Kind)), (n, h, len(Kind)))
+        self._is_rate = np.array([each.kind is Kind.LEARNING_RATE for each in self.hyperparameters])
+        self._moves = np.array([each.largest_move for each in self.hyperparameters])
+        self._low = np.array([each.low for each in self.hyperparameters])
+        self._high = np.array([each.high for each in self.hyperparameters])
+        self.begin(np.ones((n, h)), np.ones(n))
+
+    def begin(self, reference: Array, val_loss: Array) -> None:
+        """Begins n schedules.
+
+        Args:
+            reference: Starting values, shape (n, h).
+            val_loss: Validation losses before the first step, shape (n,). NaN where unknown: the loss of the first
+                mini-batch then stands in.
+
+        Raises:
+            TrainingError: A loss that is not positive.
+        """
+        n, h = reference.shape
+        nothing = np.full(n, np.nan)
+        self.decision = 0
+        self._offset, self._last_action = np.zeros((n, h)), np.zeros((n, h))
+        self._start = self._base = self._natural(reference)
+        self._val_start = self._val_last = self._val_best = np.array(val_loss, dtype=np.float64)
+        self._validated = ~np.isnan(self._val_start)
+        self._train_start, self._train_last, self._train_best = nothing.copy(), nothing.copy(), nothing.copy()
+        self._log_grad_norm = nothing.copy()
+        self._measured = np.zeros((n, len(GLOBAL_SIGNALS)))
+        self._measured[:, GLOBAL_SIGNALS.index("adaptive")] = self._adaptive
+        self._require_positive(self._val_start, "validation loss before the first step")
+
+    def observe(self, interval: Interval) -> tuple[Array, NDArray[np.bool_]]:
+        """Takes in what an interval measured.
+
+        Returns:
+            The rewards, shape (n,): log(validation loss before / after), minus `DIVERGENCE_PENALTY` where the training
+            diverged. Where none diverged they add up to log(starting / final validation loss).
+            And which trainings diverged, shape (n,): they must be rolled back to the interval's start. Their learning
+            rates are cut here.
+        """
+        self._fill_starts(interval)
+        diverged = signals.has_diverged(interval, self._val_start)
+        train = np.where(diverged | np.isnan(interval.train_loss), self._train_last, interval.train_loss)
+        self._validated |= ~np.isnan(interval.val_loss)
+        val = np.where(self._validated, interval.val_loss, train)
+        val = np.where(diverged | np.isnan(val), self._val_last, val)
+
+        def since(now: Array, then: Array, start: Array) -> Array:
+            return signals.log_ratio(now, then, start)
+
+        t0, v0 = self._train_start, self._val_start
+        reward = since(self._val_last, val, v0) - DIVERGENCE_PENALTY * diverged
+        inside = {
+            "loss_noise": signals.loss_noise(interval.train_loss_std, interval.train_loss),
+            "loss_slope": since(interval.late_loss, interval.early_loss, t0),
+            "gradient_trend": signals.gradient_trend(interval.log_grad_norm, self._log_grad_norm),
+            "gradient_alignment": np.nan_to_num(interval.alignment, nan=0.0),
+            "relative_update": signals.relative_update_signal(interval.relative_update),
+        }
+        self.decision += 1
+        values = {
+            "progress": np.full_like(train, self.decision / self.decisions),
+            "train_since_start": since(train, t0, t0),
+            "train_since_last": since(train, self._train_last, t0),
+            "train_since_best": since(train, self._train_best, t0),
+            "val_since_start": since(val, v0, v0),
+            "val_since_last": since(val, self._val_last, v0),
+            "val_since_best": since(val, self._val_best, v0),
+            "generalisation_gap": since(val, train, v0),
+            **{name: np.where(diverged, 0.0, value) for name, value in inside.items()},
+            "adaptive": self._adaptive,
+            "diverged": diverged.astype(np.float64),
+        }
+        self._measured = np.stack([values[name] for name in GLOBAL_SIGNALS], axis=1)
+        self._train_last, self._train_best = train, np.fmin(self._train_best, train)
+        self._val_last, self._val_best = val, np.fmin(self._val_best, val)
+        keep = diverged | np.isnan(interval.log_grad_norm)
+        self._log_grad_norm = np.where(keep, self._log_grad_norm, interval.log_grad_norm)
+        self._move(-CUT_AFTER_DIVERGENCE * (diverged[:, None] & self._is_rate[None]))
+        return reward, diverged
+
+    def observation(self) -> NDArray[np.float32]:
+        """What a policy sees now, shape (n, observation_size(h)), clipped to [-5, 5]."""
+        natural = self._base + self._offset
+        own = np.stack(
+            [
+                (natural - self._start) / (4.0 * self._moves),
+                np.clip((self._high - natural) / self._moves, 0.0, ROOM) / ROOM,
+                np.clip((natural - self._low) / self._moves, 0.0, ROOM) / ROOM,
+                self._last_action,
+            ],
+            axis=2,
+        )
+        blocks = np.concatenate([own, self._kinds], axis=2)
+        seen = np.concatenate([self._measured, blocks.reshape(len(blocks), -1)], axis=1)
+        return np.clip(seen, -LIMIT, LIMIT).astype(np.float32)
+
+    def adjust(self, action: Array) -> None:
+        """Moves the hyperparameters by actions in [-1, 1], shape (n, h); a move stops at the distribution's bounds."""
+        self._last_action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        self._move(self._last_action * self._moves)
+
+    def values(self, reference: Array) -> Array:
+        """The hyperparameters that follow from reference values, shape (..., n, h).
+
+        Where nothing was adjusted they are the reference bit for bit.
+        """
+        reference = np.asarray(reference, dtype=np.float64)
+        columns = [each.moved(reference[..., i], self._offset[:, i]) for i, each in enumerate(self.hyperparameters)]
+        return np.stack(columns, axis=-1)
+
+    def follow(self, reference: Array) -> None:
+        """Tells where the reference is now, shape (n, h): bounds and signals are about the sum of both."""
+        self._base = self._natural(reference)
+
+    def named_signals(self, training: int = 0) -> dict[str, float]:
+        """The observation of one training by name, for people."""
+        names = [*GLOBAL_SIGNALS]
+        for each in self.hyperparameters:
+            names += [f"{each.name}/{signal}" for signal in HYPERPARAMETER_SIGNALS]
+        seen = dict(zip(names, map(float, self.observation()[training]), strict=True))
+        return {name: value for name, value in seen.items() if "/is_" not in name}
+
+    def state_dict(self) -> dict[str, object]:
+        """A copy of everything that changes; numbers and arrays of shape (n, ...)."""
+        return {
+            "decision": self.decision,
+            **{name: getattr(self, name).copy() for name in self._arrays()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Back to a state, bit for bit."""
+        self.decision = int(state["decision"])  # type: ignore[call-overload]
+        for name in self._arrays():
+            setattr(self, name, np.array(state[name]))
+
+    def _arrays(self) -> list[str]:
+        constant = {"_adaptive", "_kinds", "_is_rate", "_moves", "_low", "_high"}
+        return [name for name, value in vars(self).items() if isinstance(value, np.ndarray) and name not in constant]
+
+    def _natural(self, values: Array) -> Array:
+        values = np.asarray(values, dtype=np.float64)
+        return np.stack([each.to_natural(values[:, i]) for i, each in enumerate(self.hyperparameters)], axis=1)
+
+    def _move(self, distance: Array) -> None:
+        # Adding and subtracting the base loses digits, so what does not move keeps its offset untouched.
+        natural = np.clip(self._base + self._offset + distance, self._low, self._high)
+        self._offset = np.where(distance == 0.0, self._offset, natural - self._base)
+
+    def _fill_starts(self, interval: Interval) -> None:
+        first = np.where(np.isfinite(interval.first_loss), interval.first_loss, np.nan)
+        for name in ("_train_start", "_train_last", "_train_best", "_val_start", "_val_last", "_val_best"):
+            setattr(self, name, np.where(np.isnan(getattr(self, name)), first, getattr(self, name)))
+        self._require_positive(self._train_start, "training loss of the first mini-batch")
+
+    @staticmethod
+    def _require_positive(loss: Array, what: str) -> None:
+        if np.any(loss <= 0.0):
+            raise TrainingError(
+                f"the {what} is {float(np.nanmin(loss)):g}, but a schedule compares losses by their ratios, "
+                "so they must be positive: add a constant, or give an error measure such as the perplexity"
+            )

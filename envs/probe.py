@@ -1,0 +1,48 @@
+"""Measures a torch optimiser from outside, one call before and one after each of its steps.
+
+The environment's own training and a user's loop are measured by this same code.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .meter import IntervalMeter
+from .optimizers import gradient_statistics, parameters, update_statistics
+from .signals import Interval
+
+
+class OptimizerProbe:
+    """Fills an `IntervalMeter` from a torch optimiser."""
+
+    def __init__(self, optimizer: Optimizer, steps: int) -> None:
+        self._optimizer = optimizer
+        self._weights: list[Tensor] | None = None
+        self.meter = IntervalMeter(steps)
+
+    def begin(self, steps: int) -> None:
+        """Begins an interval of `steps` optimiser steps."""
+        self.meter = IntervalMeter(steps)
+        self._weights = None
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """To be called when the gradients are ready and the optimiser has not yet used them."""
+        if self.meter.wants_gradient:
+            self.meter.gradient(*gradient_statistics(self._optimizer))
+        if self.meter.wants_update:
+            self._weights = [parameter.detach().clone() for parameter in parameters(self._optimizer)]
+
+    @torch.no_grad()
+    def after_step(self, loss: Tensor) -> None:
+        """To be called after the optimiser's step, with the mini-batch loss it followed from."""
+        if self._weights is not None:
+            self.meter.update(*update_statistics(self._optimizer, self._weights))
+            self._weights = None
+        self.meter.loss(loss)
+
+    def interval(self, val_loss: Tensor | float | None) -> Interval:
+        """What was measured, with the validation loss at the end (None where nothing was validated)."""
+        return self.meter.interval(val_loss)

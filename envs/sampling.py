@@ -1,0 +1,44 @@
+"""Which rows a training sees at which step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class EpochSampler:
+    """Mini-batches of row numbers: shuffled epochs, the incomplete last batch dropped, as a DataLoader would.
+
+    Args:
+        rows: How many rows there are.
+        batch_size: Rows a mini-batch; all rows where there are fewer.
+        seed: The order follows from it.
+    """
+
+    def __init__(self, rows: int, batch_size: int, seed: int) -> None:
+        self.rows, self.batch_size = rows, min(batch_size, rows)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._epoch = torch.empty(0, self.batch_size, dtype=torch.long)
+
+    def next(self, steps: int) -> Tensor:
+        """Row numbers of the next `steps` mini-batches, shape (steps, batch size)."""
+        while len(self._epoch) < steps:
+            self._epoch = torch.cat([self._epoch, self._shuffled()])
+        batches, self._epoch = self._epoch[:steps], self._epoch[steps:]
+        return batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is left of the epoch, and the generator."""
+        return {"epoch": self._epoch.clone(), "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Back to a state, bit for bit."""
+        self._epoch = state["epoch"].clone()
+        self._generator.set_state(state["generator"])
+
+    def _shuffled(self) -> Tensor:
+        order = torch.randperm(self.rows, generator=self._generator)
+        whole = self.rows // self.batch_size * self.batch_size
+        return order[:whole].view(-1, self.batch_size)

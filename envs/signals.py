@@ -1,0 +1,123 @@
+"""What a policy may see of a training: ratios, logarithms, angles and fractions.
+
+A training measures an `Interval`; the pure functions below turn measurements into signals. None of them changes if the
+loss, or the weights together with their updates, are rescaled. All work elementwise on arrays of shape (n,), one entry
+a training.
+
+Sources: relative loss changes and gradient alignment as state of a learned schedule follow Xu et al. 2019 (Learning an
+adaptive learning rate schedule) and Daniel et al. 2016 (Learning step size controllers for robust neural network
+training); the ratio of update to weight norm is the trust ratio's inverse of You et al. 2017 (LARS).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+LIMIT = 5.0
+"""Signals are clipped to [-LIMIT, LIMIT]."""
+
+LOSS_FLOOR = 1e-4
+"""Losses below this fraction of the starting loss count as this fraction: a log ratio must end somewhere."""
+
+DIVERGED_AT = 20.0
+"""A validation loss this many times the starting one counts as diverged."""
+
+GLOBAL_SIGNALS = (
+    "progress",
+    "train_since_start",
+    "train_since_last",
+    "train_since_best",
+    "val_since_start",
+    "val_since_last",
+    "val_since_best",
+    "generalisation_gap",
+    "loss_noise",
+    "loss_slope",
+    "gradient_trend",
+    "gradient_alignment",
+    "relative_update",
+    "adaptive",
+    "diverged",
+)
+"""Signals of a training as a whole, in their order in an observation."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What was measured between two decisions: arrays of shape (n,); NaN where something was not measured.
+
+    Attributes:
+        first_loss: Training loss of the first mini-batch.
+        train_loss: Mean training loss.
+        train_loss_std: Standard deviation of the training loss between mini-batches.
+        early_loss: Mean training loss of the first half of the interval.
+        late_loss: Mean training loss of the second half.
+        val_loss: Validation loss at the end.
+        log_grad_norm: Mean natural log of the gradient norm.
+        alignment: Mean cosine between the gradient and the momentum buffer before it takes the gradient in.
+        relative_update: Norm of the last optimiser step's update over the norm of the weights before it.
+        diverged: Whether a loss or a weight stopped being finite.
+    """
+
+    first_loss: Array
+    train_loss: Array
+    train_loss_std: Array
+    early_loss: Array
+    late_loss: Array
+    val_loss: Array
+    log_grad_norm: Array
+    alignment: Array
+    relative_update: Array
+    diverged: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, **measured: ArrayLike) -> Interval:
+        """An interval from what was measured; everything else counts as not measured (and not diverged).
+
+        Scalars become arrays of shape (1,).
+        """
+        arrays = {name: np.atleast_1d(np.asarray(value, dtype=np.float64)) for name, value in measured.items()}
+        size = max((len(array) for array in arrays.values()), default=1)
+        missing = np.full(size, np.nan)
+        values = {field.name: arrays.get(field.name, missing) for field in fields(cls)}
+        values["diverged"] = np.nan_to_num(values["diverged"]).astype(bool)  # type: ignore[assignment]
+        return cls(**values)  # type: ignore[arg-type]
+
+    @classmethod
+    def concatenate(cls, intervals: list[Interval]) -> Interval:
+        """Several groups of trainings as one."""
+        return cls(**{field.name: np.concatenate([getattr(i, field.name) for i in intervals]) for field in fields(cls)})
+
+
+def log_ratio(now: Array, then: Array, start: Array) -> Array:
+    """log(now / then), with both floored at LOSS_FLOOR of the start; 0 where either is unknown."""
+    floor = LOSS_FLOOR * start
+    return np.nan_to_num(np.log(np.maximum(now, floor)) - np.log(np.maximum(then, floor)), nan=0.0)
+
+
+def loss_noise(std: Array, mean: Array) -> Array:
+    """Coefficient of variation of the mini-batch losses, std / mean; 0 where unknown."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nan_to_num(std / mean, nan=0.0, posinf=LIMIT, neginf=0.0)
+
+
+def gradient_trend(log_norm: Array, last_log_norm: Array) -> Array:
+    """Change of the mean log gradient norm since the last interval; 0 where unknown."""
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(log_norm - last_log_norm, nan=0.0, posinf=LIMIT, neginf=-LIMIT)
+
+
+def relative_update_signal(ratio: Array) -> Array:
+    """log(ratio / 0.001) / 2: 0 for the textbook size of an update, -2.3 a hundred times below; 0 where unknown."""
+    with np.errstate(divide="ignore"):
+        return np.nan_to_num(0.5 * np.log(ratio / 1e-3), nan=0.0, posinf=LIMIT, neginf=-LIMIT)
+
+
+def has_diverged(interval: Interval, val_start: Array) -> NDArray[np.bool_]:
+    """Whether a training must be rolled back: not finite, or DIVERGED_AT times its starting validation loss."""
+    return interval.diverged | (interval.val_loss >= DIVERGED_AT * val_start)

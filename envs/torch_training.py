@@ -1,0 +1,154 @@
+"""A real PyTorch training: any module, optimiser and data. Also the readable twin of the batched one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import Dataset, TensorDataset, default_collate
+
+from . import optimizers
+from .errors import TrainingError
+from .probe import OptimizerProbe
+from .sampling import EpochSampler
+from .signals import Interval
+from .training import Values
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class TorchTraining:
+    """One PyTorch model in training; implements `envs.training.Training`.
+
+    Args:
+        model: Makes a fresh module.
+        optimizer: Makes its optimiser from the parameters, for example
+            `functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9)`; `start` then sets the starting values.
+        train: Training examples (input, target): a map-style data set.
+        val: Validation examples. Never test examples: rewards are computed from these.
+        loss: Mean loss of a batch of outputs and targets; positive.
+        batch_size: Examples a mini-batch.
+        device: Where to train.
+
+    Raises:
+        TrainingError: `start` was not called, a data set is empty, or the model has no parameters to train.
+    """
+
+    adaptive: float
+
+    def __init__(
+        self,
+        model: Callable[[], nn.Module],
+        optimizer: Callable[[Iterator[nn.Parameter]], Optimizer],
+        train: Dataset[Any],
+        val: Dataset[Any],
+        *,
+        loss: Loss = nn.functional.cross_entropy,
+        batch_size: int = 32,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        for name, data in (("train", train), ("val", val)):
+            if len(data) == 0:  # type: ignore[arg-type]
+                raise TrainingError(f"the {name} data set is empty: give at least one example")
+        self._make_model, self._make_optimizer = model, optimizer
+        self._train, self._val, self._loss = train, val, loss
+        self._batch_size, self._device = batch_size, torch.device(device)
+        self._model: nn.Module | None = None
+        with self._randomness(seed=0):
+            self.adaptive = optimizers.adaptive(self._fresh_optimizer(self._make_model()))
+
+    @property
+    def model(self) -> nn.Module:
+        """The module in training."""
+        if self._model is None:
+            raise TrainingError("this training has not begun: call start(config, seed) first")
+        return self._model
+
+    def start(self, config: Mapping[str, float], seed: int) -> Interval:
+        """See `Training.start`."""
+        with self._randomness(seed=seed):
+            self._model = self._make_model().to(self._device)
+        self._optimizer = self._fresh_optimizer(self._model)
+        self._set(config, 0)
+        self._sampler = EpochSampler(len(self._train), self._batch_size, seed)  # type: ignore[arg-type]
+        return Interval.of(val_loss=self.validate()[0])
+
+    def advance(self, hyperparameters: Values, steps: int) -> Interval:
+        """See `Training.advance`."""
+        model, probe = self.model.train(), OptimizerProbe(self._optimizer, steps)
+        with self._randomness():
+            for step, rows in enumerate(self._sampler.next(steps)):
+                self._set(hyperparameters, step)
+                inputs, targets = self._batch(self._train, rows)
+                loss = self._loss(model(inputs), targets)
+                self._optimizer.zero_grad()
+                loss.backward()
+                probe.before_step()
+                self._optimizer.step()
+                probe.after_step(loss)
+        return probe.interval(self.validate()[0])
+
+    @torch.no_grad()
+    def validate(self) -> tuple[float, float]:
+        """Loss on the validation examples, and the share of them that is classified right (NaN for regression)."""
+        model = self.model.eval()
+        inputs, targets = self._batch(self._val, torch.arange(len(self._val)))  # type: ignore[arg-type]
+        outputs = model(inputs)
+        classifies = outputs.ndim == targets.ndim + 1 and not targets.is_floating_point()
+        accuracy = float((outputs.argmax(-1) == targets).float().mean()) if classifies else float("nan")
+        return float(self._loss(outputs, targets)), accuracy
+
+    def snapshot(self) -> dict[str, Any]:
+        """See `Training.snapshot`."""
+        return copy.deepcopy(
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "sampler": self._sampler.state_dict(),
+                "randomness": self._random_state,
+            }
+        )
+
+    def restore(self, snapshot: Any) -> None:
+        """See `Training.restore`."""
+        snapshot = copy.deepcopy(snapshot)
+        self.model.load_state_dict(snapshot["model"])
+        self._optimizer.load_state_dict(snapshot["optimizer"])
+        self._sampler.load_state_dict(snapshot["sampler"])
+        self._random_state = snapshot["randomness"]
+
+    def close(self) -> None:
+        """See `Training.close`."""
+        self._model = None
+
+    def _fresh_optimizer(self, model: nn.Module) -> Optimizer:
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise TrainingError(f"{type(model).__name__} has no parameters to train: give a module that has some")
+        return self._make_optimizer(model.parameters())
+
+    def _set(self, values: Values, step: int) -> None:
+        for name, value in values.items():
+            now = float(value) if isinstance(value, int | float) else float(value[step])
+            optimizers.write(self._optimizer, name, [now] * len(self._optimizer.param_groups))
+
+    def _batch(self, data: Dataset[Any], rows: Tensor) -> tuple[Tensor, Tensor]:
+        examples = data[rows] if isinstance(data, TensorDataset) else default_collate([data[int(i)] for i in rows])
+        inputs, targets = examples
+        return inputs.to(self._device), targets.to(self._device)
+
+    @contextmanager
+    def _randomness(self, seed: int | None = None) -> Iterator[None]:
+        """Dropout and the like draw from this training's own generator; the caller's is left as it was."""
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            if seed is None:
+                torch.set_rng_state(self._random_state)
+            else:
+                torch.manual_seed(seed)
+            yield
+            self._random_state = torch.get_rng_state()
