@@ -73,10 +73,12 @@ define make-venv
 set -e; python='$(firstword $(wanted))'; \
 if [ "$$(cat .venv/.made-with 2>/dev/null)" != '$(wanted)' ]; then \
   fail() { echo "metatuner: $$1. Name another interpreter: PYTHON=python3.12 make ..." >&2; exit 1; }; \
-  command -v "$$python" >/dev/null || fail "found no $$python"; \
-  "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or newer is needed, $$python is $$("$$python" -c 'import platform; print(platform.python_version())')"; \
-  "$$python" -c 'import venv, ensurepip' 2>/dev/null || fail "$$python lacks venv (on Debian and Ubuntu: the package python3-venv)"; \
-  echo "[1/2] making .venv with $$python ($$("$$python" -c 'import platform; print(platform.python_version())'))"; \
+  version=$$("$$python" -c 'import platform; print(platform.python_version())' 2>/dev/null) || fail "cannot run $$python"; \
+  "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+    || fail "Python 3.11 or newer is needed, $$python is $$version"; \
+  "$$python" -c 'import venv, ensurepip' 2>/dev/null \
+    || fail "$$python lacks venv (on Debian and Ubuntu: the package python3-venv)"; \
+  echo "[1/2] making .venv with $$python ($$version)"; \
   clear=; [ ! -f .venv/.made-with ] || clear=--clear; \
   "$$python" -m venv $$clear .venv; \
   echo '$(wanted)' > .venv/.made-with; \
