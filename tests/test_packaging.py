@@ -37,7 +37,11 @@ def source_files() -> list[Path]:
         files = [Path(name) for name in listed if name]
     else:
         files = [path.relative_to(ROOT) for path in ROOT.rglob("*")]
-        files = [path for path in files if not any(p.startswith(".") or p == "__pycache__" for p in path.parts)]
+        files = [
+            path
+            for path in files
+            if not any(p.startswith(".") or p in {"__pycache__", "build", "dist"} for p in path.parts)
+        ]
     return [path for path in files if (ROOT / path).is_file() and not (ROOT / path).is_symlink()]
 
 
