@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import re
@@ -29,6 +30,7 @@ def run(*command: str | Path, cwd: Path, **env: str) -> str:
     return done.stdout
 
 
+@functools.cache
 def source_files() -> list[Path]:
     """What a commit of the working tree would hold, relative to the root; without git, whatever is not hidden."""
     git = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
