@@ -132,6 +132,11 @@ class ScheduleController:
         self._move(-CUT_AFTER_DIVERGENCE * (diverged[:, None] & self._is_rate[None]))
         return reward, diverged
 
+    @property
+    def val_loss(self) -> Array:
+        """The last validation losses, shape (n,); after a rollback those of the interval's start."""
+        return self._val_last
+
     def observation(self) -> NDArray[np.float32]:
         """What a policy sees now, shape (n, observation_size(h)), clipped to [-5, 5]."""
         natural = self._base + self._offset

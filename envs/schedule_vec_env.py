@@ -64,11 +64,6 @@ class ScheduleVecEnv(VecEnv):
             spaces.Box(-1.0, 1.0, (h,), np.float32),
         )
 
-    @property
-    def val_losses(self) -> NDArray[np.float64]:
-        """The current validation losses, shape (n,)."""
-        return np.concatenate([group.training.validate().numpy() for group in self._running])
-
     def reset(self) -> NDArray[np.float32]:
         """Begins the next episode: new tasks for all."""
         first = self.episode * self._groups
@@ -153,6 +148,7 @@ class ScheduleVecEnv(VecEnv):
             # The keys are stable-baselines3's: its Monitor and its bootstrapping read them.
             for i, info in enumerate(infos):
                 info["terminal_observation"] = observation[i]
+                info["val_loss"] = float(self._controller.val_loss[i])
                 info["episode"] = {"r": float(self._returns[i]), "l": self.decisions, "t": 0.0}
             observation = self.reset()
         return observation, rewards, np.full(self.num_envs, done), infos

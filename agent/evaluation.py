@@ -1,0 +1,80 @@
+"""How good a schedule policy is on a task family, beside fixed schedules on the same tasks and initial weights."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..envs.adjustments import adjustables
+from ..envs.families import TaskGroup
+from ..envs.references import Reference, constant, cosine, reference_values
+from ..envs.schedule_vec_env import ScheduleVecEnv, TaskFamily
+from ..envs.signals import LOSS_FLOOR
+from .policy import Policy
+
+Array = NDArray[np.float64]
+
+SEARCHED_RATES = np.geomspace(1e-5, 1.0, 12)
+"""The learning rates of the search that the policy is compared with."""
+
+
+def evaluate(
+    policy: Policy, family: TaskFamily, *, groups: int = 8, group_size: int = 32, seed: int = 0
+) -> dict[str, float | int]:
+    """Final validation losses of one adaptive run a task, from a random start, beside fixed schedules.
+
+    Args:
+        policy: What to evaluate.
+        family: Where the tasks come from: a split that the policy was not trained on.
+        groups: Task groups; each is one shape of network.
+        group_size: Tasks a group.
+        seed: Which tasks.
+
+    Returns:
+        Medians over tasks of the ratio of the policy's final validation loss to that of: the constant and the cosine
+        schedule from the same start, and the best of twelve cosine runs (a learning-rate search); and `tasks`.
+    """
+    ours, rivals = [], []
+    for index in range(groups):
+        ours.append(final_losses(policy, family, seed, index, group_size))
+        group = family.sample(group_size, seed, index)
+        searched = [train_fixed(group, cosine, policy.decisions, lr) for lr in SEARCHED_RATES]
+        rivals.append(
+            [
+                train_fixed(group, constant, policy.decisions),
+                train_fixed(group, cosine, policy.decisions),
+                np.min(searched, axis=0),
+            ]
+        )
+    ratios = np.maximum(np.concatenate(ours), LOSS_FLOOR) / np.maximum(np.concatenate(rivals, axis=1), LOSS_FLOOR)
+    names = ("constant", "cosine", "best_of_12_cosines")
+    medians = {f"median_ratio_to_{name}": float(np.median(ratio)) for name, ratio in zip(names, ratios, strict=True)}
+    return {**medians, "tasks": groups * group_size}
+
+
+def final_losses(policy: Policy, family: TaskFamily, seed: int, index: int, size: int) -> Array:
+    """The policy's final validation losses on one task group, shape (size,)."""
+    env = ScheduleVecEnv(family, groups=1, group_size=size, decisions=policy.decisions, seed=seed)
+    env.episode = index
+    observation = env.reset()
+    for _ in range(policy.decisions):
+        observation, _, _, infos = env.step(policy.decide(np.asarray(observation)))
+    return np.array([info["val_loss"] for info in infos])
+
+
+def train_fixed(group: TaskGroup, reference: Reference, decisions: int, lr: float | None = None) -> Array:
+    """Final validation losses of a fixed schedule, shape (size,); what diverged counts as its starting loss.
+
+    Args:
+        group: The tasks.
+        reference: The schedule.
+        decisions: The training lasts as many intervals.
+        lr: The learning rate of all; None takes each task's own start.
+    """
+    start = group.start if lr is None else {**group.start, "lr": np.full(len(group.seeds), lr)}
+    hyperparameters = adjustables(["lr"])
+    first = group.training.start(start, group.seeds).val_loss
+    steps = decisions * group.interval
+    values = reference_values(reference, np.asarray(start["lr"])[:, None], hyperparameters, 0, steps, steps)[..., 0]
+    last = group.training.advance({"lr": values if len(values) > 1 else values[0]}, steps).val_loss
+    return np.where(np.isfinite(last), np.minimum(last, first), first)

@@ -1,0 +1,229 @@
+"""Meta-training of a schedule policy: stable-baselines3's PPO on the batched environment.
+
+A run follows from its settings, bit for bit on one machine, and goes on from its last checkpoint as if it had never
+stopped. Rewards are undiscounted over whole trainings: a short horizon teaches learning rates that are far too low
+(Wu et al. 2018, Understanding short-horizon bias in stochastic meta-optimization).
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger
+
+from ..envs.controller import HYPERPARAMETER_SIGNALS
+from ..envs.errors import ConfigurationError
+from ..envs.families import Split, SyntheticClassification
+from ..envs.records import Artifact, Metrics, NullRecorder, Recorder
+from ..envs.schedule_vec_env import ScheduleVecEnv
+from ..envs.signals import GLOBAL_SIGNALS
+from .actor import ActorShape
+from .actor_critic import ScheduleActorCritic
+from .evaluation import evaluate
+from .meta_checkpoint import MetaCheckpoint
+from .policy import Policy
+
+Progress = Callable[[int, int, float], None]
+"""Told after every iteration: decisions done, decisions in all, mean return of the last episodes."""
+
+
+@dataclass(frozen=True)
+class MetaTrainingSettings:
+    """What a meta-training run follows from.
+
+    Attributes:
+        steps: Decisions to train on, in all trainings together; rounded up to whole iterations.
+        seed: Tasks, initial weights and exploration follow from it.
+        decisions: Decisions a training.
+        groups: Task groups at a time.
+        group_size: Trainings a group.
+        learning_rate: PPO's at the start; it falls linearly to a hundredth.
+        epochs: PPO's passes over each iteration's decisions.
+        exploration: Log standard deviation of the adjustments at the start.
+    """
+
+    steps: int = 640_000
+    seed: int = 0
+    decisions: int = 25
+    groups: int = 4
+    group_size: int = 64
+    learning_rate: float = 1e-3
+    epochs: int = 8
+    exploration: float = -0.7
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "decisions", "groups", "group_size", "epochs"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def iteration(self) -> int:
+        """Decisions an iteration: every training once from start to end."""
+        return self.decisions * self.groups * self.group_size
+
+    @property
+    def iterations(self) -> int:
+        """Iterations in all."""
+        return -(-self.steps // self.iteration)
+
+
+def train_schedule_policy(
+    settings: MetaTrainingSettings,
+    out: str | Path,
+    *,
+    name: str = "schedule",
+    resume: bool = True,
+    checkpoint_every: int = 10,
+    evaluation_groups: int = 8,
+    recorder: Recorder | None = None,
+    trial: int = 0,
+    progress: Progress | None = None,
+) -> Policy:
+    """Trains a policy and saves it, with its card, into a folder.
+
+    Args:
+        settings: What the run follows from.
+        out: The policy's folder; checkpoints lie in it while the run lasts.
+        name: The policy's name on its card.
+        resume: Go on from a checkpoint found in `out`; otherwise begin afresh.
+        checkpoint_every: Iterations between checkpoints.
+        evaluation_groups: Task groups of the validation split to evaluate the result on; 0 skips the evaluation.
+        recorder: Takes the learning curve, as metrics of `trial`.
+        trial: The trial's number in the recorder's study.
+        progress: Told after every iteration.
+
+    Returns:
+        The trained policy.
+
+    Raises:
+        CheckpointError: The checkpoint in `out` belongs to other settings.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    recorder = recorder or NullRecorder()
+    env = ScheduleVecEnv(
+        SyntheticClassification(Split.TRAIN),
+        groups=settings.groups,
+        group_size=settings.group_size,
+        decisions=settings.decisions,
+        seed=settings.seed,
+    )
+    model = _ppo(env, settings)
+    checkpoint = MetaCheckpoint(out / "checkpoint.safetensors", json.dumps(asdict(settings)))
+    if resume and checkpoint.exists():
+        checkpoint.load(model, env)
+    model.set_logger(Logger(folder=None, output_formats=[RecorderOutput(recorder, trial)]))
+    total = settings.iterations * settings.iteration
+    if model.num_timesteps < total:
+        callback = _AfterIteration(env, checkpoint, checkpoint_every, settings, progress)
+        model.learn(total - model.num_timesteps, callback=callback, log_interval=1, reset_num_timesteps=False)
+        checkpoint.save(model, env)
+    actor = _actor_critic(model).actor
+    policy = Policy(name, actor.eval(), settings.decisions, _card(settings))
+    if evaluation_groups:
+        evaluation = evaluate(policy, SyntheticClassification(Split.VALIDATION), groups=evaluation_groups)
+        policy = Policy(name, policy.actor, policy.decisions, {**policy.card, "evaluation": evaluation})
+        figures = {f"evaluation/{key}": value for key, value in evaluation.items() if isinstance(value, float)}
+        recorder.record(Metrics(trial=trial, step=total, values=figures))
+    policy.save(out)
+    recorder.record(Artifact(trial=trial, path="card.json", text=(out / "card.json").read_text(encoding="utf-8")))
+    checkpoint.remove()
+    return policy
+
+
+class RecorderOutput(KVWriter):
+    """A stable-baselines3 logger output that hands every logged number to a recorder."""
+
+    def __init__(self, recorder: Recorder, trial: int) -> None:
+        self._recorder, self._trial = recorder, trial
+
+    def write(self, key_values: dict[str, object], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Records the numbers among the values."""
+        del key_excluded
+        numbers = {k: float(v) for k, v in key_values.items() if isinstance(v, int | float | np.number)}
+        self._recorder.record(Metrics(trial=self._trial, step=step, values=numbers))
+
+    def close(self) -> None:
+        """The recorder outlives the logger."""
+
+
+class _AfterIteration(BaseCallback):
+    """Checkpoints and progress, when an iteration's update is done: that is when the next rollout begins."""
+
+    def __init__(
+        self,
+        env: ScheduleVecEnv,
+        checkpoint: MetaCheckpoint,
+        every: int,
+        settings: MetaTrainingSettings,
+        progress: Progress | None,
+    ) -> None:
+        super().__init__()
+        self._env, self._checkpoint, self._every = env, checkpoint, every
+        self._settings, self._progress = settings, progress
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        done = self.num_timesteps // self._settings.iteration
+        if done and done % self._every == 0:
+            assert isinstance(self.model, PPO)
+            self._checkpoint.save(self.model, self._env)
+
+    def _on_rollout_end(self) -> None:
+        returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        if self._progress is not None:
+            total = self._settings.iterations * self._settings.iteration
+            self._progress(self.num_timesteps, total, float(np.mean(returns)))
+
+
+def _ppo(env: ScheduleVecEnv, settings: MetaTrainingSettings) -> PPO:
+    peak = settings.learning_rate
+    return PPO(
+        ScheduleActorCritic,
+        env,
+        n_steps=settings.decisions,
+        batch_size=max(settings.iteration // 4, 2),
+        n_epochs=settings.epochs,
+        learning_rate=lambda left: peak * (0.01 + 0.99 * left),
+        gamma=1.0,
+        gae_lambda=0.95,
+        policy_kwargs={
+            "shape": ActorShape(len(GLOBAL_SIGNALS), len(HYPERPARAMETER_SIGNALS)),
+            "log_std_init": settings.exploration,
+        },
+        stats_window_size=env.num_envs,
+        seed=settings.seed,
+        device="cpu",
+    )
+
+
+def _actor_critic(model: PPO) -> ScheduleActorCritic:
+    assert isinstance(model.policy, ScheduleActorCritic)
+    return model.policy
+
+
+def _card(settings: MetaTrainingSettings) -> dict[str, object]:
+    return {
+        "algorithm": "PPO (Schulman et al. 2017), stable-baselines3",
+        "task_family": "SyntheticClassification, split train: no real data",
+        "reference": "constant",
+        "adjust": ["lr", "weight_decay", "momentum"],
+        "meta_training": asdict(settings),
+        "command": f"metatuner train schedule --steps {settings.steps} --seed {settings.seed} --out DIR",
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "stable-baselines3", "gymnasium", "numpy")},
+            "platform": sys.platform,
+        },
+    }
