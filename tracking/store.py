@@ -1,0 +1,155 @@
+"""Where records go: an MLflow tracking URI, checked before MLflow is imported.
+
+A store is one of three kinds:
+
+- **file**: an SQLite database on this machine, with its artifacts in the folder `mlartifacts` next to it. This is the
+  default, under the name that a plain `mlflow ui` in the same folder looks for (`mlflow.db`).
+- **server**: an MLflow server (`http://`, `https://`), which keeps artifacts in its own way.
+- **other**: a database server or a hosted service, handed to MLflow as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ..envs.errors import StoreError
+from .redaction import one_line, without_credentials
+from .sqlite_file import ensure_database
+from .switches import set_switches
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DATABASE_NAME = "mlflow.db"
+ARTIFACTS_NAME = "mlartifacts"
+_SQLITE = "sqlite:///"
+_EXPECTED = "expected sqlite:///FILE.db, http(s)://HOST:PORT or another MLflow tracking URI"
+
+
+class Kind(StrEnum):
+    """What stands behind a tracking URI."""
+
+    FILE = "file"
+    SERVER = "server"
+    OTHER = "other"
+
+
+class Origin(StrEnum):
+    """Who named the store."""
+
+    ARGUMENT = "argument"
+    ENVIRONMENT = "environment"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A resolved store.
+
+    Attributes:
+        uri: What MLflow gets. It may hold credentials: show `shown` instead.
+        kind: What stands behind it.
+        origin: Who named it.
+        database: The SQLite file, absolute; None for the other kinds.
+        artifacts: Where artifacts of new experiments go, absolute; None where a server decides.
+    """
+
+    uri: str
+    kind: Kind
+    origin: Origin
+    database: Path | None = None
+    artifacts: Path | None = None
+
+    @property
+    def shown(self) -> str:
+        """The URI without credentials."""
+        return without_credentials(self.uri)
+
+    def prepare(self) -> None:
+        """Make the database if there is none. Safe under several processes at once.
+
+        Raises:
+            StoreError: If it can be neither opened nor made.
+        """
+        if self.database is not None and self.artifacts is not None:
+            ensure_database(self.database, self.artifacts)
+
+
+def resolve(tracking_uri: str | None = None) -> Store:
+    """Find the store: the argument, else `MLFLOW_TRACKING_URI`, else `mlflow.db` in the current folder.
+
+    Args:
+        tracking_uri: An MLflow tracking URI, or None.
+
+    Returns:
+        The store, with relative paths made absolute. Nothing is created yet.
+
+    Raises:
+        StoreError: If the URI is none that records can go to.
+    """
+    if tracking_uri is not None:
+        return _parse(tracking_uri, Origin.ARGUMENT)
+    if from_environment := os.environ.get("MLFLOW_TRACKING_URI"):
+        return _parse(from_environment, Origin.ENVIRONMENT)
+    return _sqlite(str(Path.cwd() / DATABASE_NAME), Origin.DEFAULT)
+
+
+def connect(store: Store) -> MlflowClient:
+    """Open a store: prepare it, import MLflow, make a client.
+
+    Raises:
+        StoreError: If the store can be neither opened nor made.
+    """
+    set_switches()
+    store.prepare()
+    from mlflow import MlflowClient
+
+    try:
+        return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
+    except Exception as error:
+        raise StoreError(f"{store.shown} cannot be opened: {one_line(error, hide=store.uri)}") from None
+
+
+def _parse(uri: str, origin: Origin) -> Store:
+    scheme = uri.split(":", 1)[0].lower() if ":" in uri else ""
+    if scheme == "sqlite":
+        if not uri.startswith(_SQLITE):
+            raise StoreError(f"{_EXPECTED}, got {uri!r}; an SQLite file takes three slashes: sqlite:///mlflow.db")
+        return _sqlite(uri.removeprefix(_SQLITE), origin)
+    if scheme in ("http", "https"):
+        if not _hostname(uri):
+            raise StoreError(f"{_EXPECTED}, got {without_credentials(uri)!r}, which names no host")
+        return Store(uri.rstrip("/"), Kind.SERVER, origin)
+    if scheme in ("", "file") and uri not in ("databricks", "databricks-uc"):
+        folder = uri.removeprefix("file://").removeprefix("file:")
+        name = folder if folder.endswith(".db") else f"{folder.rstrip('/') or '.'}/{DATABASE_NAME}"
+        raise StoreError(
+            f"{_EXPECTED}, got {uri!r}; MLflow has given up plain folders as stores: use {_SQLITE}{name} instead"
+        )
+    # A database server has no folder of its own for artifacts; a hosted service decides for itself.
+    database_server = "://" in uri and scheme.split("+")[0] in ("postgresql", "mysql", "mssql")
+    return Store(uri, Kind.OTHER, origin, artifacts=Path.cwd() / ARTIFACTS_NAME if database_server else None)
+
+
+def _hostname(uri: str) -> str | None:
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port  # raises where the port is no number
+    except ValueError:
+        return None
+    return parts.hostname
+
+
+def _sqlite(path: str, origin: Origin) -> Store:
+    name, question, query = path.partition("?")
+    if name in ("", ":memory:") or name.startswith("file:"):
+        raise StoreError(f"{_EXPECTED}, got '{_SQLITE}{path}'; a database in memory is gone when the process ends")
+    if query and origin is Origin.DEFAULT:
+        raise StoreError(f"the folder {Path.cwd()} has a question mark in its name, which a database URI cannot hold")
+    database = Path(os.path.abspath(name))  # noqa: PTH100 - Path.resolve would follow links, which may be a mount
+    return Store(f"{_SQLITE}{database}{question}{query}", Kind.FILE, origin, database, database.parent / ARTIFACTS_NAME)
