@@ -25,6 +25,7 @@ _NAMES = {"lr": "learning rate", "weight_decay": "weight decay", "batch_size": "
 _STEPS = "optimiser steps"
 # A decade or more is read on a log axis; less than that is not.
 _LOG_SPAN = 10.0
+_SMALLEST, _LARGEST = 1e-100, 1e100  # matplotlib overflows beyond
 _SHORTEST_SPAN, _FEW_DECADES = 4.0, 150.0
 
 Curve = tuple[Sequence[int], Sequence[float]]
@@ -41,7 +42,7 @@ def schedule_figure(training: Training) -> Figure:
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=ratios or None)[:, 0]
     if losses:
         _draw_losses(axes[0], training, losses)
-    for panel, name in zip(axes[bool(losses) :], hyperparameters, strict=True):
+    for panel, name in zip(axes[bool(losses) :], hyperparameters, strict=False):  # an empty trial has one empty panel
         _draw_hyperparameter(panel, training, name)
     for panel in axes:
         _mark_notes(panel, training)
@@ -152,8 +153,8 @@ def _draw_pair(losses: Any, rates: Any, training: Training, *, label: str | None
 def _scale(panel: Any, curves: Sequence[Curve], *, log: bool = False) -> None:
     """Choose a log axis where all values allow it and it is asked for or they span enough; draw a light grid."""
     finite = [value for _, values in curves for value in values if math.isfinite(value)]
-    positive = bool(finite) and min(finite) > 0
-    if positive and (log or max(finite) / min(finite) >= _LOG_SPAN):
+    drawable = bool(finite) and min(finite) > _SMALLEST and max(finite) < _LARGEST
+    if drawable and (log or max(finite) / min(finite) >= _LOG_SPAN):
         panel.set_yscale("log")
         _widen(panel, min(finite), max(finite))
     else:
