@@ -41,7 +41,7 @@ class SetEncoder(nn.Module):
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Observations (n, g + h * o) as signals with the summary (n, g + s), and blocks (n, h, o)."""
         signals, flat = observation.tensor_split([self.shape.global_signals], dim=-1)
-        blocks = flat.unflatten(-1, (-1, self.shape.own_signals))
+        blocks = flat.reshape(*flat.shape[:-1], -1, self.shape.own_signals)
         return torch.cat([signals, self.block(blocks).sum(-2)], dim=-1), blocks
 
 

@@ -48,7 +48,8 @@ class ScheduleActorCritic(ActorCriticPolicy):
     @property
     def actor(self) -> Actor:
         """The part that is kept when training is over."""
-        actor: Actor = self.mlp_extractor.actor
+        actor = self.mlp_extractor.actor
+        assert isinstance(actor, Actor)
         return actor
 
     def _build_mlp_extractor(self) -> None:

@@ -58,7 +58,7 @@ def final_losses(policy: Policy, family: TaskFamily, seed: int, index: int, size
     env.episode = index
     observation = env.reset()
     for _ in range(policy.decisions):
-        observation, _, _, infos = env.step(policy.decide(np.asarray(observation)))
+        observation, _, _, infos = env.step(policy.decide(observation))  # type: ignore[assignment]
     return np.array([info["val_loss"] for info in infos])
 
 

@@ -51,7 +51,7 @@ class MetaTrainingSettings:
         exploration: Log standard deviation of the adjustments at the start.
     """
 
-    steps: int = 640_000
+    steps: int = 960_000
     seed: int = 0
     decisions: int = 25
     groups: int = 4

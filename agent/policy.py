@@ -23,6 +23,7 @@ from .actor import Actor, ActorShape
 
 SCHEMA_VERSION = 1
 SHIPPED = Path(__file__).parent / "policies"
+DEFAULT_POLICY = "schedule-default"
 ZERO = "zero"
 """The policy that adjusts nothing: it leaves its reference as it is, bit for bit."""
 
@@ -105,6 +106,10 @@ class Policy:
         (folder / _WEIGHTS).write_bytes(weights)
         (folder / _CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         return folder
+
+    def card_json(self) -> str:
+        """The card as text."""
+        return json.dumps(self.card, indent=2) + "\n"
 
     @torch.no_grad()
     def decide(self, observation: NDArray[np.float32]) -> NDArray[np.float64]:

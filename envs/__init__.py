@@ -7,4 +7,5 @@ from __future__ import annotations
 
 import gymnasium
 
-gymnasium.register(id="metatuner/Schedule-v0", entry_point="metatuner.envs.schedule:ScheduleEnv")
+if "metatuner/Schedule-v0" not in gymnasium.registry:
+    gymnasium.register(id="metatuner/Schedule-v0", entry_point="metatuner.envs.schedule:ScheduleEnv")

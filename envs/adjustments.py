@@ -172,8 +172,8 @@ def adjustable(name: str, distribution: BaseDistribution | None = None, kind: Ki
         )
     if habit is None:
         scale = LOG if distribution.log else LINEAR
-        width = scale.to_natural(np.float64(distribution.high)) - scale.to_natural(np.float64(distribution.low))  # type: ignore[arg-type]
-        habit = _Habit(scale, float(width) / 10 or 1.0, distribution)
+        width = float(np.diff(scale.to_natural(np.array([distribution.low, distribution.high], dtype=np.float64)))[0])
+        habit = _Habit(scale, width / 10 or 1.0, distribution)
     lowest, highest = habit.scale.lowest, habit.scale.highest
     if not (lowest < distribution.low and distribution.high < highest):
         raise SearchSpaceError(

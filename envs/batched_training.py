@@ -221,5 +221,5 @@ _BUFFERS = ("_weights", "_momentum", "_square", "_step")
 
 def _views(flat: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     """Views of a (n, total) buffer as named weights of shape (n, *shape)."""
-    parts = flat.detach().split([shape.numel() for shape in shapes.values()], dim=1)
+    parts = torch.split(flat.detach(), [shape.numel() for shape in shapes.values()], dim=1)
     return {name: part.view(len(flat), *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}

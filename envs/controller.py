@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from . import signals
 from .adjustments import Adjustable, Kind
@@ -151,9 +151,10 @@ class ScheduleController:
         )
         blocks = np.concatenate([own, self._kinds], axis=2)
         seen = np.concatenate([self._measured, blocks.reshape(len(blocks), -1)], axis=1)
-        return np.clip(seen, -LIMIT, LIMIT).astype(np.float32)
+        clipped: NDArray[np.float32] = np.clip(seen, -LIMIT, LIMIT).astype(np.float32)
+        return clipped
 
-    def adjust(self, action: Array) -> None:
+    def adjust(self, action: ArrayLike) -> None:
         """Moves the hyperparameters by actions in [-1, 1], shape (n, h); a move stops at the distribution's bounds."""
         self._last_action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
         self._move(self._last_action * self._moves)

@@ -68,7 +68,7 @@ class SyntheticClassification:
         features = int(rng.choice([8, 16, 32, 64]))
         classes = int(rng.integers(2, 11))
         width, depth = int(rng.choice([16, 32, 48, 64])), int(rng.choice([1, 2, 2, 3]))
-        activation = rng.choice([nn.ReLU, nn.ReLU, nn.Tanh, nn.GELU])
+        activation: type[nn.Module] = rng.choice([nn.ReLU, nn.ReLU, nn.Tanh, nn.GELU])  # type: ignore[arg-type]
         rule = BatchedOptimizer(rng.choice(["sgd", "sgd", "adam", "adamw"]))
         model = functools.partial(_perceptron, features, classes, width, depth, activation)
         data = _draw_data(size, features, classes, rng)

@@ -93,7 +93,7 @@ def update_statistics(optimizer: Optimizer, before: Sequence[Tensor]) -> tuple[T
 
 
 def _momentum_buffer(optimizer: Optimizer, parameter: Tensor) -> Tensor | None:
-    state = optimizer.state.get(parameter, {})
+    state: dict[str, Tensor | None] = optimizer.state.get(parameter, {})
     buffer = state.get("momentum_buffer")
     return state.get("exp_avg") if buffer is None else buffer
 

@@ -85,8 +85,8 @@ class Interval:
         size = max((len(array) for array in arrays.values()), default=1)
         missing = np.full(size, np.nan)
         values = {field.name: arrays.get(field.name, missing) for field in fields(cls)}
-        values["diverged"] = np.nan_to_num(values["diverged"]).astype(bool)  # type: ignore[assignment]
-        return cls(**values)  # type: ignore[arg-type]
+        values["diverged"] = np.nan_to_num(values["diverged"]).astype(bool)
+        return cls(**values)
 
     @classmethod
     def concatenate(cls, intervals: list[Interval]) -> Interval:
@@ -97,7 +97,8 @@ class Interval:
 def log_ratio(now: Array, then: Array, start: Array) -> Array:
     """log(now / then), with both floored at LOSS_FLOOR of the start; 0 where either is unknown."""
     floor = LOSS_FLOOR * start
-    return np.nan_to_num(np.log(np.maximum(now, floor)) - np.log(np.maximum(then, floor)), nan=0.0)
+    ratio: Array = np.log(np.maximum(now, floor)) - np.log(np.maximum(then, floor))
+    return np.nan_to_num(ratio, nan=0.0)
 
 
 def loss_noise(std: Array, mean: Array) -> Array:

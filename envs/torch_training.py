@@ -87,7 +87,7 @@ class TorchTraining:
                 inputs, targets = self._batch(self._train, rows)
                 loss = self._loss(model(inputs), targets)
                 self._optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 probe.before_step()
                 self._optimizer.step()
                 probe.after_step(loss)

@@ -1,0 +1,365 @@
+"""A learned schedule in a user's own PyTorch loop.
+
+    tuner = AdaptiveSchedule(optimizer, total_steps=10_000)
+    for inputs, targets in batches:
+        loss = criterion(model(inputs), targets)
+        optimizer.zero_grad(); loss.backward(); optimizer.step(); tuner.step(loss)
+        ...
+        tuner.validate(validation_loss)     # whenever one is known; the decisions are as good as it is fresh
+
+Measurements, signals and moves are those of the environment that the policy was trained in: the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..envs import optimizers
+from ..envs.adjustments import adjustables
+from ..envs.controller import ScheduleController
+from ..envs.errors import CheckpointError, ConfigurationError, TrainingError
+from ..envs.probe import OptimizerProbe
+from ..envs.records import Artifact, Decision, Metrics, NullRecorder, Recorder, TrialFinished, TrialStarted, TrialState
+from .policy import DEFAULT_POLICY, Policy
+from .rollback import Rollback
+
+HOPELESS = 8
+"""So many diverged intervals in a row are not the learning rate's doing: give up and say so."""
+
+
+class AdaptiveSchedule:
+    """Adjusts an optimiser's hyperparameters while it trains.
+
+    Decisions are spread evenly over the training. One falls right before the first optimiser step of its interval, so
+    it sees every validation loss that was reported until then.
+
+    Args:
+        optimizer: Any torch optimiser. Its current hyperparameters are the starting values.
+        total_steps: Optimiser steps of the whole training, at least 1.
+        policy: A policy, its name, or its folder. "zero" follows the reference bit for bit.
+        adjust: The hyperparameters to adjust, out of those the optimiser has; `momentum` is also Adam's first beta.
+            Parameter groups keep their ratios.
+        recorder: Takes decisions and losses.
+        reference: A scheduler on `optimizer` whose schedule is adjusted; it is stepped by `step`, do not step it
+            yourself. None keeps the starting values as the reference.
+        space: Distributions that bound the adjusted values; by default the usual range of each kind.
+        on_divergence: What to do when a loss or weight stops being finite, or the validation loss reaches 20 times its
+            start. "rollback" returns to the weights of the last decision (kept in memory: parameters and optimiser
+            state once more) and cuts the learning rate; "cut" only cuts it.
+        model: Where given, its buffers (batch norm statistics) are rolled back too.
+        trial: The trial's number in the recorder's study.
+        name: The trial's name in the recorder's study.
+
+    Raises:
+        ConfigurationError: `total_steps` below 1, an unknown `on_divergence`, or an optimiser without parameters.
+        SearchSpaceError: The optimiser lacks a hyperparameter of `adjust`.
+        PolicyError: The policy cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int,
+        policy: str | Path | Policy = DEFAULT_POLICY,
+        adjust: Sequence[str] = ("lr", "weight_decay", "momentum"),
+        recorder: Recorder | None = None,
+        *,
+        reference: LRScheduler | None = None,
+        space: Mapping[str, BaseDistribution] | None = None,
+        on_divergence: Literal["rollback", "cut"] = "rollback",
+        model: nn.Module | None = None,
+        trial: int = 0,
+        name: str | None = None,
+    ) -> None:
+        _check_arguments(optimizer, total_steps, reference, on_divergence)
+        self.policy = policy if isinstance(policy, Policy) else Policy.load(policy)
+        self.total_steps, self.steps = int(total_steps), 0
+        self._optimizer, self._scheduler = optimizer, reference
+        self._hyperparameters = adjustables(adjust, space)
+        self._reference = {name: optimizers.read(optimizer, name) for name in adjust}
+        self._decisions = min(self.policy.decisions, self.total_steps)
+        adaptive = np.array([optimizers.adaptive(optimizer)])
+        self._controller = ScheduleController(self._hyperparameters, self._decisions, adaptive)
+        self._probe = OptimizerProbe(optimizer, 1)
+        self._rollback = Rollback(optimizer, model) if on_divergence == "rollback" else None
+        self._val_loss: float | None = None
+        self._begun = self._stepped = self._announced = False
+        self._due, self._diverged_in_a_row = True, 0
+        self._recorder, self._trial = recorder or NullRecorder(), trial
+        self._name = name or f"{self.policy.name} lr={self._reference.get('lr', ['?'])[0]:.3g}"
+        self._hook = optimizer.register_step_pre_hook(lambda *_: self._before_step())
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The adjusted hyperparameters as they are now, in the optimiser's first parameter group."""
+        return {each.name: optimizers.read(self._optimizer, each.name)[0] for each in self._hyperparameters}
+
+    @property
+    def signals(self) -> dict[str, float]:
+        """What the policy saw last, by name."""
+        return self._controller.named_signals()
+
+    def step(self, loss: Tensor | float) -> None:
+        """Tells that the optimiser took a step; to be called after each `optimizer.step()`.
+
+        Args:
+            loss: The mini-batch loss that the step followed from: a number or a tensor of one element. A tensor stays
+                on its device until the next decision.
+
+        Raises:
+            ConfigurationError: The loss is not a single number.
+        """
+        loss = loss.detach() if isinstance(loss, Tensor) else torch.tensor(float(loss), dtype=torch.float64)
+        if loss.numel() != 1:
+            raise ConfigurationError(f"expected one mini-batch loss, got a tensor of shape {tuple(loss.shape)}")
+        if not self._stepped:
+            # The optimiser took no step: a gradient scaler skips those whose gradients overflowed.
+            return
+        self._stepped = False
+        self.steps += 1
+        if self.steps <= self.total_steps:
+            self._probe.after_step(loss.reshape(()))
+            self._due = self._probe.meter.full and self.steps < self.total_steps
+        self._follow_reference()
+
+    def validate(self, val_loss: Tensor | float) -> None:
+        """Tells the current validation loss. Never the test loss: the policy acts on what it hears.
+
+        Raises:
+            TrainingError: It is not finite before the first step, so that nothing can be compared with it.
+        """
+        self._val_loss = float(val_loss)
+        if not self._begun and not np.isfinite(self._val_loss):
+            raise TrainingError(
+                f"the validation loss before the first step is {self._val_loss}: expected a finite number; look for "
+                "NaN or infinity in the data and the initial weights"
+            )
+        self._record_metrics({"val/loss": self._val_loss})
+
+    def close(self, state: TrialState = TrialState.FINISHED, message: str = "") -> None:
+        """Ends the trial in the record and lets go of the optimiser. Safe to call twice."""
+        if self._announced and self.steps >= self.total_steps and self._probe.meter.full:
+            interval = self._probe.interval(self._val_loss)
+            rewards, _ = self._controller.observe(interval)
+            self._record_metrics({"train/loss": float(interval.train_loss[0]), "reward": float(rewards[0])})
+        self._hook.remove()
+        if self._announced:
+            self._recorder.record(TrialFinished(trial=self._trial, state=state, message=message))
+            self._announced = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            killed = not isinstance(error, Exception)
+            self.close(TrialState.KILLED if killed else TrialState.FAILED, f"{type(error).__name__}: {error}")
+
+    def state_dict(self, *, rollback: bool = True) -> dict[str, Any]:
+        """Everything that the rest of the schedule follows from: plain numbers and tensors.
+
+        Save it beside the model's and the optimiser's own state, after `step` and `validate`.
+
+        Args:
+            rollback: Include the weights to roll back to, so that even a divergence is resumed bit for bit. Without
+                them the state is a few kilobytes, and the weights at loading time take their place.
+        """
+        controller = {name: _as_tensor(value) for name, value in self._controller.state_dict().items()}
+        return {
+            "identity": self._identity(),
+            "steps": self.steps,
+            "flags": [self._begun, self._due, self._stepped],
+            "diverged_in_a_row": self._diverged_in_a_row,
+            "val_loss": self._val_loss,
+            "reference": {name: list(values) for name, values in self._reference.items()},
+            "scheduler": self._scheduler.state_dict() if self._scheduler is not None else None,
+            "controller": controller,
+            "meter": self._probe.meter.state_dict(),
+            "rollback": self._rollback.state_dict() if self._rollback is not None and rollback else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a state, bit for bit; load the model's and the optimiser's state first.
+
+        Raises:
+            CheckpointError: The state is of another schedule: another policy, horizon or set of hyperparameters.
+        """
+        if not isinstance(state, Mapping) or state.get("identity") != self._identity():
+            found = state.get("identity") if isinstance(state, Mapping) else type(state).__name__
+            raise CheckpointError(
+                f"the saved state is of {found}, this schedule is {self._identity()}: construct it with the same "
+                "arguments as the one that was saved"
+            )
+        self.steps = state["steps"]
+        self._begun, self._due, self._stepped = state["flags"]
+        self._diverged_in_a_row, self._val_loss = state["diverged_in_a_row"], state["val_loss"]
+        self._reference = {name: list(values) for name, values in state["reference"].items()}
+        if self._scheduler is not None and state["scheduler"] is not None:
+            self._scheduler.load_state_dict(state["scheduler"])
+        self._controller.load_state_dict({k: _as_array(v) for k, v in state["controller"].items()})
+        self._probe.meter.load_state_dict(state["meter"])
+        if self._rollback is not None:
+            if state["rollback"] is not None:
+                self._rollback.load_state_dict(state["rollback"])
+            else:
+                self._rollback.keep()
+        if self._begun:
+            self._apply()
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy.card.get("sha256", self.policy.name),
+            "total_steps": self.total_steps,
+            "adjust": [each.name for each in self._hyperparameters],
+        }
+
+    def _before_step(self) -> None:
+        if self._due and self.steps < self.total_steps:
+            self._decide()
+        if self.steps < self.total_steps:
+            self._probe.before_step()
+        self._stepped = True
+
+    def _decide(self) -> None:
+        self._due = False
+        reward, note = float("nan"), ""
+        if not self._begun:
+            self._begin()
+        else:
+            reward, note = self._observe()
+        seen = self._controller.observation()
+        action = self.policy.decide(seen)
+        number, signals = self._controller.decision, self._controller.named_signals()
+        self._controller.follow(self._references()[0])
+        self._controller.adjust(action)
+        self._apply()
+        if self._rollback is not None:
+            self._rollback.keep()
+        self._probe.begin(self._boundary(number + 1) - self._boundary(number))
+        self._announce()
+        self._recorder.record(
+            Decision(
+                trial=self._trial,
+                number=number,
+                step=self.steps,
+                signals=signals,
+                adjustments={each.name: float(action[0, i]) for i, each in enumerate(self._hyperparameters)},
+                values=self.values,
+                reward=reward,
+                note=note,
+            )
+        )
+
+    def _begin(self) -> None:
+        start = np.nan if self._val_loss is None else self._val_loss
+        self._controller.begin(self._references()[0], np.array([start]))
+        self._begun, self._val_loss = True, None
+
+    def _observe(self) -> tuple[float, str]:
+        """Takes in the interval that ended; returns its reward and a note for the record."""
+        interval = self._probe.interval(self._val_loss)
+        self._val_loss = None
+        rewards, diverged = self._controller.observe(interval)
+        self._record_metrics({"train/loss": float(interval.train_loss[0])})
+        if not diverged[0]:
+            self._diverged_in_a_row = 0
+            return float(rewards[0]), ""
+        self._diverged_in_a_row += 1
+        if self._diverged_in_a_row >= HOPELESS:
+            raise TrainingError(
+                f"the last {HOPELESS} intervals all diverged, although the learning rate was cut to "
+                f"{self.values.get('lr', float('nan')):.3g}: look for NaN or infinity in the data or the model"
+            )
+        if self._rollback is not None:
+            self._rollback.restore()
+            return float(rewards[0]), "diverged: rolled back"
+        self._require_finite_weights()
+        return float(rewards[0]), "diverged: rate cut"
+
+    def _references(self) -> NDArray[np.float64]:
+        """Reference values, shape (groups, 1, h)."""
+        return np.array([self._reference[each.name] for each in self._hyperparameters]).T[:, None, :]
+
+    def _apply(self) -> None:
+        values = self._controller.values(self._references())[:, 0]
+        for i, each in enumerate(self._hyperparameters):
+            optimizers.write(self._optimizer, each.name, values[:, i].tolist())
+
+    def _follow_reference(self) -> None:
+        if self._scheduler is None:
+            return
+        # A scheduler may compute its next value from the current one, so it must find its own, not the adjusted one.
+        for name, values in self._reference.items():
+            optimizers.write(self._optimizer, name, values)
+        self._scheduler.step()
+        self._reference = {name: optimizers.read(self._optimizer, name) for name in self._reference}
+        if self._begun:
+            self._apply()
+
+    def _boundary(self, decision: int) -> int:
+        """The step before which a decision falls."""
+        return decision * self.total_steps // self._decisions
+
+    def _require_finite_weights(self) -> None:
+        if not all(bool(torch.isfinite(p).all()) for p in optimizers.parameters(self._optimizer)):
+            raise TrainingError(
+                "the weights are not finite any more, and on_divergence='cut' keeps no copy of them: go on from your "
+                "last checkpoint, or use on_divergence='rollback'"
+            )
+
+    def _announce(self) -> None:
+        if self._announced:
+            return
+        self._announced = True
+        params = {name: values[0] for name, values in self._reference.items()}
+        settings = {"policy": self.policy.name, "total_steps": self.total_steps}
+        kind = {"optimizer": type(self._optimizer).__name__}
+        tags = {"metatuner.strategy": self.policy.name} | (
+            {"metatuner.resumed_at": str(self.steps)} if self.steps else {}
+        )
+        self._recorder.record(
+            TrialStarted(trial=self._trial, name=self._name, params=params | settings | kind, tags=tags)
+        )
+        if self.policy.card:
+            card = self.policy.card_json()
+            self._recorder.record(Artifact(trial=self._trial, path="policy/card.json", text=card))
+
+    def _record_metrics(self, values: Mapping[str, float]) -> None:
+        self._announce()
+        self._recorder.record(Metrics(trial=self._trial, step=self.steps, values=values))
+
+
+def _check_arguments(optimizer: Optimizer, total_steps: int, reference: LRScheduler | None, on_divergence: str) -> None:
+    if not isinstance(total_steps, int | np.integer) or isinstance(total_steps, bool) or total_steps < 1:
+        raise ConfigurationError(
+            f"total_steps must be a whole number of at least 1 optimiser steps, got {total_steps!r}"
+        )
+    if on_divergence not in ("rollback", "cut"):
+        raise ConfigurationError(f"on_divergence must be 'rollback' or 'cut', got {on_divergence!r}")
+    if not any(parameter.requires_grad for parameter in optimizers.parameters(optimizer)):
+        raise ConfigurationError("the optimiser has no parameters to train: give it those of a model that has some")
+    if reference is not None and reference.optimizer is not optimizer:
+        raise ConfigurationError("`reference` schedules another optimiser: make it on the one that is adjusted")
+
+
+def _as_tensor(value: object) -> object:
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def _as_array(value: object) -> object:
+    return value.numpy() if isinstance(value, Tensor) else value

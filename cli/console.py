@@ -1,0 +1,77 @@
+"""How verbs talk: tables, progress that fits a terminal or a pipe, JSON for machines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def say(text: str = "") -> None:
+    """One line for a person."""
+    print(text, flush=True)
+
+
+def say_json(value: Any) -> None:
+    """The result for a machine: the only thing on standard output."""
+    print(json.dumps(value, indent=2), flush=True)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they need to be; the first is left-aligned, the others right-aligned."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = []
+    for row in [header, ["-" * width for width in widths], *rows]:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def add_store_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say where records lie."""
+    parser.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow store: sqlite:///FILE or http://HOST:PORT (default: MLFLOW_TRACKING_URI, else ./mlflow.db)",
+    )
+
+
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
+    """The option that asks for JSON."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
+
+
+class ProgressBar:
+    """A bar on a terminal, a line every tenth in a pipe, on standard error.
+
+    Args:
+        total: How much there is to do.
+        what: What is being done.
+        unit: What is counted.
+        silent: Show nothing.
+    """
+
+    def __init__(self, total: int, what: str, unit: str, *, silent: bool = False) -> None:
+        self._total, self._what, self._unit = total, what, unit
+        self._silent, self._tenth = silent, 0
+        self._bar = None
+        if sys.stderr.isatty() and not silent:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, desc=what, unit=unit, dynamic_ncols=True)
+
+    def at(self, done: int, note: str = "") -> None:
+        """So much is done."""
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+            self._bar.set_postfix_str(note)
+        elif not self._silent and done * 10 // self._total > self._tenth:
+            self._tenth = done * 10 // self._total
+            print(f"{self._what}: {done:,} of {self._total:,} {self._unit} {note}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Done."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,121 @@
+"""Check this installation: versions, threads, devices, store and policies.
+
+Says what is missing and how to get it. The exit code is 1 where something needed does not work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from .. import __version__
+from .console import add_json_argument, add_store_arguments, say, say_json
+
+EXAMPLE = "metatuner doctor --tracking-uri sqlite:///mlflow.db"
+
+_NEEDED = (
+    "torch",
+    "stable-baselines3",
+    "gymnasium",
+    "mlflow",
+    "optuna",
+    "numpy",
+    "safetensors",
+    "scikit-learn",
+    "matplotlib",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this verb."""
+    add_store_arguments(parser)
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the verb."""
+    findings = [*_versions(), _threads(), _devices(), _store(args.tracking_uri), *_policies()]
+    if args.json:
+        say_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            mark = "ok  " if finding.ok else "FAIL"
+            say(
+                f"{mark} {finding.what:<20} {finding.found}"
+                + (f"\n       -> {finding.advice}" if finding.advice else "")
+            )
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+def _versions() -> list[Finding]:
+    findings = [Finding("metatuner", True, f"{__version__} on Python {platform.python_version()}")]
+    for name in _NEEDED:
+        try:
+            findings.append(Finding(name, True, version(name)))
+        except PackageNotFoundError:
+            findings.append(Finding(name, False, "not installed", f"pip install {name}"))
+    return findings
+
+
+def _threads() -> Finding:
+    import torch
+
+    setting = os.environ.get("OMP_NUM_THREADS", "not set")
+    found = f"torch uses {torch.get_num_threads()} of {os.cpu_count()} cores (OMP_NUM_THREADS {setting})"
+    crowded = torch.get_num_threads() > (os.cpu_count() or 1)
+    return Finding("threads", True, found, "set OMP_NUM_THREADS to at most the number of cores" if crowded else "")
+
+
+def _devices() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return Finding("devices", True, "cpu, " + ", ".join(names))
+    return Finding("devices", True, "cpu only; no CUDA device is needed")
+
+
+def _store(tracking_uri: str | None) -> Finding:
+    from ..envs.errors import StoreError
+    from ..tracking.store import connect, resolve
+
+    try:
+        store = resolve(tracking_uri)
+        if store.database is not None and not store.database.exists():
+            return Finding("store", True, f"{store.shown} (not there yet: made when first used)")
+        connect(store).search_experiments(max_results=1)
+    except StoreError as error:
+        return Finding("store", False, str(error), "give a store that works with --tracking-uri")
+    except Exception as error:
+        # Whatever a remote store's client raises: a doctor reports it, and goes on.
+        return Finding("store", False, f"{type(error).__name__}: {error}", "is the MLflow server running?")
+    return Finding("store", True, store.shown)
+
+
+def _policies() -> list[Finding]:
+    from ..agent.policy import DEFAULT_POLICY, Policy, shipped_policies
+    from ..envs.errors import PolicyError
+
+    findings = []
+    for name in shipped_policies():
+        try:
+            card = Policy.load(name).card
+            findings.append(Finding(f"policy {name}", True, f"whole (sha256 {str(card['sha256'])[:12]})"))
+        except PolicyError as error:
+            findings.append(Finding(f"policy {name}", False, str(error), "reinstall metatuner"))
+    if DEFAULT_POLICY not in shipped_policies():
+        findings.append(Finding(f"policy {DEFAULT_POLICY}", False, "not in the package", "reinstall metatuner"))
+    return findings

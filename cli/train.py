@@ -1,0 +1,87 @@
+"""Meta-train a policy on generated tasks.
+
+PPO trains a schedule policy on hundreds of small networks at once. The folder then holds policy.safetensors and
+card.json, with an evaluation on validation tasks. An interrupted run goes on from its last checkpoint when the same
+command is given again. The learning curve is recorded in MLflow.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
+
+EXAMPLE = "metatuner train schedule --steps 960000 --seed 0 --out my-policy"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this verb."""
+    parser.add_argument("job", choices=("schedule",), help="which job the policy is for")
+    parser.add_argument("--steps", type=int, default=960_000, help="decisions to learn from (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="everything random follows from it (default: %(default)s)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the policy's folder")
+    parser.add_argument("--name", default=None, help="the policy's name (default: the folder's)")
+    parser.add_argument(
+        "--group-size", type=int, default=64, help="networks of one shape at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--evaluation-groups", type=int, default=8, help="0 skips the evaluation (default: %(default)s)"
+    )
+    parser.add_argument("--checkpoint-every", type=int, default=10, help="iterations (default: %(default)s)")
+    parser.add_argument("--fresh", action="store_true", help="begin anew instead of resuming")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads: small networks need one (default: 1)")
+    parser.add_argument("--experiment", default="metatuner-train", help="MLflow experiment (default: %(default)s)")
+    add_store_arguments(parser)
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the verb."""
+    from pathlib import Path
+
+    import torch
+
+    from ..agent.meta_training import MetaTrainingSettings, train_schedule_policy
+    from ..envs.records import Description, StudyStarted, TrialFinished, TrialStarted
+    from ..tracking.recorder import MLflowRecorder
+
+    torch.set_num_threads(args.threads)
+    settings = MetaTrainingSettings(steps=args.steps, seed=args.seed, group_size=args.group_size)
+    out = Path(args.out)
+    name = args.name or out.name
+    bar = ProgressBar(settings.iterations * settings.iteration, "meta-training", "decisions", silent=args.json)
+    with MLflowRecorder(args.tracking_uri, experiment=args.experiment) as recorder:
+        recorder.record(StudyStarted(name=f"train {name}", params=vars(settings)))
+        recorder.record(Description(markdown=_description(name, args)))
+        recorder.record(TrialStarted(trial=0, name=f"ppo seed={args.seed}", params=vars(settings)))
+        policy = train_schedule_policy(
+            settings,
+            out,
+            name=name,
+            resume=not args.fresh,
+            checkpoint_every=args.checkpoint_every,
+            evaluation_groups=args.evaluation_groups,
+            recorder=recorder,
+            progress=lambda done, total, mean: bar.at(done, f"mean return {mean:.3f}"),
+        )
+        recorder.record(TrialFinished(trial=0))
+    bar.close()
+    evaluation = policy.card.get("evaluation", {})
+    if args.json:
+        say_json({"folder": str(out), "evaluation": evaluation, "run_id": recorder.run_id})
+        return 0
+    say(f"policy saved in {out}")
+    for figure, value in evaluation.items():
+        say(f"  {figure}: {value:.3f}" if isinstance(value, float) else f"  {figure}: {value}")
+    say(f"use it:              AdaptiveSchedule(optimizer, total_steps=..., policy={str(out)!r})")
+    say(f"see how it learnt:   {recorder.ui_command}")
+    return 0
+
+
+def _description(name: str, args: argparse.Namespace) -> str:
+    return (
+        f"# Meta-training of `{name}`\n\nPPO on batched trainings of small networks; the policy learns to adjust "
+        "learning rate, weight decay and momentum from validation rewards. `rollout/ep_rew_mean` is the mean of "
+        "log(starting / final validation loss) over the trainings of an iteration.\n\n"
+        f"Again: `metatuner train schedule --steps {args.steps} --seed {args.seed} --out DIR`\n"
+    )

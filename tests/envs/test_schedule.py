@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import gymnasium
+import metatuner.envs  # noqa: F401 - registers the environments
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from metatuner.envs.builtin_tasks import builtin_task
+from metatuner.envs.errors import ConfigurationError, SearchSpaceError
+from metatuner.envs.schedule import ScheduleEnv
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from stable_baselines3.common.env_checker import check_env as check_env_sb3
+
+
+def make(**options: object) -> ScheduleEnv:
+    return ScheduleEnv("iris", **{"decisions": 6, "interval": 4, **options})  # type: ignore[arg-type]
+
+
+def test_both_checkers_pass_without_a_warning() -> None:
+    made = gymnasium.make("metatuner/Schedule-v0", task="iris", decisions=4, interval=3)
+    check_env(made.unwrapped)
+    check_env_sb3(made.unwrapped)
+
+
+def test_rewards_add_up_to_the_log_ratio_of_validation_losses() -> None:
+    env = make()
+    _, info = env.reset(seed=1, options={"config": {"lr": 0.01}})
+    start, total, terminated = info["val_loss"], 0.0, False
+    while not terminated:
+        _, reward, terminated, truncated, info = env.step(env.action_space.sample() * 0.3)
+        total += reward
+        assert not truncated
+    assert total == pytest.approx(np.log(start / info["val_loss"]))
+
+
+def test_a_seed_reproduces_an_episode_bit_for_bit() -> None:
+    def episode() -> list[object]:
+        env = make()
+        seen: list[object] = [env.reset(seed=7)[0].tolist()]
+        for i in range(6):
+            observation, reward, *_ = env.step(np.full(3, 0.1 * i, dtype=np.float32))
+            seen += [observation.tolist(), reward]
+        return seen
+
+    assert episode() == episode()
+
+
+@pytest.mark.parametrize("reference", ["constant", "cosine"])
+def test_zero_adjustment_is_the_reference(reference: str) -> None:
+    config, steps = {"lr": 0.02, "weight_decay": 0.0, "momentum": 0.9}, 6 * 4
+    env = make(reference=reference)
+    env.reset(seed=0, options={"config": config, "seed": 11})
+    losses = [env.step(np.zeros(3, dtype=np.float32))[4]["val_loss"] for _ in range(6)]
+    bare = builtin_task("iris")
+    bare.start(config, seed=11)
+    fractions = np.arange(steps) / steps
+    rates = 0.02 * 0.5 * (1 + np.cos(np.pi * fractions)) if reference == "cosine" else np.full(steps, 0.02)
+    expected = [bare.advance({"lr": rates[i : i + 4].tolist()}, 4).val_loss[0] for i in range(0, steps, 4)]
+    assert losses == expected
+
+
+def test_divergence_is_rolled_back_and_the_episode_goes_on() -> None:
+    env = ScheduleEnv(builtin_task("iris", "sgd"), decisions=6, interval=4)
+    _, info = env.reset(seed=0, options={"config": {"lr": 1e9}})
+    rates, flags = [], []
+    for _ in range(6):
+        _, reward, terminated, _, info = env.step(np.array([-1.0, 0.0, 0.0], dtype=np.float32))
+        rates.append(info["hyperparameters"]["lr"])
+        flags.append(info["diverged"])
+        assert np.isfinite(reward)
+    assert terminated
+    assert flags[0]
+    # A move down of 3 and a cut of 4 after each divergence.
+    assert rates[1] == pytest.approx(rates[0] / 12)
+
+
+def test_any_subset_of_hyperparameters() -> None:
+    env = make(adjust=("momentum", "lr"), space={"lr": FloatDistribution(1e-3, 1e-1, log=True)})
+    assert env.action_space.shape == (2,)
+    env.reset(seed=0)
+    for _ in range(5):
+        info = env.step(np.array([0.0, 1.0], dtype=np.float32))[4]
+    assert info["hyperparameters"]["lr"] == pytest.approx(0.1)
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="at least 1"):
+        make(decisions=0)
+    with pytest.raises(ConfigurationError, match="references"):
+        make(reference="linear")
+    with pytest.raises(ConfigurationError, match="starting value for dropout"):
+        make(adjust=("lr", "dropout"))
+    with pytest.raises(SearchSpaceError, match="must start from"):
+        make(start={"lr": CategoricalDistribution([1, 2]), "weight_decay": 0.0, "momentum": 0.9}).reset(seed=0)
+    env = make(decisions=1)
+    env.reset(seed=0)
+    env.step(np.zeros(3, dtype=np.float32))
+    with pytest.raises(ConfigurationError, match="reset"):
+        env.step(np.zeros(3, dtype=np.float32))
