@@ -231,6 +231,11 @@ class AdaptiveSchedule:
     def _before_step(self) -> None:
         if self._due and self.steps < self.total_steps:
             self._decide()
+            if self._diverged_in_a_row:
+                # The gradients at hand were computed with the weights that diverged. Without them the optimiser's
+                # step does nothing, and it does not count.
+                self._optimizer.zero_grad(set_to_none=True)
+                return
         if self.steps < self.total_steps:
             self._probe.before_step()
         self._stepped = True

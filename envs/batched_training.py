@@ -93,7 +93,8 @@ class BatchedTraining:
         self.size = len(data)
         self._make_model, self._rule, self._data, self._batch_size = model, optimizer, data, batch_size
         self.adaptive = np.full(self.size, optimizer.adaptive)
-        skeleton = model().to("meta")
+        with torch.device("meta"):
+            skeleton = model()
 
         def one_loss(weights: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
             return loss(functional_call(skeleton, weights, (inputs,)), targets)

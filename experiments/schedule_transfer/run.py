@@ -1,0 +1,179 @@
+"""One adaptive run against learning-rate searches, on real data that the policy never saw.
+
+    python experiments/schedule_transfer/run.py [--policy NAME_OR_FOLDER] [--interval 20] [--seeds 5] [--out FOLDER]
+
+Every strategy trains the same perceptrons (two hidden layers of 48) from the same initial weights on the same
+mini-batches, for 25 intervals of optimiser steps. Losses are validation losses; no test set is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from metatuner.agent.evaluation import final_losses, train_fixed
+from metatuner.agent.policy import Policy
+from metatuner.envs.batched_training import BatchedData, BatchedOptimizer, BatchedTraining
+from metatuner.envs.builtin_tasks import DATA_SETS, load_examples, mlp, split_examples
+from metatuner.envs.families import TaskGroup
+from metatuner.envs.references import constant, cosine
+from numpy.typing import NDArray
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+HERE = Path(__file__).parent
+OPTIMIZERS = (BatchedOptimizer.ADAM, BatchedOptimizer.SGD)
+STARTING_RATES = np.geomspace(1e-5, 10**-0.5, 24)
+"""Four and a half decades; the best rate of every task lies well inside."""
+
+
+@dataclass(frozen=True)
+class RealTask:
+    """One data set and optimiser; each (seed, starting rate) is one training. A family of one group."""
+
+    data_set: str
+    optimizer: BatchedOptimizer
+    seeds: int
+    interval: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.data_set} {self.optimizer}"
+
+    def sample(self, size: int, seed: int, index: int) -> TaskGroup:
+        """All seeds x rates at once; rates vary fastest."""
+        del size, seed, index
+        examples, targets = load_examples(self.data_set)
+        per_seed = [_joined(*split_examples(examples, targets, seed)) for seed in range(self.seeds)]
+        rates = len(STARTING_RATES)
+        inputs = torch.stack([x for x, _ in per_seed]).repeat_interleave(rates, 0)
+        labels = torch.stack([y for _, y in per_seed]).repeat_interleave(rates, 0)
+        cut = int(0.7 * len(examples))
+        model = functools.partial(mlp, examples.shape[1], int(targets.max()) + 1)
+        training = BatchedTraining(model, self.optimizer, BatchedData(inputs, labels, [cut] * len(inputs), cut))
+        n = len(inputs)
+        start = {
+            "lr": np.tile(STARTING_RATES, self.seeds),
+            "weight_decay": np.full(n, 1e-4),
+            "momentum": np.full(n, 0.9),
+        }
+        return TaskGroup(training, start, np.repeat(np.arange(self.seeds), rates).tolist(), self.interval)
+
+
+def _joined(train: torch.utils.data.TensorDataset, val: torch.utils.data.TensorDataset) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.cat([a, b]) for a, b in zip(train.tensors, val.tensors, strict=True))
+
+
+def train_plateau(group: TaskGroup, decisions: int) -> NDArray[np.float64]:
+    """Torch's ReduceLROnPlateau, told the validation loss after every interval: a third after two without progress."""
+    first = group.training.start(group.start, group.seeds).val_loss
+    optimizers = [torch.optim.SGD([torch.zeros(1)], lr=float(lr)) for lr in group.start["lr"]]
+    schedulers = [ReduceLROnPlateau(optimizer, factor=0.3, patience=2) for optimizer in optimizers]
+    for _ in range(decisions):
+        rates = np.array([optimizer.param_groups[0]["lr"] for optimizer in optimizers])
+        last = group.training.advance({"lr": rates}, group.interval).val_loss
+        for scheduler, loss in zip(schedulers, last, strict=True):
+            scheduler.step(float(loss))
+    return np.where(np.isfinite(last), np.minimum(last, first), first)
+
+
+def run_task(task: RealTask, policy: Policy) -> dict[str, NDArray[np.float64]]:
+    """Final validation losses by strategy, each of shape (seeds, rates)."""
+    size = task.seeds * len(STARTING_RATES)
+    strategies: dict[str, Callable[[], NDArray[np.float64]]] = {
+        "policy": lambda: final_losses(policy, task, 0, 0, size),
+        "constant": lambda: train_fixed(task.sample(size, 0, 0), constant, policy.decisions),
+        "cosine": lambda: train_fixed(task.sample(size, 0, 0), cosine, policy.decisions),
+        "plateau": lambda: train_plateau(task.sample(size, 0, 0), policy.decisions),
+    }
+    return {name: train().reshape(task.seeds, -1) for name, train in strategies.items()}
+
+
+def summarise(losses: dict[str, NDArray[np.float64]]) -> dict[str, dict[str, float]]:
+    """Ratios to the best of the 24 cosine runs of the same seed: median and quartiles over seeds and starts."""
+    best = losses["cosine"].min(axis=1, keepdims=True)
+    summary = {}
+    for name, values in losses.items():
+        low, median, high = np.percentile(values / best, [25, 50, 75])
+        summary[name] = {
+            "median_ratio": float(median),
+            "quartile_1": float(low),
+            "quartile_3": float(high),
+            "worst_ratio": float((values / best).max()),
+            "median_loss": float(np.median(values)),
+        }
+    summary["best_of_24_cosines"] = {"median_loss": float(np.median(best))}
+    return summary
+
+
+def plot(results: dict[str, dict[str, list[list[float]]]], path: Path) -> None:
+    """Final loss against starting rate, a panel for each task."""
+    figure = Figure(figsize=(15, 7), layout="constrained")
+    axes = figure.subplots(2, len(DATA_SETS))
+    colours = {"policy": "#0072B2", "constant": "#999999", "cosine": "#D55E00", "plateau": "#009E73"}
+    for axis, (task, by_strategy) in zip(axes.T.flatten(), results.items(), strict=True):
+        for strategy, colour in colours.items():
+            values = np.array(by_strategy[strategy])
+            axis.fill_between(STARTING_RATES, values.min(0), values.max(0), color=colour, alpha=0.15, lw=0)
+            axis.plot(STARTING_RATES, np.median(values, 0), color=colour, label=strategy)
+        best = float(np.median(np.array(by_strategy["cosine"]).min(1)))
+        axis.axhline(best, color="black", ls=":", label="best of 24 cosines")
+        axis.set(
+            xscale="log", yscale="log", title=task, xlabel="starting learning rate", ylabel="final validation loss"
+        )
+        axis.grid(alpha=0.25)
+    axes[0, 0].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Runs all tasks, writes results.json and the plot, prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--policy", default="schedule-default")
+    parser.add_argument("--interval", type=int, default=20, help="optimiser steps between two decisions")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=HERE)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    policy = Policy.load(args.policy)
+    args.out.mkdir(parents=True, exist_ok=True)
+    losses, summaries = {}, {}
+    for data_set in DATA_SETS:
+        for optimizer in OPTIMIZERS:
+            task = RealTask(data_set, optimizer, args.seeds, args.interval)
+            measured = run_task(task, policy)
+            losses[task.name] = {name: np.round(values, 5).tolist() for name, values in measured.items()}
+            summaries[task.name] = summarise(measured)
+            figures = "  ".join(f"{name} {summaries[task.name][name]['median_ratio']:.3f}" for name in measured)
+            best = summaries[task.name]["best_of_24_cosines"]["median_loss"]
+            print(f"{task.name:<20} best of 24: {best:.4f}  median ratios: {figures}", flush=True)
+    strategies = ("policy", "constant", "cosine", "plateau")
+    overall = {
+        name: float(np.median([summary[name]["median_ratio"] for summary in summaries.values()])) for name in strategies
+    }
+    print("median over tasks: " + "  ".join(f"{name} {ratio:.3f}" for name, ratio in overall.items()))
+    settings = {
+        "policy": policy.name,
+        "policy_sha256": policy.card.get("sha256"),
+        "interval": args.interval,
+        "decisions": policy.decisions,
+        "seeds": args.seeds,
+        "starting_rates": np.round(STARTING_RATES, 9).tolist(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    stem = f"results_{args.interval}"
+    document = {"settings": settings, "median_over_tasks": overall, "tasks": summaries, "final_val_losses": losses}
+    (args.out / f"{stem}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    plot(losses, args.out / f"{stem}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from metatuner.agent.meta_training import MetaTrainingSettings, train_schedule_policy
+from metatuner.agent.policy import Policy
+from metatuner.envs.controller import observation_size
+from metatuner.envs.errors import CheckpointError, ConfigurationError
+from metatuner.envs.records import Metrics, Record
+
+SETTINGS = MetaTrainingSettings(steps=60, decisions=3, groups=1, group_size=5, seed=2)
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a run early."""
+
+
+def decisions_of(policy: Policy) -> np.ndarray:
+    seen = np.random.default_rng(0).normal(size=(8, observation_size(3))).astype(np.float32)
+    return policy.decide(seen)
+
+
+def test_a_run_follows_from_its_settings_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    whole = train_schedule_policy(SETTINGS, tmp_path / "whole", evaluation_groups=0)
+
+    def stop_early(done: int, total: int, mean: float) -> None:
+        if done >= 45:
+            raise StoppedError
+
+    torch.manual_seed(99)  # what came before must not matter
+    with pytest.raises(StoppedError):
+        train_schedule_policy(
+            SETTINGS, tmp_path / "stopped", evaluation_groups=0, checkpoint_every=1, progress=stop_early
+        )
+    told: list[int] = []
+    resumed = train_schedule_policy(
+        SETTINGS, tmp_path / "stopped", evaluation_groups=0, progress=lambda done, total, mean: told.append(done)
+    )
+    assert told == [45, 60]
+    assert np.array_equal(decisions_of(resumed), decisions_of(whole))
+    assert not (tmp_path / "stopped" / "checkpoint.safetensors").exists()
+    other = train_schedule_policy(replace(SETTINGS, seed=3), tmp_path / "other", evaluation_groups=0)
+    assert not np.array_equal(decisions_of(other), decisions_of(whole))
+
+
+def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    def stop(done: int, total: int, mean: float) -> None:
+        if done > 15:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train_schedule_policy(SETTINGS, tmp_path, evaluation_groups=0, checkpoint_every=1, progress=stop)
+    with pytest.raises(CheckpointError, match="same settings"):
+        train_schedule_policy(replace(SETTINGS, steps=90), tmp_path, evaluation_groups=0)
+    file = tmp_path / "checkpoint.safetensors"
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+        train_schedule_policy(SETTINGS, tmp_path, evaluation_groups=0)
+    train_schedule_policy(SETTINGS, tmp_path, evaluation_groups=0, resume=False)
+
+
+def test_the_card_tells_everything_and_the_learning_curve_is_recorded(tmp_path: Path) -> None:
+    records: list[Record] = []
+
+    class Keep:
+        def record(self, record: Record, /) -> None:
+            records.append(record)
+
+    train_schedule_policy(SETTINGS, tmp_path, name="tiny", evaluation_groups=1, recorder=Keep())
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["name"] == "tiny"
+    assert card["meta_training"]["seed"] == 2
+    assert card["evaluation"]["median_ratio_to_best_of_12_cosines"] > 0
+    assert set(card["versions"]) >= {"torch", "stable-baselines3"}
+    curve = [r for r in records if isinstance(r, Metrics) and "rollout/ep_rew_mean" in r.values]
+    assert [r.step for r in curve] == [15, 30, 45, 60]
+    assert Policy.load(tmp_path).name == "tiny"
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="steps must be at least 1"):
+        MetaTrainingSettings(steps=0)

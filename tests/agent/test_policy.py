@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from metatuner.agent.policy import DEFAULT_POLICY, ZERO, Policy, shipped_policies
+from metatuner.envs.controller import observation_size
+from metatuner.envs.errors import PolicyError, PolicyFileError, UnknownPolicyError
+
+
+def test_saved_and_loaded_it_decides_the_same(lively: Policy, folder: Path) -> None:
+    loaded = Policy.load(folder)
+    for hyperparameters in (1, 2, 3, 7):
+        seen = np.random.default_rng(0).normal(size=(5, observation_size(hyperparameters))).astype(np.float32)
+        decided = loaded.decide(seen)
+        assert decided.shape == (5, hyperparameters)
+        assert np.array_equal(decided, lively.decide(seen))
+        assert np.abs(decided).max() <= 1.0
+    assert loaded.card["note"] == "for tests"
+    assert (loaded.name, loaded.decisions) == ("lively", 10)
+
+
+def test_the_default_policy_is_shipped_whole_and_says_how_it_was_made() -> None:
+    policy = Policy.load(DEFAULT_POLICY)
+    assert DEFAULT_POLICY in shipped_policies()
+    assert policy.card["command"].startswith("metatuner train schedule")
+    assert {"steps", "seed"} <= set(policy.card["meta_training"])
+    assert policy.card["evaluation"]["tasks"] > 100
+
+
+def test_zero_adjusts_nothing() -> None:
+    zero = Policy.load(ZERO)
+    assert not zero.decide(np.ones((2, observation_size(3)), np.float32)).any()
+    with pytest.raises(PolicyFileError, match="no weights"):
+        zero.save("anywhere")
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise SystemExit('code ran')",)
+
+
+def test_a_pickle_is_refused_unread(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "policy.pkl"
+    file.write_bytes(pickle.dumps(Bomb()))
+    archive = tmp_path / "policy.zip"
+    torch.save(Bomb(), archive)
+    for path in (file, archive):
+        with pytest.raises(PolicyFileError, match="run any code"):
+            Policy.load(path)
+        shutil.copy(path, folder / "policy.safetensors")
+        with pytest.raises(PolicyFileError, match="run any code"):
+            Policy.load(folder)
+
+
+def change_card(folder: Path, **entries: object) -> None:
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**card, **entries}))
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"schema_version": 99}, "schema version 99"),
+        ({"sha256": "0" * 64}, "cut short or altered"),
+        ({"sha256": 5}, "'sha256'"),
+        ({"global_signals": ["progress"]}, "other signals"),
+        ({"network": {"summary": 16, "width": 10**9}}, "network sizes"),
+        ({"network": {"summary": 16, "width": 32}}, "shapes"),
+        ({"decisions": 0}, "decisions"),
+        ({"decisions": True}, "'decisions'"),
+        ({"name": None}, "'name'"),
+    ],
+)
+def test_a_wrong_card_is_named(folder: Path, entries: dict[str, object], words: str) -> None:
+    change_card(folder, **entries)
+    with pytest.raises(PolicyFileError, match=words):
+        Policy.load(folder)
+
+
+def test_what_is_not_there_is_named(folder: Path) -> None:
+    with pytest.raises(UnknownPolicyError, match="schedule-default, zero"):
+        Policy.load("no-such-policy")
+    (folder / "card.json").unlink()
+    with pytest.raises(PolicyFileError, match=r"no card\.json"):
+        Policy.load(folder)
+
+
+@given(st.data())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_damage_to_either_file_is_one_clear_error(folder: Path, tmp_path: Path, data: st.DataObject) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(folder, damaged, dirs_exist_ok=True)
+    name = data.draw(st.sampled_from(["policy.safetensors", "card.json"]))
+    whole = (folder / name).read_bytes()
+    if data.draw(st.booleans()):
+        broken = whole[: data.draw(st.integers(0, len(whole) - 2))]
+    else:
+        at = data.draw(st.integers(0, len(whole) - 1))
+        broken = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
+    (damaged / name).write_bytes(broken)
+    try:
+        Policy.load(damaged)
+    except PolicyError as error:
+        assert str(error)
+    else:
+        assert name == "card.json"  # a changed letter in a remark is no damage

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from metatuner.__main__ import main
+from metatuner.agent.policy import Policy
+from mlflow import MlflowClient
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def store(folder: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def test_the_demo_prints_a_table_and_records_every_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--steps", "50"]) == 0
+    printed = capsys.readouterr().out
+    assert "best of 12 cosines" in printed
+    assert "metatuner ui" in printed
+    client = store(tmp_path)
+    experiment = client.get_experiment_by_name("metatuner-demo")
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    assert "| schedule | start lr |" in parents[0].data.tags["mlflow.note.content"]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    assert len(children) == 18
+    assert all(run.info.status == "FINISHED" for run in runs)
+    adaptive = next(run for run in children if run.data.tags["metatuner.strategy"] == "schedule-default")
+    assert len(client.get_metric_history(adaptive.info.run_id, "hp/lr")) == 25
+    assert {"val/loss", "val/accuracy", "train/loss", "resource/wall_s"} <= set(adaptive.data.metrics)
+    files = {file.path for file in client.list_artifacts(adaptive.info.run_id)}
+    assert {"decisions.csv", "plots", "policy"} <= files
+
+
+def test_json_is_all_there_is_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--steps", "25", "--policy", "zero", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [run["lr"] for run in result["policy"]] == [1e-5, 1e-3, 1e-1]
+    assert len(result["search"]) == 12
+    # Zero adjustment of the cosine is the cosine.
+    assert [run["val_loss"] for run in result["policy"]] == [run["val_loss"] for run in result["cosine"]]
+
+
+def test_train_makes_a_policy_that_the_demo_can_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--steps", "100", "--group-size", "2", "--evaluation-groups", "0", "--seed", "1"]
+    assert main(["train", "schedule", *options, "--out", "mine"]) == 0
+    assert "policy saved in mine" in capsys.readouterr().out
+    assert Policy.load(tmp_path / "mine").name == "mine"
+    assert main(["demo", "--steps", "25", "--policy", "mine", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["policy"][0]["schedule"] == "mine"
+
+
+def test_a_killed_meta_training_goes_on_when_the_command_is_given_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "metatuner", "train", "schedule", "--steps", "3000", "--group-size", "2"]
+    command += ["--evaluation-groups", "0", "--checkpoint-every", "1", "--out"]
+    process = subprocess.Popen([*command, "killed"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
+    while not checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for name in ("killed", "whole"):
+        subprocess.run([*command, name], cwd=tmp_path, check=True, capture_output=True)
+    weights = [(tmp_path / name / "policy.safetensors").read_bytes() for name in ("killed", "whole")]
+    assert weights[0] == weights[1]
+
+
+def test_doctor_looks_at_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("torch", "threads", "devices", "not there yet", "policy schedule-default"):
+        assert word in printed
+    (tmp_path / "broken.db").write_text("no database")
+    assert main(["doctor", "--json", "--tracking-uri", f"sqlite:///{tmp_path / 'broken.db'}"]) == 1
+    findings = {finding["what"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert not findings["store"]["ok"]
+    assert findings["store"]["advice"]
+
+
+def test_ui_opens_the_page_and_ends_with_its_server(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "metatuner", "ui", "--port", "0"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        url = next(word for word in line.split() if word.startswith("http://127.0.0.1:"))
+        with urllib.request.urlopen(url, timeout=10) as page:
+            assert b"<html" in page.read()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(url, timeout=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["demo", "--policy", "no-such"], "no policy is called 'no-such'"),
+        (["demo", "--policy", "bomb.pkl"], "can run any code"),
+        (["demo", "--policy", "cut"], "cut short or altered"),
+        (["demo", "--steps", "0"], "steps must be at least 1"),
+        (["demo", "--tracking-uri", "ftp://x"], "tracking"),
+        (["train", "schedule", "--steps", "0", "--out", "x"], "steps must be at least 1"),
+        (["train", "schedule", "--group-size", "0", "--out", "x"], "group_size must be at least 1"),
+        (["train", "search", "--out", "x"], "invalid choice"),
+        (["demo", "--steps", "many"], "invalid int"),
+        ([], "VERB"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(
+    arguments: list[str], words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bomb.pkl").write_bytes(pickle.dumps({"a": 1}))
+    folder = Policy.load("schedule-default").save(tmp_path / "cut")
+    weights = (folder / "policy.safetensors").read_bytes()
+    (folder / "policy.safetensors").write_bytes(weights[: len(weights) // 2])
+    try:
+        code = main(arguments)
+    except SystemExit as stopped:  # argparse's own way
+        code = int(stopped.code or 0)
+    printed = capfd.readouterr()
+    assert code == 2
+    assert words in printed.err
+    assert "Traceback" not in printed.err
+    assert len([line for line in printed.err.splitlines() if "error" in line]) == 1
+
+
+def test_every_verb_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("demo", "train", "ui", "doctor"):
+        with pytest.raises(SystemExit) as stopped:
+            main([verb, "--help"])
+        assert stopped.value.code == 0
+        assert f"example: metatuner {verb}" in capsys.readouterr().out
+
+
+def test_ctrl_c_is_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "metatuner", "train", "schedule", "--steps", "100000", "--group-size", "2"]
+    process = subprocess.Popen([*command, "--out", "x"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "mlflow.db").exists():
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    runs = store(tmp_path).search_runs(["1"])
+    assert {run.info.status for run in runs} == {"KILLED"}
