@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import torch
 from metatuner.envs.batched_training import BatchedData, BatchedOptimizer, BatchedTraining, cross_entropy
-from metatuner.envs.builtin_tasks import OPTIMIZERS, mlp
+from metatuner.envs.builtin_tasks import mlp
 from metatuner.envs.signals import Interval
 from metatuner.envs.testing import same_interval
-from metatuner.envs.torch_training import TorchTraining
-from torch.utils.data import TensorDataset
 
 SIZE, ROWS, VAL_FROM = 4, 260, 200
 TRAIN_ROWS, SEEDS = [200, 150, 64, 33], [3, 4, 5, 6]
@@ -46,9 +44,7 @@ def test_same_losses_and_signals_as_one_at_a_time(rule: BatchedOptimizer, data: 
     ]
     together = [batched.advance(change, 10) for change in changes]
     for i in range(SIZE):
-        train = TensorDataset(data.inputs[i, : TRAIN_ROWS[i]], data.targets[i, : TRAIN_ROWS[i]])
-        val = TensorDataset(data.inputs[i, VAL_FROM:], data.targets[i, VAL_FROM:])
-        alone = TorchTraining(MODEL, OPTIMIZERS[rule], train, val)
+        alone = batched.twin(i)
         first = alone.start({name: float(values[i]) for name, values in start(rule).items()}, SEEDS[i])
         assert first.val_loss[0] == pytest.approx(started.val_loss[i], abs=1e-6)
         for change, all_of_them in zip(changes, together, strict=True):

@@ -2,12 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from metatuner.envs.builtin_tasks import OPTIMIZERS
 from metatuner.envs.families import Split, SyntheticClassification
 from metatuner.envs.schedule import ScheduleEnv
 from metatuner.envs.schedule_vec_env import ScheduleVecEnv
-from metatuner.envs.torch_training import TorchTraining
-from torch.utils.data import TensorDataset
 
 FAMILY = SyntheticClassification(intervals=(3, 5))
 
@@ -20,7 +17,6 @@ def test_the_batch_is_the_single_environment_many_times() -> None:
     batch = make(groups=1)
     seen = batch.reset()
     group = FAMILY.sample(3, 0, 0)
-    data, training = group.training._data, group.training
     actions = np.random.default_rng(0).uniform(-0.5, 0.5, (4, 3, 3)).astype(np.float32)
     together = [(seen, np.zeros(3))]
     for action in actions:
@@ -28,15 +24,7 @@ def test_the_batch_is_the_single_environment_many_times() -> None:
         last = np.stack([info.get("terminal_observation", observation[i]) for i, info in enumerate(infos)])
         together.append((last, rewards))
     for i in range(3):
-        rows = data.train_rows[i]
-        task = TorchTraining(
-            training._make_model,
-            OPTIMIZERS[training._rule],
-            TensorDataset(data.inputs[i, :rows], data.targets[i, :rows]),
-            TensorDataset(data.inputs[i, data.val_from :], data.targets[i, data.val_from :]),
-            batch_size=training._batch_size,
-        )
-        env = ScheduleEnv(task, decisions=4, interval=group.interval)
+        env = ScheduleEnv(group.training.twin(i), decisions=4, interval=group.interval)
         config = {name: float(values[i]) for name, values in group.start.items()}
         alone = [(env.reset(options={"config": config, "seed": group.seeds[i]})[0], 0.0)]
         alone += [env.step(action[i])[:2] for action in actions]
