@@ -12,7 +12,8 @@ Measurements, signals and moves are those of the environment that the policy was
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -30,7 +31,17 @@ from ..envs.adjustments import adjustables
 from ..envs.controller import ScheduleController
 from ..envs.errors import CheckpointError, ConfigurationError, TrainingError
 from ..envs.probe import OptimizerProbe
-from ..envs.records import Artifact, Decision, Metrics, NullRecorder, Recorder, TrialFinished, TrialStarted, TrialState
+from ..envs.records import (
+    Artifact,
+    Decision,
+    Metrics,
+    NullRecorder,
+    Recorder,
+    TrialFinished,
+    TrialStarted,
+    TrialState,
+    next_trial,
+)
 from .policy import DEFAULT_POLICY, Policy
 from .rollback import Rollback
 
@@ -58,7 +69,7 @@ class AdaptiveSchedule:
             start. "rollback" returns to the weights of the last decision (kept in memory: parameters and optimiser
             state once more) and cuts the learning rate; "cut" only cuts it.
         model: Where given, its buffers (batch norm statistics) are rolled back too.
-        trial: The trial's number in the recorder's study.
+        trial: The trial's number in the recorder's study; None takes the next one.
         name: The trial's name in the recorder's study.
 
     Raises:
@@ -79,7 +90,7 @@ class AdaptiveSchedule:
         space: Mapping[str, BaseDistribution] | None = None,
         on_divergence: Literal["rollback", "cut"] = "rollback",
         model: nn.Module | None = None,
-        trial: int = 0,
+        trial: int | None = None,
         name: str | None = None,
     ) -> None:
         _check_arguments(optimizer, total_steps, reference, on_divergence)
@@ -96,9 +107,10 @@ class AdaptiveSchedule:
         self._val_loss: float | None = None
         self._begun = self._stepped = self._announced = False
         self._due, self._diverged_in_a_row = True, 0
-        self._recorder, self._trial = recorder or NullRecorder(), trial
+        self._recorder = recorder or NullRecorder()
+        self._trial = next_trial(self._recorder) if trial is None else trial
         self._name = name or f"{self.policy.name} lr={self._reference.get('lr', ['?'])[0]:.3g}"
-        self._hook = optimizer.register_step_pre_hook(lambda *_: self._before_step())
+        self._hook = optimizer.register_step_pre_hook(_before_step_of(weakref.ref(self)))
 
     @property
     def values(self) -> dict[str, float]:
@@ -360,6 +372,16 @@ def _check_arguments(optimizer: Optimizer, total_steps: int, reference: LRSchedu
         raise ConfigurationError("the optimiser has no parameters to train: give it those of a model that has some")
     if reference is not None and reference.optimizer is not optimizer:
         raise ConfigurationError("`reference` schedules another optimiser: make it on the one that is adjusted")
+
+
+def _before_step_of(schedule: weakref.ref[AdaptiveSchedule]) -> Callable[..., None]:
+    """A hook that does not keep its schedule alive: one that is dropped without `close` stops adjusting."""
+
+    def hook(*_: object) -> None:
+        if (alive := schedule()) is not None:
+            alive._before_step()
+
+    return hook
 
 
 def _as_tensor(value: object) -> object:

@@ -54,8 +54,8 @@ class MetaTrainingSettings:
     steps: int = 960_000
     seed: int = 0
     decisions: int = 25
-    groups: int = 4
-    group_size: int = 64
+    groups: int = 8
+    group_size: int = 32
     learning_rate: float = 1e-3
     epochs: int = 8
     exploration: float = -0.7

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="the policy's folder")
     parser.add_argument("--name", default=None, help="the policy's name (default: the folder's)")
     parser.add_argument(
-        "--group-size", type=int, default=64, help="networks of one shape at once (default: %(default)s)"
+        "--group-size", type=int, default=32, help="networks of one shape at once (default: %(default)s)"
     )
     parser.add_argument(
         "--evaluation-groups", type=int, default=8, help="0 skips the evaluation (default: %(default)s)"

@@ -15,7 +15,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import count
 from typing import Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 
 class TrialState(StrEnum):
@@ -131,6 +133,14 @@ class Recorder(Protocol):
 
     def record(self, record: Record, /) -> None:
         """Take one record. Must not raise for want of a server: what cannot be sent now is kept."""
+
+
+_trials: WeakKeyDictionary[Recorder, count[int]] = WeakKeyDictionary()
+
+
+def next_trial(recorder: Recorder) -> int:
+    """A number for a trial that was given none: 0, 1, 2, ... for each recorder."""
+    return next(_trials.setdefault(recorder, count()))
 
 
 class NullRecorder:

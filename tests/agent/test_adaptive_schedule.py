@@ -264,6 +264,17 @@ def test_a_trial_is_recorded_from_start_to_end(lively: Policy) -> None:
     assert memory.of(TrialFinished)[-1].state is TrialState.FAILED  # type: ignore[attr-defined]
 
 
+def test_schedules_without_a_number_get_one_each(lively: Policy) -> None:
+    memory, other = Memory(), Memory()
+    for recorder in (memory, memory, other):
+        model = small_model()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        with AdaptiveSchedule(optimizer, 3, lively, recorder=recorder) as tuner:
+            train(tuner, model, optimizer, 3)
+    assert [r.trial for r in memory.of(TrialStarted)] == [0, 1]  # type: ignore[attr-defined]
+    assert [r.trial for r in other.of(TrialStarted)] == [0]  # type: ignore[attr-defined]
+
+
 def test_closed_it_leaves_the_optimiser_alone(lively: Policy) -> None:
     model = small_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
@@ -271,6 +282,15 @@ def test_closed_it_leaves_the_optimiser_alone(lively: Policy) -> None:
     tuner.close()
     tuner.close()
     train(None, model, optimizer, 20)
+    assert optimizer.param_groups[0]["lr"] == 0.05
+
+
+def test_a_schedule_that_is_dropped_stops_adjusting(lively: Policy) -> None:
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    tuner = AdaptiveSchedule(optimizer, 20, lively)
+    tuner = AdaptiveSchedule(optimizer, 20, "zero")  # as when a notebook's cell is run again
+    train(tuner, model, optimizer, 20)
     assert optimizer.param_groups[0]["lr"] == 0.05
 
 
