@@ -42,6 +42,7 @@ from ..envs.records import (
     TrialState,
     next_trial,
 )
+from ..envs.references import constant, reference_named, reference_values
 from .policy import DEFAULT_POLICY, Policy
 from .rollback import Rollback
 
@@ -63,7 +64,8 @@ class AdaptiveSchedule:
             Parameter groups keep their ratios.
         recorder: Takes decisions and losses.
         reference: A scheduler on `optimizer` whose schedule is adjusted; it is stepped by `step`, do not step it
-            yourself. None keeps the starting values as the reference.
+            yourself. None takes the reference that the policy was trained on, from the optimiser's current values
+            ("zero": these values as they are).
         space: Distributions that bound the adjusted values; by default the usual range of each kind.
         on_divergence: What to do when a loss or weight stops being finite, or the validation loss reaches 20 times its
             start. "rollback" returns to the weights of the last decision (kept in memory: parameters and optimiser
@@ -98,7 +100,8 @@ class AdaptiveSchedule:
         self.total_steps, self.steps = int(total_steps), 0
         self._optimizer, self._scheduler = optimizer, reference
         self._hyperparameters = adjustables(adjust, space)
-        self._reference = {name: optimizers.read(optimizer, name) for name in adjust}
+        self._start = self._reference = {name: optimizers.read(optimizer, name) for name in adjust}
+        self._own_reference = reference_named(self.policy.reference) if reference is None else None
         self._decisions = min(self.policy.decisions, self.total_steps)
         adaptive = np.array([optimizers.adaptive(optimizer)])
         self._controller = ScheduleController(self._hyperparameters, self._decisions, adaptive)
@@ -198,6 +201,7 @@ class AdaptiveSchedule:
             "flags": [self._begun, self._due, self._stepped],
             "diverged_in_a_row": self._diverged_in_a_row,
             "val_loss": self._val_loss,
+            "start": {name: list(values) for name, values in self._start.items()},
             "reference": {name: list(values) for name, values in self._reference.items()},
             "scheduler": self._scheduler.state_dict() if self._scheduler is not None else None,
             "controller": controller,
@@ -220,6 +224,7 @@ class AdaptiveSchedule:
         self.steps = state["steps"]
         self._begun, self._due, self._stepped = state["flags"]
         self._diverged_in_a_row, self._val_loss = state["diverged_in_a_row"], state["val_loss"]
+        self._start = {name: list(values) for name, values in state["start"].items()}
         self._reference = {name: list(values) for name, values in state["reference"].items()}
         if self._scheduler is not None and state["scheduler"] is not None:
             self._scheduler.load_state_dict(state["scheduler"])
@@ -318,15 +323,20 @@ class AdaptiveSchedule:
             optimizers.write(self._optimizer, each.name, values[:, i].tolist())
 
     def _follow_reference(self) -> None:
-        if self._scheduler is None:
+        if self._own_reference is constant:
             return
-        # A scheduler may compute its next value from the current one, so it must find its own, not the adjusted one.
-        for name, values in self._reference.items():
-            optimizers.write(self._optimizer, name, values)
-        self._scheduler.step()
-        self._reference = {name: optimizers.read(self._optimizer, name) for name in self._reference}
-        if self._begun:
-            self._apply()
+        if self._own_reference is not None:
+            start = np.array([self._start[each.name] for each in self._hyperparameters]).T
+            at = min(self.steps, self.total_steps - 1)
+            now = reference_values(self._own_reference, start, self._hyperparameters, at, 1, self.total_steps)[0]
+            self._reference = {each.name: now[:, i].tolist() for i, each in enumerate(self._hyperparameters)}
+        elif self._scheduler is not None:
+            # A scheduler may compute its next value from the current one: it must find its own, not the adjusted one.
+            for name, values in self._reference.items():
+                optimizers.write(self._optimizer, name, values)
+            self._scheduler.step()
+            self._reference = {name: optimizers.read(self._optimizer, name) for name in self._reference}
+        self._apply()
 
     def _boundary(self, decision: int) -> int:
         """The step before which a decision falls."""
@@ -343,7 +353,7 @@ class AdaptiveSchedule:
         if self._announced:
             return
         self._announced = True
-        params = {name: values[0] for name, values in self._reference.items()}
+        params = {name: values[0] for name, values in self._start.items()}
         settings = {"policy": self.policy.name, "total_steps": self.total_steps}
         kind = {"optimizer": type(self._optimizer).__name__}
         tags = {"metatuner.strategy": self.policy.name} | (

@@ -54,7 +54,9 @@ def evaluate(
 
 def final_losses(policy: Policy, family: TaskFamily, seed: int, index: int, size: int) -> Array:
     """The policy's final validation losses on one task group, shape (size,)."""
-    env = ScheduleVecEnv(family, groups=1, group_size=size, decisions=policy.decisions, seed=seed)
+    env = ScheduleVecEnv(
+        family, groups=1, group_size=size, decisions=policy.decisions, reference=policy.reference, seed=seed
+    )
     env.episode = index
     observation = env.reset()
     for _ in range(policy.decisions):

@@ -49,6 +49,7 @@ class MetaTrainingSettings:
         learning_rate: PPO's at the start; it falls linearly to a hundredth.
         epochs: PPO's passes over each iteration's decisions.
         exploration: Log standard deviation of the adjustments at the start.
+        reference: The schedule that the policy learns to adjust, "constant" or "cosine".
     """
 
     steps: int = 960_000
@@ -59,6 +60,7 @@ class MetaTrainingSettings:
     learning_rate: float = 1e-3
     epochs: int = 8
     exploration: float = -0.7
+    reference: str = "constant"
 
     def __post_init__(self) -> None:
         for name in ("steps", "decisions", "groups", "group_size", "epochs"):
@@ -115,6 +117,7 @@ def train_schedule_policy(
         groups=settings.groups,
         group_size=settings.group_size,
         decisions=settings.decisions,
+        reference=settings.reference,
         seed=settings.seed,
     )
     model = _ppo(env, settings)
@@ -217,7 +220,7 @@ def _card(settings: MetaTrainingSettings) -> dict[str, object]:
     return {
         "algorithm": "PPO (Schulman et al. 2017), stable-baselines3",
         "task_family": "SyntheticClassification, split train: no real data",
-        "reference": "constant",
+        "reference": settings.reference,
         "adjust": ["lr", "weight_decay", "momentum"],
         "meta_training": asdict(settings),
         "command": f"metatuner train schedule --steps {settings.steps} --seed {settings.seed} --out DIR",

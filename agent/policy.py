@@ -51,6 +51,11 @@ class Policy:
     decisions: int = 25
     card: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def reference(self) -> str:
+        """The schedule that it learnt to adjust, one of `envs.references.REFERENCES`."""
+        return str(self.card.get("reference", "constant"))
+
     @classmethod
     def load(cls, source: str | Path) -> Policy:
         """Loads a policy.

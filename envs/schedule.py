@@ -92,7 +92,8 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
                 seed.
 
         Returns:
-            The observation, and an info dict with `config` (starting values), `seed` and `val_loss`.
+            The observation, and an info dict with `config` (starting values), `seed`, `val_loss`, and `signals` (the
+            observation by name).
         """
         super().reset(seed=seed)
         options = options or {}
@@ -101,7 +102,12 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._start = np.array([[config[each.name] for each in self._hyperparameters]])
         measured = self._training.start(config, training_seed)
         self._controller.begin(self._start, measured.val_loss)
-        info = {"config": config, "seed": training_seed, "val_loss": float(measured.val_loss[0])}
+        info = {
+            "config": config,
+            "seed": training_seed,
+            "val_loss": float(measured.val_loss[0]),
+            "signals": self._controller.named_signals(),
+        }
         return self._controller.observation()[0], info
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
@@ -109,7 +115,7 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
         Returns:
             Observation, reward, terminated, truncated (always False), and an info dict with `hyperparameters` (those
-            of the interval's last step), `train_loss`, `val_loss` and `diverged`.
+            of the interval's last step), `train_loss`, `val_loss`, `diverged` and `signals`.
 
         Raises:
             ConfigurationError: The episode has ended: call reset.
@@ -138,6 +144,7 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             "train_loss": float(interval.train_loss[0]),
             "val_loss": float(interval.val_loss[0]),
             "diverged": bool(diverged[0]),
+            "signals": self._controller.named_signals(),
         }
         terminated = self._controller.decision >= self._decisions
         return self._controller.observation()[0], float(reward[0]), terminated, False, info

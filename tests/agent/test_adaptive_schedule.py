@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,22 +72,27 @@ def train(
     return losses
 
 
+@pytest.mark.parametrize("reference", ["constant", "cosine"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_loop_and_environment_see_and_decide_the_same(lively: Policy, optimizer: str) -> None:
+def test_loop_and_environment_see_and_decide_the_same(lively: Policy, optimizer: str, reference: str) -> None:
     """The same training, once in the environment and once in a plain loop: same signals, decisions and losses."""
+    lively = replace(lively, card={"reference": reference})
     inputs, targets = load_examples("iris")
     train_set, val_set = split_examples(inputs, targets)
     model_of = functools.partial(mlp, 4, 3)
     config, seed, decisions, interval = {"lr": 0.02, "weight_decay": 1e-3, "momentum": 0.8}, 9, lively.decisions, 6
     env = ScheduleEnv(
-        TorchTraining(model_of, OPTIMIZERS[optimizer], train_set, val_set), decisions=decisions, interval=interval
+        TorchTraining(model_of, OPTIMIZERS[optimizer], train_set, val_set),
+        decisions=decisions,
+        interval=interval,
+        reference=reference,
     )
     seen, info = env.reset(options={"config": config, "seed": seed})
     expected, first_val = [], info["val_loss"]
     for _ in range(decisions):
-        action = lively.decide(seen[None])[0]
+        action, signals = lively.decide(seen[None])[0], info["signals"]
         seen, _, _, _, info = env.step(action.astype(np.float64))  # type: ignore[arg-type]
-        expected.append((info["hyperparameters"], action.tolist(), info["train_loss"], info["val_loss"]))
+        expected.append((signals, action.tolist(), info["train_loss"], info["val_loss"]))
 
     torch.manual_seed(seed)
     model = model_of()
@@ -118,7 +124,7 @@ def test_loop_and_environment_see_and_decide_the_same(lively: Policy, optimizer:
     tuner.close()
     decided = memory.of(Decision)
     train_losses = [m.values["train/loss"] for m in memory.of(Metrics) if "train/loss" in m.values]  # type: ignore[attr-defined]
-    assert [(d.values, list(d.adjustments.values())) for d in decided] == [e[:2] for e in expected]  # type: ignore[attr-defined]
+    assert [(d.signals, list(d.adjustments.values())) for d in decided] == [e[:2] for e in expected]  # type: ignore[attr-defined]
     assert train_losses == [e[2] for e in expected]
     assert val_losses == [e[3] for e in expected]
 
