@@ -36,7 +36,7 @@ def schedule_figure(training: Training) -> Figure:
     hyperparameters = [name for name, (steps, _) in training.curves.items() if name.startswith("hp/") and steps]
     hyperparameters = hyperparameters[:_MOST_PANELS]
     losses = [name for name in (_loss(training, "train"), _loss(training, "val")) if name is not None]
-    figure = _figure(8.5, 2.9 * bool(losses) + 1.75 * len(hyperparameters) + 0.7)
+    figure = _figure(8.5, max(2.9 * bool(losses) + 1.75 * len(hyperparameters), 1.75) + 0.7)
     rows = max(1, bool(losses) + len(hyperparameters))
     ratios = [2.9] * bool(losses) + [1.75] * len(hyperparameters)
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=ratios or None)[:, 0]
@@ -83,7 +83,7 @@ def comparison_figure(trainings: Sequence[Training], title: str = "") -> Figure:
     rates.set_ylabel(_axis_name(rates, "learning rate"))
     rates.set_xlabel(_STEPS)
     figure.align_ylabels([losses, rates])
-    if named:
+    if any(panel.get_legend_handles_labels()[0] for panel in (losses, rates)):
         # Under the axes, where no curve can be hidden; best first.
         figure.legend(loc="outside lower center", ncols=min(3, len(named)), fontsize=8.5, frameon=False)
     figure.suptitle(_text(title), fontsize=11)

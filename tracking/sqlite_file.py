@@ -115,6 +115,7 @@ def _migrate(database: Path, artifacts: Path) -> None:
             contextlib.closing(store.engine.raw_connection()) as source,
             contextlib.closing(sqlite3.connect(database)) as target,
         ):
+            assert isinstance(source.driver_connection, sqlite3.Connection)
             source.driver_connection.backup(target)
         store.engine.dispose()
     except Exception as error:
