@@ -150,7 +150,7 @@ def _train(settings: DemoSettings, policy: Policy, lr: float, recorder: Recorder
         reference=CosineAnnealingLR(optimizer, settings.steps) if is_cosine else None,
         recorder=recorder,
         trial=trial,
-        name=f"{name} from lr {lr:.1e}",
+        name=f"{lr:.1e} {name}",  # MLflow's list shows the first letters
     )
     criterion = nn.CrossEntropyLoss()
     batches = DataLoader(

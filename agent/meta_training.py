@@ -52,7 +52,7 @@ class MetaTrainingSettings:
         reference: The schedule that the policy learns to adjust, "constant" or "cosine".
     """
 
-    steps: int = 960_000
+    steps: int = 1_440_000
     seed: int = 0
     decisions: int = 25
     groups: int = 8
@@ -60,7 +60,7 @@ class MetaTrainingSettings:
     learning_rate: float = 1e-3
     epochs: int = 8
     exploration: float = -0.7
-    reference: str = "constant"
+    reference: str = "cosine"
 
     def __post_init__(self) -> None:
         for name in ("steps", "decisions", "groups", "group_size", "epochs"):
@@ -223,7 +223,10 @@ def _card(settings: MetaTrainingSettings) -> dict[str, object]:
         "reference": settings.reference,
         "adjust": ["lr", "weight_decay", "momentum"],
         "meta_training": asdict(settings),
-        "command": f"metatuner train schedule --steps {settings.steps} --seed {settings.seed} --out DIR",
+        "command": (
+            f"metatuner train schedule --steps {settings.steps} --seed {settings.seed} "
+            f"--reference {settings.reference} --out DIR"
+        ),
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "stable-baselines3", "gymnasium", "numpy")},

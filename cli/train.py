@@ -11,14 +11,20 @@ import argparse
 
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
 
-EXAMPLE = "metatuner train schedule --steps 960000 --seed 0 --out my-policy"
+EXAMPLE = "metatuner train schedule --steps 1440000 --seed 0 --out my-policy"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this verb."""
     parser.add_argument("job", choices=("schedule",), help="which job the policy is for")
-    parser.add_argument("--steps", type=int, default=960_000, help="decisions to learn from (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1_440_000, help="decisions to learn from (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="everything random follows from it (default: %(default)s)")
+    parser.add_argument(
+        "--reference",
+        choices=("constant", "cosine"),
+        default="cosine",
+        help="the schedule that it learns to adjust (default: %(default)s)",
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="the policy's folder")
     parser.add_argument("--name", default=None, help="the policy's name (default: the folder's)")
     parser.add_argument(
@@ -46,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
     from ..tracking.recorder import MLflowRecorder
 
     torch.set_num_threads(args.threads)
-    settings = MetaTrainingSettings(steps=args.steps, seed=args.seed, group_size=args.group_size)
+    settings = MetaTrainingSettings(
+        steps=args.steps, seed=args.seed, group_size=args.group_size, reference=args.reference
+    )
     out = Path(args.out)
     name = args.name or out.name
     bar = ProgressBar(settings.iterations * settings.iteration, "meta-training", "decisions", silent=args.json)
@@ -83,5 +91,6 @@ def _description(name: str, args: argparse.Namespace) -> str:
         f"# Meta-training of `{name}`\n\nPPO on batched trainings of small networks; the policy learns to adjust "
         "learning rate, weight decay and momentum from validation rewards. `rollout/ep_rew_mean` is the mean of "
         "log(starting / final validation loss) over the trainings of an iteration.\n\n"
-        f"Again: `metatuner train schedule --steps {args.steps} --seed {args.seed} --out DIR`\n"
+        f"Again: `metatuner train schedule --steps {args.steps} --seed {args.seed} --reference {args.reference} "
+        "--out DIR`\n"
     )

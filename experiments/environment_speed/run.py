@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import platform
 import time
@@ -68,7 +69,7 @@ class OneShape:
         """Time of the matrix products alone, for one optimiser step of a whole group."""
         widths = [self.features, *[self.width] * self.depth, self.classes]
         products = []
-        for first, (rows, columns) in enumerate(zip(widths, widths[1:], strict=False)):
+        for first, (rows, columns) in enumerate(itertools.pairwise(widths)):
             x, w = torch.randn(GROUP_SIZE, self.batch_size, rows), torch.randn(GROUP_SIZE, rows, columns)
             y = torch.randn(GROUP_SIZE, self.batch_size, columns)
             products += [(x, w), (x.mT, y)] + ([(y, w.mT)] if first else [])
@@ -109,13 +110,8 @@ def measure(family: TaskFamily, groups: int, repeats: int) -> dict[str, float]:
     for _ in range(repeats):
         batched = batched_seconds(family, groups)
         alone = GROUP_SIZE * sum(single_seconds(group) for group in drawn)
-        row = [
-            groups * GROUP_SIZE / batched,
-            steps / batched,
-            groups * GROUP_SIZE / alone,
-            steps / alone,
-            alone / batched,
-        ]
+        decisions = groups * GROUP_SIZE
+        row = [decisions / batched, steps / batched, decisions / alone, steps / alone, alone / batched]
         if isinstance(family, OneShape):
             row.append(INTERVAL * family.bmm_seconds() / batched)
         rows.append(row)

@@ -45,6 +45,7 @@ class RealTask:
 
     @property
     def name(self) -> str:
+        """What it is called in the results."""
         return f"{self.data_set} {self.optimizer}"
 
     def sample(self, size: int, seed: int, index: int) -> TaskGroup:
@@ -125,9 +126,8 @@ def plot(results: dict[str, dict[str, list[list[float]]]], path: Path) -> None:
             axis.plot(STARTING_RATES, np.median(values, 0), color=colour, label=strategy)
         best = float(np.median(np.array(by_strategy["cosine"]).min(1)))
         axis.axhline(best, color="black", ls=":", label="best of 24 cosines")
-        axis.set(
-            xscale="log", yscale="log", title=task, xlabel="starting learning rate", ylabel="final validation loss"
-        )
+        axis.set(xscale="log", yscale="log", title=task)
+        axis.set(xlabel="starting learning rate", ylabel="final validation loss")
         axis.grid(alpha=0.25)
     axes[0, 0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
