@@ -1,8 +1,8 @@
 """Many small networks of one shape, trained at once: what makes meta-training cheap.
 
 Every network has its own data, weights, optimiser state and hyperparameters; `torch.func.vmap` turns the layers of all
-of them into batched matrix products, and the optimiser works on one flat buffer. The readable twin is
-`envs.torch_training.TorchTraining`: same seeds, same losses.
+of them into batched matrix products, `envs.traced` replays those without vmap's and autograd's bookkeeping, and the
+optimiser works on one flat buffer. The readable twin is `envs.torch_training.TorchTraining`: same seeds, same losses.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call, grad_and_value, vmap
 from torch.utils.data import TensorDataset
 
 from .meter import IntervalMeter
 from .sampling import EpochSampler
 from .signals import Interval
 from .torch_training import TorchTraining
+from .traced import TensorFunction, trace
 
 
 class BatchedOptimizer(StrEnum):
@@ -98,19 +99,12 @@ class BatchedTraining:
         self._loss = loss
         self.adaptive = np.full(self.size, optimizer.adaptive)
         with torch.device("meta"):
-            skeleton = model()
-
-        def one_loss(weights: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
-            return loss(functional_call(skeleton, weights, (inputs,)), targets)
-
-        self._losses = vmap(one_loss, randomness="different")
-        shapes = {name: weight.shape for name, weight in skeleton.named_parameters()}
+            self._skeleton = model()
+        shapes = {name: weight.shape for name, weight in self._skeleton.named_parameters()}
         total = sum(shape.numel() for shape in shapes.values())
         self._weights, self._gradient, self._scratch = (torch.zeros(self.size, total) for _ in range(3))
         self._momentum, self._square = torch.zeros(self.size, total), torch.zeros(self.size, total)
         self._weight_views, self._gradient_views = _views(self._weights, shapes), _views(self._gradient, shapes)
-        for view in self._weight_views.values():
-            view.requires_grad_()
         self._hyperparameters = {name: torch.zeros(self.size) for name in ("lr", "weight_decay", "momentum")}
         self._step = torch.zeros(self.size)
 
@@ -150,7 +144,8 @@ class BatchedTraining:
     def validate(self) -> Tensor:
         """Validation losses, shape (n,)."""
         inputs, targets = self._data.inputs[:, self._data.val_from :], self._data.targets[:, self._data.val_from :]
-        losses: Tensor = self._losses(self._weight_views, inputs, targets)
+        # Not traced: it is called too seldom for that to pay.
+        losses: Tensor = vmap(self._one_loss, randomness="different")(*self._weight_views.values(), inputs, targets)
         return losses
 
     def snapshot(self) -> dict[str, Any]:
@@ -192,16 +187,35 @@ class BatchedTraining:
         )
         return inputs, targets
 
+    @functools.cached_property
+    def _gradients(self) -> TensorFunction:
+        """Weights, inputs and targets of n networks to their gradients and losses (n,), for a mini-batch."""
+        count = len(self._weight_views)
+        gradients = vmap(grad_and_value(self._one_loss, argnums=tuple(range(count))), randomness="different")
+
+        def flat(*tensors: Tensor) -> list[Tensor]:
+            of_weights, losses = gradients(*tensors)
+            return [*of_weights, losses]
+
+        inputs, targets = self._data.inputs[:, : self._batch_size], self._data.targets[:, : self._batch_size]
+        return trace(flat, *self._weight_views.values(), inputs, targets)
+
+    def _one_loss(self, *tensors: Tensor) -> Tensor:
+        """The loss of one network, from its weights, inputs and targets."""
+        *weights, inputs, targets = tensors
+        named = dict(zip(self._weight_views, weights, strict=True))
+        return self._loss(functional_call(self._skeleton, named, (inputs,)), targets)
+
     def _differentiate(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        losses: Tensor = self._losses(self._weight_views, inputs, targets)
-        gradients = torch.autograd.grad(losses.sum(), list(self._weight_views.values()))
+        *gradients, losses = self._gradients(*self._weight_views.values(), inputs, targets)
         for view, gradient in zip(self._gradient_views.values(), gradients, strict=True):
             view.copy_(gradient)
-        return losses.detach()
+        return losses
 
     def _gradient_statistics(self) -> tuple[Tensor, Tensor, Tensor]:
         g, m = self._gradient, self._momentum
-        return torch.linalg.vecdot(g, g), torch.linalg.vecdot(g, m), torch.linalg.vecdot(m, m)
+        squared, momentum_squared = (torch.linalg.vector_norm(each, dim=1).square() for each in (g, m))
+        return squared, torch.linalg.vecdot(g, m), momentum_squared
 
     @torch.no_grad()
     def _update(self) -> None:

@@ -52,7 +52,7 @@ def test_the_listed_packages_are_the_folders_that_hold_code() -> None:
     packages = {".".join(("metatuner", *path.parent.parts)) for path in code}
 
     assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == packages
-    assert {path.parts[0] for path in code if len(path.parts) > 1} <= {"agent", "envs", "tracking"}
+    assert {path.parts[0] for path in code if len(path.parts) > 1} <= {"agent", "cli", "envs", "tracking"}
     for package in packages:
         assert ROOT.joinpath(*package.split(".")[1:], "__init__.py").is_file(), f"{package} has no __init__.py"
 
