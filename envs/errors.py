@@ -8,8 +8,7 @@ MetatunerError
 ├── PolicyError             a policy cannot be used
 │   ├── UnknownPolicyError  no policy has this name
 │   └── PolicyFileError     a policy's files are damaged, altered, of another schema, or not plain data
-├── StoreError              the experiment store cannot be opened, created or written
-└── MissingDependencyError  an optional package is needed: also an ImportError
+└── StoreError              the experiment store cannot be opened, created or written
 
 Every message says what was expected, what came, and what to do.
 """
@@ -51,7 +50,3 @@ class PolicyFileError(PolicyError):
 
 class StoreError(MetatunerError):
     """The experiment store cannot be opened, created or written."""
-
-
-class MissingDependencyError(MetatunerError, ImportError):
-    """An optional package is needed."""

@@ -9,7 +9,7 @@ counters at the start and at the end instead, so that any trial has its figures.
 - `resource/gpu_mem_mb`: PyTorch's peak of allocated memory, all devices, since the trial began. Only where CUDA is in
   use. Starting a meter resets PyTorch's peak statistics.
 - `resource/gpu_util`: mean utilisation in percent of the current CUDA device, all processes, from the samples that the
-  driver kept. Only where `pynvml` is installed. The driver keeps some seconds: call `sample` more often than that.
+  driver kept. Only with the extra `metatuner[gpu]`. The driver keeps some seconds: call `sample` more often than that.
 """
 
 from __future__ import annotations
