@@ -9,6 +9,7 @@ MetatunerError
 │   ├── UnknownPolicyError  no policy has this name
 │   └── PolicyFileError     a policy's files are damaged, altered, of another schema, or not plain data
 └── StoreError              the experiment store cannot be opened, created or written
+    └── StoreUnreachableError  no answer from the experiment store: it may answer later
 
 Every message says what was expected, what came, and what to do.
 """
@@ -50,3 +51,7 @@ class PolicyFileError(PolicyError):
 
 class StoreError(MetatunerError):
     """The experiment store cannot be opened, created or written."""
+
+
+class StoreUnreachableError(StoreError):
+    """No answer from the experiment store: it may answer later."""
