@@ -141,6 +141,8 @@ class ShippedStudy:
             self._progress.notify_all()
 
     def _warn(self, error: Exception) -> None:
+        if isinstance(error, UnsentError) and self._transport.experiment_id is None:
+            return  # whoever opened the store has said so
         if isinstance(error, UnsentError):
             _log.warning(
                 "the experiment store cannot be written now; records are kept in %s and sent later: %s",
