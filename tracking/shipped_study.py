@@ -17,6 +17,7 @@ from .study_folder import StudyFolder
 from .transport import Transport, UnsentError
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 5.0
+_PARTING_S = 1.0  # a call that hangs is not waited for: the thread ends with it, or with the process
 _log = logging.getLogger(__name__)
 
 
@@ -93,8 +94,8 @@ class ShippedStudy:
             )
             done = self._done
         self._given_up.set()
-        if done:
-            self._thread.join()
+        self._wanted.set()
+        self._thread.join(None if done else _PARTING_S)
         remaining = 0 if done else self._folder.remaining
         self._lock.close()
         return remaining
@@ -130,9 +131,9 @@ class ShippedStudy:
                     self._warn(error)
                 wait = min(max(2 * wait, _FIRST_WAIT_S), _LONGEST_WAIT_S)
                 self._tell(shipper, failed=True)
-                if self._given_up.is_set():
-                    return
             self._wanted.wait(wait or self._every)
+            if wait and self._given_up.is_set():
+                return
 
     def _tell(self, shipper: Shipper, *, failed: bool = False) -> None:
         with self._progress:
