@@ -30,6 +30,7 @@ from .actor import ActorShape
 from .actor_critic import ScheduleActorCritic
 from .evaluation import evaluate
 from .meta_checkpoint import MetaCheckpoint
+from .paired_ppo import PairedPPO
 from .policy import Policy
 
 Progress = Callable[[int, int, float], None]
@@ -46,6 +47,7 @@ class MetaTrainingSettings:
         decisions: Decisions a training.
         groups: Task groups at a time.
         group_size: Trainings a group.
+        copies: Trainings of the same task, which differ in exploration alone: they are judged against each other.
         learning_rate: PPO's at the start; it falls linearly to a hundredth.
         epochs: PPO's passes over each iteration's decisions.
         exploration: Log standard deviation of the adjustments at the start.
@@ -57,15 +59,20 @@ class MetaTrainingSettings:
     decisions: int = 25
     groups: int = 8
     group_size: int = 32
+    copies: int = 4
     learning_rate: float = 1e-3
     epochs: int = 8
     exploration: float = -0.7
-    reference: str = "cosine"
+    reference: str = "constant"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "decisions", "groups", "group_size", "epochs"):
+        for name in ("steps", "decisions", "groups", "group_size", "copies", "epochs"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.group_size % self.copies:
+            raise ConfigurationError(
+                f"group_size must be a multiple of copies, got {self.group_size} and {self.copies}"
+            )
 
     @property
     def iteration(self) -> int:
@@ -113,7 +120,7 @@ def train_schedule_policy(
     out.mkdir(parents=True, exist_ok=True)
     recorder = recorder or NullRecorder()
     env = ScheduleVecEnv(
-        SyntheticClassification(Split.TRAIN),
+        SyntheticClassification(Split.TRAIN, copies=settings.copies),
         groups=settings.groups,
         group_size=settings.group_size,
         decisions=settings.decisions,
@@ -192,9 +199,10 @@ class _AfterIteration(BaseCallback):
 
 def _ppo(env: ScheduleVecEnv, settings: MetaTrainingSettings) -> PPO:
     peak = settings.learning_rate
-    return PPO(
+    return PairedPPO(
         ScheduleActorCritic,
         env,
+        copies=settings.copies,
         n_steps=settings.decisions,
         batch_size=max(settings.iteration // 4, 2),
         n_epochs=settings.epochs,
@@ -225,7 +233,7 @@ def _card(settings: MetaTrainingSettings) -> dict[str, object]:
         "meta_training": asdict(settings),
         "command": (
             f"metatuner train schedule --steps {settings.steps} --seed {settings.seed} "
-            f"--reference {settings.reference} --out DIR"
+            f"--group-size {settings.group_size} --copies {settings.copies} --reference {settings.reference} --out DIR"
         ),
         "versions": {
             "python": platform.python_version(),

@@ -24,13 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference",
         choices=("constant", "cosine"),
-        default="cosine",
+        default="constant",
         help="the schedule that it learns to adjust (default: %(default)s)",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="the policy's folder")
     parser.add_argument("--name", default=None, help="the policy's name (default: the folder's)")
     parser.add_argument(
         "--group-size", type=int, default=32, help="networks of one shape at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--copies",
+        type=int,
+        default=4,
+        help="networks of the same task, judged against each other (default: %(default)s)",
     )
     parser.add_argument(
         "--evaluation-groups", type=int, default=8, help="0 skips the evaluation (default: %(default)s)"
@@ -53,7 +59,11 @@ def run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(args.threads)
     settings = MetaTrainingSettings(
-        steps=args.steps, seed=args.seed, group_size=args.group_size, reference=args.reference
+        steps=args.steps,
+        seed=args.seed,
+        group_size=args.group_size,
+        copies=args.copies,
+        reference=args.reference,
     )
     out = Path(args.out)
     name = args.name or out.name
@@ -102,6 +112,6 @@ def _description(name: str, args: argparse.Namespace) -> str:
         f"# Meta-training of `{name}`\n\nPPO on batched trainings of small networks; the policy learns to adjust "
         "learning rate, weight decay and momentum from validation rewards. `rollout/ep_rew_mean` is the mean of "
         "log(starting / final validation loss) over the trainings of an iteration.\n\n"
-        f"Again: `metatuner train schedule --steps {args.steps} --seed {args.seed} --reference {args.reference} "
-        "--out DIR`\n"
+        f"Again: `metatuner train schedule --steps {args.steps} --seed {args.seed} --group-size {args.group_size} "
+        f"--copies {args.copies} --reference {args.reference} --out DIR`\n"
     )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .batched_training import BatchedData, BatchedOptimizer, BatchedTraining
+from .errors import ConfigurationError
 
 
 class Split(StrEnum):
@@ -52,31 +53,43 @@ _VAL_ROWS = (48, 96, 192, 384)
 class SyntheticClassification:
     """Perceptrons on made-up classification data: mixtures of Gaussians, and teachers that are networks themselves.
 
-    Easy tasks and hopeless ones, label noise, badly scaled inputs, 64 to 1024 training rows, noisy validation losses
-    (48 to 384 rows), 2 to 10 classes; SGD with momentum, Adam and AdamW; starting learning rates over five and more
-    decades. Nothing real: real data sets stay unseen.
+    Easy tasks and hopeless ones, no, few and many wrong labels, correlated and badly scaled inputs, 64 to 1024 training
+    rows, noisy validation losses (48 to 384 rows), 2 to 10 classes; SGD with momentum, Adam and AdamW; starting
+    learning rates over five and more decades. Nothing real: real data sets stay unseen.
 
     Attributes:
         split: Which part of the family.
         intervals: Optimiser steps between decisions, drawn for each group.
+        copies: Each task stands so many times in a group, one copy behind the other: the same data, initial weights,
+            mini-batches and starting values.
     """
 
     split: Split = Split.TRAIN
     intervals: tuple[int, ...] = (10, 20, 40)
+    copies: int = 1
 
     def sample(self, size: int, seed: int, index: int) -> TaskGroup:
-        """Group number `index` of a seed: `size` tasks, the same ones each time it is asked for."""
+        """Group number `index` of a seed: `size` tasks, the same ones each time it is asked for.
+
+        Raises:
+            ConfigurationError: `size` is no multiple of `copies`.
+        """
+        if size % self.copies:
+            raise ConfigurationError(f"a group of {size} trainings does not hold {self.copies} copies of each task")
         rng = np.random.default_rng([list(Split).index(self.split), seed, index])
-        features = int(rng.choice([8, 16, 32, 64]))
+        features = int(rng.choice([4, 8, 16, 32, 64]))
         classes = int(rng.integers(2, 11))
         width, depth = int(rng.choice([16, 32, 48, 64])), int(rng.choice([1, 2, 2, 3]))
         activation: type[nn.Module] = rng.choice([nn.ReLU, nn.ReLU, nn.Tanh, nn.GELU])  # type: ignore[arg-type]
         rule = BatchedOptimizer(rng.choice(["sgd", "sgd", "adam", "adamw"]))
         model = functools.partial(_perceptron, features, classes, width, depth, activation)
-        data = _draw_data(size, features, classes, rng)
-        training = BatchedTraining(model, rule, data, batch_size=int(rng.choice([16, 32, 64])))
-        seeds = rng.integers(2**31, size=size).tolist()
-        return TaskGroup(training, _draw_start(size, rule, rng), seeds, int(rng.choice(self.intervals)))
+        tasks = size // self.copies
+        data = _draw_data(tasks, features, classes, rng)
+        seeds = rng.integers(2**31, size=tasks)
+        start = {name: values.repeat(self.copies) for name, values in _draw_start(tasks, rule, rng).items()}
+        batch_size, interval = int(rng.choice([16, 32, 64])), int(rng.choice(self.intervals))
+        training = BatchedTraining(model, rule, _repeated(data, self.copies), batch_size=batch_size)
+        return TaskGroup(training, start, seeds.repeat(self.copies).tolist(), interval)
 
 
 def _perceptron(features: int, classes: int, width: int, depth: int, activation: type[nn.Module]) -> nn.Module:
@@ -107,6 +120,13 @@ def _draw_data(size: int, features: int, classes: int, rng: np.random.Generator)
     return BatchedData(inputs, targets, train_rows, _TRAIN_ROWS)
 
 
+def _repeated(data: BatchedData, copies: int) -> BatchedData:
+    if copies == 1:
+        return data
+    inputs, targets = (part.repeat_interleave(copies, dim=0) for part in (data.inputs, data.targets))
+    return BatchedData(inputs, targets, np.repeat(data.train_rows, copies).tolist(), data.val_from)
+
+
 def _gaussian_mixture(
     rows: int, features: int, classes: int, rng: np.random.Generator, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -135,12 +155,20 @@ def _teacher(
 
 
 def _noisy(y: Tensor, classes: int, rng: np.random.Generator, generator: torch.Generator) -> Tensor:
-    share = rng.uniform(0, 0.3) if rng.random() < 0.3 else 0.0
+    # A few wrong labels among clear ones make the validation loss fall far and then rise: the time to stop.
+    share = rng.choice([0.0, math.exp(rng.uniform(math.log(0.005), math.log(0.05))), rng.uniform(0.05, 0.3)])
     wrong = torch.rand(len(y), generator=generator) < share
     return torch.where(wrong, torch.randint(0, classes, (len(y),), generator=generator), y)
 
 
 def _rescaled(x: Tensor, rng: np.random.Generator, generator: torch.Generator) -> Tensor:
-    scale = torch.exp(torch.randn(x.shape[1], generator=generator) * rng.uniform(0, 1))
-    x = x * scale
+    features = x.shape[1]
+    if rng.random() < 0.5:
+        # Correlated inputs: a random rotation, and a spectrum that falls off.
+        rotation = torch.linalg.qr(torch.randn(features, features, generator=generator)).Q
+        spectrum = torch.arange(1, features + 1).float() ** -rng.uniform(0, 1.5)
+        x = x * spectrum @ rotation
+    if rng.random() < 0.5:
+        return (x - x.mean(0)) / (x.std(0) + 1e-6)
+    x = x * torch.exp(torch.randn(features, generator=generator) * rng.uniform(0, 1))
     return (x - x.mean(0)) / (x.std() + 1e-6) * math.exp(0.3 * rng.normal())

@@ -1,6 +1,7 @@
 """One adaptive run against learning-rate searches, on real data that the policy never saw.
 
     python experiments/schedule_transfer/run.py [--policy NAME_OR_FOLDER] [--interval 20] [--seeds 5] [--out FOLDER]
+    python experiments/schedule_transfer/run.py --data FOLDER --rows 600       # your own: NAME.npz with X and y
 
 Every strategy trains the same perceptrons (two hidden layers of 48) from the same initial weights on the same
 mini-batches, for 25 intervals of optimiser steps. Losses are validation losses; no test set is used.
@@ -32,6 +33,7 @@ HERE = Path(__file__).parent
 OPTIMIZERS = (BatchedOptimizer.ADAM, BatchedOptimizer.SGD)
 STARTING_RATES = np.geomspace(1e-5, 10**-0.5, 24)
 """Four and a half decades; the best rate of every task lies well inside."""
+MOST_CLASSES = 20
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class RealTask:
     """One data set and optimiser; each (seed, starting rate) is one training. A family of one group."""
 
     data_set: str
+    examples: torch.Tensor
+    targets: torch.Tensor
     optimizer: BatchedOptimizer
     seeds: int
     interval: int
@@ -51,7 +55,7 @@ class RealTask:
     def sample(self, size: int, seed: int, index: int) -> TaskGroup:
         """All seeds x rates at once; rates vary fastest."""
         del size, seed, index
-        examples, targets = load_examples(self.data_set)
+        examples, targets = self.examples, self.targets
         per_seed = [_joined(*split_examples(examples, targets, seed)) for seed in range(self.seeds)]
         rates = len(STARTING_RATES)
         inputs = torch.stack([x for x, _ in per_seed]).repeat_interleave(rates, 0)
@@ -66,6 +70,20 @@ class RealTask:
             "momentum": np.full(n, 0.9),
         }
         return TaskGroup(training, start, np.repeat(np.arange(self.seeds), rates).tolist(), self.interval)
+
+
+def data_sets(folder: Path | None, rows: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Inputs and class numbers by name: scikit-learn's own, or the classification sets of a folder, cut to `rows`."""
+    if folder is None:
+        return {name: load_examples(name) for name in DATA_SETS}
+    found = {}
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path, allow_pickle=False) as arrays:
+            x, y = arrays["X"][:rows].astype(np.float32), arrays["y"][:rows]
+        classes, numbers = np.unique(y, return_inverse=True)
+        if np.issubdtype(y.dtype, np.integer) and len(classes) <= MOST_CLASSES:
+            found[path.stem] = (torch.from_numpy(x), torch.from_numpy(numbers))
+    return found
 
 
 def _joined(train: torch.utils.data.TensorDataset, val: torch.utils.data.TensorDataset) -> tuple[torch.Tensor, ...]:
@@ -116,8 +134,8 @@ def summarise(losses: dict[str, NDArray[np.float64]]) -> dict[str, dict[str, flo
 
 def plot(results: dict[str, dict[str, list[list[float]]]], path: Path) -> None:
     """Final loss against starting rate, a panel for each task."""
-    figure = Figure(figsize=(15, 7), layout="constrained")
-    axes = figure.subplots(2, len(DATA_SETS))
+    figure = Figure(figsize=(1.0 + 1.75 * len(results), 7), layout="constrained")
+    axes = figure.subplots(2, len(results) // 2)
     colours = {"policy": "#0072B2", "constant": "#999999", "cosine": "#D55E00", "plateau": "#009E73"}
     for axis, (task, by_strategy) in zip(axes.T.flatten(), results.items(), strict=True):
         for strategy, colour in colours.items():
@@ -139,15 +157,17 @@ def main() -> None:
     parser.add_argument("--policy", default="schedule-default")
     parser.add_argument("--interval", type=int, default=20, help="optimiser steps between two decisions")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--data", type=Path, help="a folder of NAME.npz with X (rows, features) and y (class numbers)")
+    parser.add_argument("--rows", type=int, default=1800, help="rows of each file that are used (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=HERE)
     args = parser.parse_args()
     torch.set_num_threads(1)
     policy = Policy.load(args.policy)
     args.out.mkdir(parents=True, exist_ok=True)
     losses, summaries = {}, {}
-    for data_set in DATA_SETS:
+    for data_set, (examples, targets) in data_sets(args.data, args.rows).items():
         for optimizer in OPTIMIZERS:
-            task = RealTask(data_set, optimizer, args.seeds, args.interval)
+            task = RealTask(data_set, examples, targets, optimizer, args.seeds, args.interval)
             measured = run_task(task, policy)
             losses[task.name] = {name: np.round(values, 5).tolist() for name, values in measured.items()}
             summaries[task.name] = summarise(measured)
@@ -165,11 +185,12 @@ def main() -> None:
         "interval": args.interval,
         "decisions": policy.decisions,
         "seeds": args.seeds,
+        "data": "scikit-learn" if args.data is None else f"{args.data.name}, {args.rows} rows of each set",
         "starting_rates": np.round(STARTING_RATES, 9).tolist(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-    stem = f"results_{args.interval}"
+    stem = f"results_{args.interval}" if args.data is None else f"results_{args.data.name}_{args.rows}_{args.interval}"
     document = {"settings": settings, "median_over_tasks": overall, "tasks": summaries, "final_val_losses": losses}
     (args.out / f"{stem}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     plot(losses, args.out / f"{stem}.png")

@@ -13,7 +13,7 @@ from metatuner.envs.controller import observation_size
 from metatuner.envs.errors import CheckpointError, ConfigurationError
 from metatuner.envs.records import Metrics, Record
 
-SETTINGS = MetaTrainingSettings(steps=60, decisions=3, groups=1, group_size=5, seed=2)
+SETTINGS = MetaTrainingSettings(steps=60, decisions=3, groups=1, group_size=5, copies=5, seed=2)
 
 
 class StoppedError(Exception):
@@ -85,3 +85,5 @@ def test_the_card_tells_everything_and_the_learning_curve_is_recorded(tmp_path: 
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="steps must be at least 1"):
         MetaTrainingSettings(steps=0)
+    with pytest.raises(ConfigurationError, match="multiple of copies"):
+        MetaTrainingSettings(group_size=6, copies=4)

@@ -57,7 +57,7 @@ def test_json_is_all_there_is_on_standard_output(capsys: pytest.CaptureFixture[s
 
 
 def test_train_makes_a_policy_that_the_demo_can_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--steps", "100", "--group-size", "2", "--evaluation-groups", "0", "--seed", "1"]
+    options = ["--steps", "100", "--group-size", "4", "--evaluation-groups", "0", "--seed", "1"]
     assert main(["train", "schedule", *options, "--out", "mine"]) == 0
     assert "policy saved in mine" in capsys.readouterr().out
     assert Policy.load(tmp_path / "mine").name == "mine"
@@ -66,7 +66,7 @@ def test_train_makes_a_policy_that_the_demo_can_use(tmp_path: Path, capsys: pyte
 
 
 def test_a_killed_meta_training_goes_on_when_the_command_is_given_again(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "metatuner", "train", "schedule", "--steps", "1600", "--group-size", "2"]
+    command = [sys.executable, "-m", "metatuner", "train", "schedule", "--steps", "2400", "--group-size", "4"]
     command += ["--evaluation-groups", "0", "--checkpoint-every", "1", "--out"]
     process = subprocess.Popen([*command, "killed"], cwd=tmp_path, stderr=subprocess.DEVNULL)
     checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
@@ -126,6 +126,7 @@ def test_ui_opens_the_page_and_ends_with_its_server(tmp_path: Path) -> None:
         (["demo", "--tracking-uri", "ftp://x"], "tracking"),
         (["train", "schedule", "--steps", "0", "--out", "x"], "steps must be at least 1"),
         (["train", "schedule", "--group-size", "0", "--out", "x"], "group_size must be at least 1"),
+        (["train", "schedule", "--group-size", "6", "--out", "x"], "multiple of copies"),
         (["train", "search", "--out", "x"], "invalid choice"),
         (["demo", "--steps", "many"], "invalid int"),
         ([], "VERB"),
@@ -158,7 +159,7 @@ def test_every_verb_has_help_with_an_example(capsys: pytest.CaptureFixture[str])
 
 
 def test_ctrl_c_is_no_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "metatuner", "train", "schedule", "--steps", "100000", "--group-size", "2"]
+    command = [sys.executable, "-m", "metatuner", "train", "schedule", "--steps", "100000", "--group-size", "4"]
     process = subprocess.Popen([*command, "--out", "x"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "mlflow.db").exists():
         time.sleep(0.05)
