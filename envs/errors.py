@@ -8,6 +8,7 @@ MetatunerError
 ├── PolicyError             a policy cannot be used
 │   ├── UnknownPolicyError  no policy has this name
 │   └── PolicyFileError     a policy's files are damaged, altered, of another schema, or not plain data
+├── UnknownExperimentError  the experiment store has no experiment of this name
 └── StoreError              the experiment store cannot be opened, created or written
     └── StoreUnreachableError  no answer from the experiment store: it may answer later
 
@@ -47,6 +48,10 @@ class UnknownPolicyError(PolicyError):
 
 class PolicyFileError(PolicyError):
     """A policy's files are damaged, altered, of another schema, or not plain data."""
+
+
+class UnknownExperimentError(MetatunerError):
+    """The experiment store has no experiment of this name."""
 
 
 class StoreError(MetatunerError):
