@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..envs.errors import ConfigurationError, MetatunerError, PolicyFileError, StoreError, UnknownPolicyError
 from .redaction import one_line
-from .store import connect, resolve
+from .store import Kind, connect, resolve
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -89,12 +89,14 @@ def push(
                 shutil.copyfile(folder / file, Path(temporary) / file)
             client.log_model_artifacts(model.model_id, temporary)
         client.finalize_logged_model(model.model_id, "READY")
+        # A store that is not a server looks logged models up in MLflow's global store, which is the user's affair.
+        by_id = resolve(tracking_uri).kind is Kind.SERVER
         version = client.create_model_version(
             name,
-            source=f"{_SCHEME}{model.model_id}",
+            source=f"{_SCHEME}{model.model_id}" if by_id else model.artifact_location,
             run_id=next(iter(learnt_from), None),
             tags=tags,
-            model_id=model.model_id,
+            model_id=model.model_id if by_id else None,
         )
         if alias is not None:
             client.set_registered_model_alias(name, alias, str(version.version))
@@ -170,9 +172,8 @@ def pull(source: str, folder: str | Path, *, tracking_uri: str | None = None) ->
                 f"no policy is registered as {source!r} ({one_line(error)}): see `metatuner policies list`"
             ) from error
         with tempfile.TemporaryDirectory(prefix="metatuner-") as temporary:
-            fetched = _download(
-                client, f"{_SCHEME}{name}/{version.version}", Path(temporary), resolve(tracking_uri).uri
-            )
+            where = client.get_model_version_download_uri(name, str(version.version))
+            fetched = _download(where, Path(temporary), resolve(tracking_uri).uri)
             card = _checked_card(fetched)
             if card["sha256"] != version.tags.get("sha256"):
                 raise PolicyFileError(
@@ -220,7 +221,7 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
         raise ConfigurationError(f"{name!r} is a registered model that is no metatuner policy: take another name")
 
 
-def _download(client: MlflowClient, uri: str, folder: Path, tracking_uri: str) -> Path:
+def _download(uri: str, folder: Path, tracking_uri: str) -> Path:
     from mlflow.artifacts import download_artifacts
 
     return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=tracking_uri))

@@ -24,6 +24,17 @@ def made(folder: Path, name: str = "mine", seed: int = 0) -> Path:
     return Policy(name, actor, 10, {"evaluation": {"ratio": 1.25, "tasks": 3}}).save(folder / f"{name}-{seed}")
 
 
+@pytest.fixture(autouse=True)
+def _somebody_elses_global_store(tmp_path: Path) -> Iterator[None]:
+    """MLflow's global store is the user's affair: policies go where they are told."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/elsewhere.db")
+    yield
+    mlflow.set_tracking_uri(before)
+
+
 @pytest.fixture(params=["file", "server"])
 def store(request: pytest.FixtureRequest, uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if request.param == "file":
