@@ -160,10 +160,11 @@ def test_every_verb_has_help_with_an_example(capsys: pytest.CaptureFixture[str])
 
 def test_ctrl_c_is_no_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "metatuner", "train", "schedule", "--steps", "100000", "--group-size", "4"]
-    process = subprocess.Popen([*command, "--out", "x"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "mlflow.db").exists():
+    command += ["--checkpoint-every", "1", "--out", "x"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "x" / "checkpoint.safetensors").exists():
+        assert process.poll() is None
         time.sleep(0.05)
-    time.sleep(1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -50,6 +52,13 @@ def study_of(uri: str, experiment: str) -> tuple[Any, list[Any], Any]:
     children = [run for run in runs if run is not parent]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} <= {parent.info.run_id}
     return client, children, parent
+
+
+def runs_in(uri: str, experiment: str) -> int:
+    """How many runs an experiment has so far."""
+    with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
+        query = "SELECT count(*) FROM runs JOIN experiments USING (experiment_id) WHERE experiments.name = ?"
+        return int(database.execute(query, (experiment,)).fetchone()[0])
 
 
 def check_every_trial_once(uri: str, experiment: str, trials: int) -> list[Any]:
@@ -106,7 +115,9 @@ def test_a_server_that_is_killed_and_comes_back_gets_everything_once(uri: str) -
     server = UiServer(uri, port=port)
     command = [sys.executable, "-c", PROGRAM, server.url, "40"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    time.sleep(2.5)
+    while runs_in(uri, "killed") < 5:
+        assert process.poll() is None
+        time.sleep(0.02)
     kill(server)
     time.sleep(1.0)
     with UiServer(uri, port=port):
