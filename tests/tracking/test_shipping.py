@@ -131,16 +131,16 @@ def test_without_a_server_a_study_runs_at_full_speed_and_is_sent_later(
 ) -> None:
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    started = time.monotonic()
     with MLflowRecorder(address, "later") as recorder:
         assert "no MLflow server answers" in caplog.text
+        started = time.monotonic()
         recorder.record(StudyStarted(name="study"))
         for trial in range(20):
             recorder.record(TrialStarted(trial=trial, name="t", params={"lr": trial}))
             for step in range(POINTS):
                 recorder.record(Metrics(trial=trial, step=step, values={"val/loss": 1.0}))
             recorder.record(TrialFinished(trial=trial))
-    assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 10, "MLflow's own clients would have waited minutes"
     assert "are still to be sent" in caplog.text
     assert "metatuner sync" in caplog.text
 
