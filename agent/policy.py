@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ ZERO = "zero"
 """The policy that adjusts nothing: it leaves its reference as it is, bit for bit."""
 
 _WEIGHTS, _CARD = "policy.safetensors", "card.json"
+_SOURCES = "metatuner.policy_sources"
+"""The group of entry points that fetch policies from elsewhere, so that this package need not know where."""
 
 
 def shipped_policies() -> list[str]:
@@ -61,7 +65,8 @@ class Policy:
         """Loads a policy.
 
         Args:
-            source: A shipped policy's name, "zero", or a folder that `save` wrote.
+            source: A shipped policy's name, "zero", a folder that `save` wrote, or an address such as
+                `models:/NAME@champion` in MLflow's Model Registry.
 
         Raises:
             UnknownPolicyError: No policy of this name, and no such folder.
@@ -69,10 +74,18 @@ class Policy:
         """
         if source == ZERO:
             return cls(ZERO, None, card={"name": ZERO, "kind": "schedule"})
-        folder = SHIPPED / str(source)
-        if str(source) not in shipped_policies():
-            folder = Path(source)
-            _require_folder(folder)
+        if str(source) in shipped_policies():
+            return cls._read(SHIPPED / str(source))
+        scheme = str(source).partition(":")[0]
+        if found := entry_points(group=_SOURCES, name=scheme):
+            with tempfile.TemporaryDirectory(prefix="metatuner-") as folder:
+                next(iter(found)).load()(str(source), folder)
+                return cls._read(Path(folder))
+        _require_folder(Path(source))
+        return cls._read(Path(source))
+
+    @classmethod
+    def _read(cls, folder: Path) -> Policy:
         card = _read_card(folder / _CARD)
         weights = _read_weights(folder / _WEIGHTS, card)
         actor = Actor(ActorShape(len(card["global_signals"]), len(card["own_signals"]), **card["network"]))

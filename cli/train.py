@@ -8,6 +8,8 @@ command is given again. The learning curve is recorded in MLflow.
 from __future__ import annotations
 
 import argparse
+import uuid
+from pathlib import Path
 
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
 
@@ -49,8 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
-    from pathlib import Path
-
     import torch
 
     from ..agent.meta_training import MetaTrainingSettings, train_schedule_policy
@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
     name = args.name or out.name
     bar = ProgressBar(settings.iterations * settings.iteration, "meta-training", "decisions", silent=args.json)
     with MLflowRecorder(args.tracking_uri, experiment=args.experiment) as recorder:
-        recorder.record(StudyStarted(name=f"train {name}", params=vars(settings)))
+        key = _study_key(out, fresh=args.fresh)
+        recorder.record(StudyStarted(name=f"train {name}", params=vars(settings), key=key.read_text("ascii")))
         recorder.record(Description(markdown=_description(name, args)))
         recorder.record(TrialStarted(trial=0, name=f"ppo seed={args.seed}", params=vars(settings)))
         policy = train_schedule_policy(
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
             progress=lambda done, total, mean: bar.at(done, f"mean return {mean:.3f}"),
         )
         recorder.record(TrialFinished(trial=0))
+    key.unlink()
     bar.close()
     evaluation = policy.card.get("evaluation", {})
     if args.json:
@@ -94,6 +96,15 @@ def run(args: argparse.Namespace) -> int:
     say(f"use it:              AdaptiveSchedule(optimizer, total_steps=..., policy={str(out)!r})")
     say(f"see how it learnt:   {recorder.ui_command}")
     return 0
+
+
+def _study_key(out: Path, *, fresh: bool) -> Path:
+    """The file with the study's key: it lasts as long as the run, so that a resumed one goes on in the same place."""
+    path = out / "study.key"
+    if fresh or not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        path.write_text(uuid.uuid4().hex, encoding="ascii")
+    return path
 
 
 def _description(name: str, args: argparse.Namespace) -> str:

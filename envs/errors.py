@@ -8,7 +8,9 @@ MetatunerError
 ├── PolicyError             a policy cannot be used
 │   ├── UnknownPolicyError  no policy has this name
 │   └── PolicyFileError     a policy's files are damaged, altered, of another schema, or not plain data
+├── UnknownExperimentError  the experiment store has no experiment of this name
 └── StoreError              the experiment store cannot be opened, created or written
+    └── StoreUnreachableError  no answer from the experiment store: it may answer later
 
 Every message says what was expected, what came, and what to do.
 """
@@ -48,5 +50,13 @@ class PolicyFileError(PolicyError):
     """A policy's files are damaged, altered, of another schema, or not plain data."""
 
 
+class UnknownExperimentError(MetatunerError):
+    """The experiment store has no experiment of this name."""
+
+
 class StoreError(MetatunerError):
     """The experiment store cannot be opened, created or written."""
+
+
+class StoreUnreachableError(StoreError):
+    """No answer from the experiment store: it may answer later."""

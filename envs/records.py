@@ -4,8 +4,8 @@ Whoever tunes emits records; whoever remembers implements `Recorder`. Neither kn
 holds only plain data and carries the time at which it was made, so that it can be journalled, sent later, and sent
 twice without being counted twice.
 
-The life of a study: `StudyStarted`, then for each trial `TrialStarted`, any number of `Metrics`, `Decision` and
-`Artifact`, and `TrialFinished`; at the end `StudyFinished`. `Metrics` and `Artifact` whose trial is None, and
+The life of a study: `StudyStarted`, then for each trial `TrialStarted`, any number of `Metrics`, `Decision`, `Artifact`
+and `FileArtifact`, and `TrialFinished`; at the end `StudyFinished`. Metrics and artifacts whose trial is None, and
 `Description`, belong to the study itself.
 """
 
@@ -43,11 +43,20 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyStarted(Record):
-    """A study began. `params` are its fixed settings; `tags` are for searching."""
+    """A study began, or goes on.
+
+    Attributes:
+        name: Its name, for people.
+        params: Its fixed settings.
+        tags: For searching.
+        key: Its identity: a study that starts with the key of an earlier one goes on with it, in the same place. Empty
+            begins a new one.
+    """
 
     name: str
     params: Mapping[str, object] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +68,10 @@ class Description(Record):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialStarted(Record):
-    """A trial began. `params` are the values it starts from: what changes later is a metric, never a param."""
+    """A trial began. `params` are the values it starts from: what changes later is a metric, never a param.
+
+    A trial that failed or was killed may be started again under its number: that is its next attempt.
+    """
 
     trial: int
     name: str
@@ -108,6 +120,15 @@ class Artifact(Record):
     trial: int | None
     path: str
     text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileArtifact(Record):
+    """A file to keep, such as a checkpoint: copied from `source` when the record is taken, so it may change after."""
+
+    trial: int | None
+    path: str
+    source: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

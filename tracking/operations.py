@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -60,6 +61,14 @@ class Write(Operation):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Upload(Operation):
+    """Keep a file as an artifact. `source` is a copy of ours, which goes when it has arrived."""
+
+    path: str
+    source: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Draw(Operation):
     """Draw a figure and keep it as a PNG artifact. It is drawn when it is sent: that takes a good while."""
 
@@ -73,3 +82,46 @@ class EndRun(Operation):
 
     time_ms: int
     status: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReopenRun(Operation):
+    """The run goes on."""
+
+
+def merged(operations: Sequence[Operation]) -> list[Operation]:
+    """The same with one `Log` a run: requests are what shipping spends its time on."""
+    result: list[Operation] = []
+    places: dict[str, int] = {}
+    for operation in operations:
+        if not isinstance(operation, Log):
+            result.append(operation)
+        elif operation.run not in places:
+            places[operation.run] = len(result)
+            result.append(operation)
+        else:
+            place = places[operation.run]
+            before = result[place]
+            assert isinstance(before, Log)
+            result[place] = Log(
+                run=operation.run,
+                metrics=(*before.metrics, *operation.metrics),
+                params={**before.params, **operation.params},
+                tags={**before.tags, **operation.tags},
+            )
+    return result
+
+
+def pieces(log: Log) -> list[Log]:
+    """A log as smaller ones, to find the part that MLflow does not take; of a single value nothing is left to split."""
+    metrics, params, tags = list(log.metrics), list(log.params.items()), list(log.tags.items())
+    if bool(metrics) + bool(params) + bool(tags) > 1:
+        parts = [
+            Log(run=log.run, metrics=metrics),
+            Log(run=log.run, params=log.params),
+            Log(run=log.run, tags=log.tags),
+        ]
+        return [part for part in parts if part.metrics or part.params or part.tags]
+    middle = len(metrics + params + tags) // 2
+    cuts = (slice(None, middle), slice(middle, None)) if middle else ()
+    return [Log(run=log.run, metrics=metrics[cut], params=dict(params[cut]), tags=dict(tags[cut])) for cut in cuts]

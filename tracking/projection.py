@@ -7,18 +7,18 @@ the signals that the policy saw.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..envs.errors import ConfigurationError
 from ..envs.records import (
     Artifact,
     Decision,
     Description,
+    FileArtifact,
     Metrics,
     Record,
     StudyFinished,
@@ -29,7 +29,7 @@ from ..envs.records import (
 )
 from . import plots
 from .names import LONGEST_TAG, shorten
-from .operations import KEY_TAG, Draw, EndRun, Operation, StartRun, Write
+from .operations import KEY_TAG, Draw, EndRun, Operation, ReopenRun, StartRun, Upload, Write
 from .run_log import RunLog
 from .traces import Trace, Training
 
@@ -46,26 +46,23 @@ NOTE_TAG = "mlflow.note.content"
 
 
 class Projection:
-    """One study at a time, in the order in which its records were made.
+    """The records of one study, in the order in which they were made and checked (`tracking.completion`).
 
     Args:
-        new_key: Makes the key of a study.
+        study: The key of the study's run.
+        kept_file: Tells where the copy of a file artifact lies.
         draw: Whether to draw plots.
     """
 
-    def __init__(self, new_key: Callable[[], str], *, draw: bool = True) -> None:
-        self._new_key = new_key
+    def __init__(self, study: str, kept_file: Callable[[str], Path] = Path, *, draw: bool = True) -> None:
+        self._key = study
+        self._kept_file = kept_file
         self._draw = draw
-        self._study: RunLog | None = None
         self._name = ""
+        self._study: RunLog | None = None
         self._trials: dict[int, RunLog] = {}
-        self._over: set[int] = set()
+        self._attempts: dict[int, int] = {}
         self._trainings: list[Training] = []
-
-    @property
-    def study(self) -> str | None:
-        """The key of the study that is open."""
-        return self._study.run if self._study else None
 
     def take(self, record: Record) -> list[Operation]:
         """What a record asks for, now. Metrics may wait for more of them, or for `flush`."""
@@ -81,12 +78,15 @@ class Projection:
             case Decision():
                 return self._decide(record)
             case Artifact():
-                return self._keep(record)
+                return [Write(run=self._log(record.trial).run, path=record.path, text=record.text)]
+            case FileArtifact():
+                source = self._kept_file(record.source)
+                return [Upload(run=self._log(record.trial).run, path=record.path, source=source)]
             case TrialFinished():
                 return self._finish_trial(record)
             case StudyFinished():
                 return self._finish_study(record)
-        raise ConfigurationError(f"expected a record of metatuner.envs.records, got {type(record).__name__}")
+        raise TypeError(f"unknown record {type(record).__name__}")
 
     def flush(self) -> list[Operation]:
         """Everything that waits."""
@@ -95,17 +95,17 @@ class Projection:
 
     def _start_study(self, record: StudyStarted) -> list[Operation]:
         if self._study is not None:
-            raise ConfigurationError(f"the study {self._name!r} is still open: finish it before {record.name!r} starts")
-        self._study, self._name = RunLog(self._new_key(), Trace(record.name)), record.name
-        self._trials, self._over, self._trainings = {}, set(), []
+            self._study.add_tags({"metatuner.state": "running"})
+            return [ReopenRun(run=self._key), *self._study.flush()]
+        self._study, self._name = RunLog(self._key, Trace(record.name)), record.name
         return self._start(self._study, record, {}, None)
 
     def _start_trial(self, record: TrialStarted) -> list[Operation]:
-        study = self._open_study()
-        if record.trial in self._trials or record.trial in self._over:
-            raise ConfigurationError(f"trial {record.trial} was started before; give each trial a number of its own")
-        log = self._trials[record.trial] = RunLog(f"{study.run}/{record.trial}", Trace(record.name))
-        return self._start(log, record, {"metatuner.trial": str(record.trial)}, study.run)
+        attempt = self._attempts[record.trial] = self._attempts.get(record.trial, -1) + 1
+        key = f"{self._key}/{record.trial}" + (f".{attempt}" if attempt else "")
+        log = self._trials[record.trial] = RunLog(key, Trace(record.name))
+        tags = {"metatuner.trial": str(record.trial), "metatuner.attempt": str(attempt)}
+        return self._start(log, record, tags, self._key)
 
     def _start(
         self, log: RunLog, record: StudyStarted | TrialStarted, own_tags: Mapping[str, str], parent: str | None
@@ -122,21 +122,19 @@ class Projection:
         return [start, *log.set_params(record.params), *log.flush()]
 
     def _describe(self, record: Description) -> list[Operation]:
-        study = self._open_study()
+        study = self._log(None)
         study.add_tags({NOTE_TAG: shorten(record.markdown, LONGEST_TAG, "artifact description.md")})
         whole = [Write(run=study.run, path="description.md", text=record.markdown)]
         return [*study.flush(), *(whole if len(record.markdown) > LONGEST_TAG else [])]
 
     def _measure(self, record: Metrics) -> list[Operation]:
-        if (log := self._log(record.trial)) is None:
-            return []
+        log = self._log(record.trial)
         for name, value in record.values.items():
             log.add(name, value, record.step, record.time_ms)
         return log.flush_if_full()
 
     def _decide(self, record: Decision) -> list[Operation]:
-        if (log := self._log(record.trial)) is None:
-            return []
+        log = self._log(record.trial)
         log.add_decision(record)
         for name, value in record.values.items():
             log.add(f"hp/{name}", value, record.step, record.time_ms)
@@ -147,35 +145,21 @@ class Projection:
             log.add("reward", record.reward, record.step, record.time_ms)
         return log.flush_if_full()
 
-    def _keep(self, record: Artifact) -> list[Operation]:
-        parts = record.path.split("/")
-        if record.path.startswith("/") or "\\" in record.path or any(part in ("", ".", "..") for part in parts):
-            raise ConfigurationError(
-                f"expected an artifact's path to be relative with forward slashes, got {record.path!r}"
-            )
-        log = self._log(record.trial)
-        return [Write(run=log.run, path=record.path, text=record.text)] if log is not None else []
-
     def _finish_trial(self, record: TrialFinished) -> list[Operation]:
-        if (log := self._log(record.trial)) is None:
-            return []
-        del self._trials[record.trial]
-        self._over.add(record.trial)
+        log = self._trials.pop(record.trial)
         training = log.trace.training()
         self._trainings.append(training)
         drawing = partial(plots.schedule_figure, training) if self._draw and training.has_curves else None
         return self._finish(log, record, "plots/schedule.png", drawing)
 
     def _finish_study(self, record: StudyFinished) -> list[Operation]:
-        study = self._open_study()
         trainings = tuple(self._trainings)
         drawing = (
             partial(plots.comparison_figure, trainings, self._name)
             if self._draw and plots.can_compare(trainings)
             else None
         )
-        self._study = None
-        return self._finish(study, record, "plots/schedules.png", drawing)
+        return self._finish(self._log(None), record, "plots/schedules.png", drawing)
 
     def _finish(
         self,
@@ -197,18 +181,9 @@ class Projection:
             EndRun(run=log.run, time_ms=record.time_ms, status=_STATUS[record.state]),
         ]
 
-    def _open_study(self) -> RunLog:
-        if self._study is None:
-            raise ConfigurationError("no study is open: record StudyStarted first")
+    def _log(self, trial: int | None) -> RunLog:
+        """The log of a trial, or of the study."""
+        if trial is not None:
+            return self._trials[trial]
+        assert self._study is not None, "a journal begins with the start of its study"
         return self._study
-
-    def _log(self, trial: int | None) -> RunLog | None:
-        """The log of a trial, or of the study. None, and a warning, where the trial is over."""
-        study = self._open_study()
-        if trial is None:
-            return study
-        if trial in self._over:
-            logging.getLogger(__name__).warning("a record of trial %d came after its end and was dropped", trial)
-        elif trial not in self._trials:
-            raise ConfigurationError(f"trial {trial} was not started: record TrialStarted first")
-        return self._trials.get(trial)

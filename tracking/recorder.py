@@ -8,16 +8,18 @@ import os
 import shlex
 import sys
 import threading
-import uuid
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ..envs.records import Record, TrialState
+from ..envs.errors import StoreUnreachableError
+from ..envs.records import FileArtifact, Record, StudyFinished, StudyStarted, TrialState
 from .completion import Completion
-from .outbox import Outbox
-from .projection import Projection
 from .redaction import has_credentials
+from .shipped_study import ShippedStudy
 from .store import Origin, Store, resolve
+from .study_folder import StudyFolder, journal_root
 from .transport import Transport
 
 _log = logging.getLogger(__name__)
@@ -34,24 +36,27 @@ class MLflowRecorder:
         print("see it with:", recorder.ui_command)
 
     Leaving the `with` block ends what is still open: as finished, after an exception as failed, after Ctrl-C as killed.
-    A recorder that nobody closes is closed when Python ends. After that nothing is sent.
+    A recorder that nobody closes is closed when Python ends. After that nothing is recorded.
 
-    Opening fails at once if the store cannot be used. From then on a store that does not answer never stops a
-    training: what cannot be sent is kept in memory and tried again. Any thread may record.
+    A record goes to a journal on local disk, and from there to MLflow by a thread in the background: a training never
+    waits for a store, and what a store, a network or a kill has held up is sent later, by the next process that records
+    the same study or by `metatuner sync`. Any thread may record.
 
     Args:
         tracking_uri: Where to record. None: `MLFLOW_TRACKING_URI`, else `mlflow.db` in the current folder.
         experiment: The experiment's name. It is made unless it exists.
         plots: Whether to draw the plots of trials and studies.
         flush_seconds: Metrics are visible after this time at the latest, while a training runs.
+        close_seconds: How long closing waits for a store that is slow or away.
+        journal: Where journals lie. None: `METATUNER_JOURNAL`, else `.metatuner/journal` in the current folder.
 
     Attributes:
         tracking_uri: Where it records, without credentials.
         experiment: The experiment's name.
-        experiment_id: MLflow's id of the experiment.
 
     Raises:
-        StoreError: If the store cannot be opened or made.
+        StoreError: The store cannot be opened or made, or the journal cannot be written. A server that does not answer
+            now is no error: it may answer later.
     """
 
     def __init__(
@@ -61,79 +66,93 @@ class MLflowRecorder:
         *,
         plots: bool = True,
         flush_seconds: float = 3.0,
+        close_seconds: float = 20.0,
+        journal: str | Path | None = None,
     ) -> None:
         store = resolve(tracking_uri)
         self._transport = Transport(store, experiment)
-        self._outbox = Outbox(self._transport)
-        self._completion = Completion(default_study=experiment)
-        self._projection = Projection(lambda: uuid.uuid4().hex, draw=plots)
-        self._study: str | None = None
+        self._journal, self._plots = journal_root(journal), plots
+        self._flush_seconds, self._close_seconds = flush_seconds, close_seconds
+        self._completion = Completion()
+        self._study: ShippedStudy | None = None
+        self._key: str | None = None
         self.tracking_uri = store.shown
         self.experiment = experiment
-        self.experiment_id = self._transport.experiment_id
         self.ui_command = _ui_command(store)
+        try:
+            self._transport.connect()
+        except StoreUnreachableError as error:
+            _log.warning("%s. Records are kept in %s and sent later", error, self._journal)
         # Re-entrant: a signal handler that records may interrupt a record.
         self._lock = threading.RLock()
-        self._closed = threading.Event()
+        self._closed = False
         self._process = os.getpid()
-        self._ticker = threading.Thread(
-            target=self._tick, args=(flush_seconds,), name="metatuner-recorder", daemon=True
-        )
-        self._ticker.start()
         atexit.register(self._close_at_exit)
 
     @property
+    def experiment_id(self) -> str | None:
+        """MLflow's id of the experiment; None before the store has answered."""
+        return self._transport.experiment_id
+
+    @property
     def run_id(self) -> str | None:
-        """MLflow's id of the latest study's run; None before there is one."""
-        return self._transport.run_ids.get(self._study) if self._study is not None else None
+        """MLflow's id of the latest study's run; None before it is there (`flush` waits for it)."""
+        return self._transport.run_ids.get(self._key) if self._key is not None else None
 
     @property
     def unsent(self) -> int:
-        """How many operations wait for a store that does not answer. After `close`: how many are lost."""
-        return len(self._outbox)
+        """How many records of the open study are not in MLflow yet."""
+        return self._study.unshipped if self._study is not None else 0
+
+    @property
+    def finished(self) -> frozenset[int]:
+        """Numbers of the latest study's trials that need not be run again: they finished, or were pruned."""
+        return self._completion.finished
 
     def trial_run_id(self, trial: int) -> str | None:
-        """MLflow's id of a trial's run in the latest study; None if there is none."""
-        return self._transport.run_ids.get(f"{self._study}/{trial}")
+        """MLflow's id of the run of a trial's first attempt in the latest study; None before it is there."""
+        return self._transport.run_ids.get(f"{self._key}/{trial}")
 
     def record(self, record: Record, /) -> None:
-        """Take one record.
+        """Takes one record.
 
         Raises:
-            ConfigurationError: If the record makes no sense here, such as a metric of a trial that was never started.
+            ConfigurationError: It makes no sense here, such as a metric of a trial that was never started.
+            OSError: The source of a `FileArtifact` cannot be read.
         """
         with self._lock:
-            if self._closed.is_set():
+            if self._closed:
                 _log.warning("a %s came after the recorder was closed and was dropped", type(record).__name__)
                 return
-            self._take(self._completion.complete(record))
-            self._outbox.send()
+            if isinstance(record, StudyStarted):
+                self._finish_study(TrialState.FINISHED, "", record.time_ms)
+                self._open_study(record)
+            elif self._study is None:
+                self.record(StudyStarted(name=self.experiment, time_ms=record.time_ms))
+            self._append(record)
+            if isinstance(record, StudyFinished):
+                self._close_study()
 
-    def flush(self) -> None:
-        """Send what waits."""
-        with self._lock:
-            if not self._closed.is_set():
-                self._outbox.add(self._projection.flush())
-                self._outbox.send()
+    def flush(self, seconds: float = 30.0) -> bool:
+        """Sends what waits; waits at most so long, and tells whether everything has been sent."""
+        study = self._study
+        return study.flush(seconds) if study is not None else True
 
     def close(self, state: TrialState = TrialState.FINISHED, message: str = "") -> None:
-        """End what is open and send everything. Closing twice is closing once.
+        """Ends what is open and sends everything. Closing twice is closing once.
 
         Args:
             state: How open trials and the study ended.
             message: Why.
         """
         with self._lock:
-            if self._closed.is_set():
+            if self._closed:
                 return
             try:
-                self._take(self._completion.finish(state, message))
-                self._outbox.send(force=True)
+                self._finish_study(state, message)
             finally:
-                self._closed.set()
+                self._closed = True
                 atexit.unregister(self._close_at_exit)
-            if self._outbox:
-                _log.warning("%d operations could not be sent to %s: they are lost", self.unsent, self.tracking_uri)
 
     def __enter__(self) -> Self:
         return self
@@ -143,19 +162,37 @@ class MLflowRecorder:
     ) -> None:
         self.close(_state_after(error), _message_of(error))
 
-    def _take(self, records: list[Record]) -> None:
-        for record in records:
-            self._outbox.add(self._projection.take(record))
-            self._study = self._projection.study or self._study
+    def _open_study(self, record: StudyStarted) -> None:
+        folder = StudyFolder.open(self._journal, self.tracking_uri, self.experiment, record.key, plots=self._plots)
+        # The thread looks at the completion of this study, whichever comes later.
+        self._study = ShippedStudy(
+            folder, self._transport, every=self._flush_seconds, tick=lambda: self._completion.sample()
+        )
+        self._completion, self._key = Completion(self._study.past), folder.target.study
 
-    def _tick(self, seconds: float) -> None:
-        while not self._closed.wait(seconds):
-            try:
-                with self._lock:
-                    self._completion.sample()
-                    self.flush()
-            except Exception:
-                _log.exception("the recorder could not send")
+    def _append(self, record: Record) -> None:
+        for each in self._completion.complete(record):
+            assert self._study is not None
+            if isinstance(each, FileArtifact):
+                each = replace(each, source=self._study.keep_file(each.source))
+            self._study.append(each)
+
+    def _finish_study(self, state: TrialState, message: str, time_ms: int | None = None) -> None:
+        if self._study is not None:
+            for record in self._completion.finish(state, message, time_ms):
+                self._study.append(record)
+            self._close_study()
+
+    def _close_study(self) -> None:
+        assert self._study is not None
+        study, self._study = self._study, None
+        if remaining := study.close(self._close_seconds):
+            _log.warning(
+                "%d records are still to be sent to %s; they are kept, and this sends them: metatuner sync %s",
+                remaining,
+                self.tracking_uri,
+                shlex.quote(str(self._journal)),
+            )
 
     def _close_at_exit(self) -> None:
         # A forked child inherits the hook, but not the study.

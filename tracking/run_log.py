@@ -68,8 +68,8 @@ class RunLog:
         """What waits.
 
         Args:
-            table: Write the table of decisions whatever it has gained. Otherwise it is written when it has grown by a
-                quarter: a trial that is cut off leaves most of it, and all of its writings together cost a few tables.
+            table: Write the table of decisions in any case. Otherwise it is written when it has grown by a quarter: a
+                trial that is cut off leaves most of it, and all of its writings together cost a few tables.
         """
         operations: list[Operation] = []
         if self._points or self._params or self._tags:
@@ -78,7 +78,7 @@ class RunLog:
             )
             self._points, self._params, self._tags = [], {}, {}
         rows = len(self._decisions)
-        if rows > self._rows_written and (table or rows >= _TABLE_GROWTH * self._rows_written):
+        if rows and (table or rows > self._rows_written * _TABLE_GROWTH):
             operations.append(Write(run=self.run, path="decisions.csv", text=decisions_csv(self._decisions)))
             self._rows_written = rows
         return operations

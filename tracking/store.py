@@ -112,7 +112,7 @@ def connect(store: Store) -> MlflowClient:
     try:
         return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
     except Exception as error:
-        raise StoreError(f"{store.shown} cannot be opened: {one_line(error, hide=store.uri)}") from None
+        raise StoreError(f"{_EXPECTED}, got {store.shown}: {one_line(error, hide=store.uri)}") from None
 
 
 def _parse(uri: str, origin: Origin) -> Store:

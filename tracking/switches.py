@@ -11,7 +11,7 @@ SWITCHES = {
     # Nothing is reported home unless somebody asks for it.
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # With MLflow's own settings one call to a dead server blocks a training for four minutes.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",

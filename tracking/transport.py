@@ -13,8 +13,8 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ..envs.errors import StoreError
-from .operations import KEY_TAG, Draw, EndRun, Log, Operation, StartRun, Write
+from ..envs.errors import StoreError, StoreUnreachableError
+from .operations import KEY_TAG, Draw, EndRun, Log, Operation, ReopenRun, StartRun, Upload, Write
 from .redaction import one_line
 from .run_log import FULL
 from .store import Kind, Store, connect
@@ -56,81 +56,124 @@ class UnsentError(Exception):
 
 
 class Transport:
-    """An open store and one experiment in it.
+    """A store and one experiment in it. Nothing is opened before `connect`.
 
     Args:
         store: Where to send.
         experiment: The experiment's name. It is made unless it exists.
 
     Attributes:
-        experiment_id: The experiment's id.
-        run_ids: MLflow's run id of each key sent so far.
-
-    Raises:
-        StoreError: If the store or the experiment cannot be used.
+        run_ids: MLflow's run id of each key that is known so far.
     """
 
     def __init__(self, store: Store, experiment: str) -> None:
-        self._store = store
-        self._client: MlflowClient = connect(store)
-        self.experiment_id = _experiment_id(self._client, store, experiment)
+        self.store = store
+        self._name = experiment
+        self._client: MlflowClient | None = None
+        self._experiment_id: str | None = None
         self.run_ids: dict[str, str] = {}
+        self._new: set[str] = set()
 
-    def send(self, operation: Operation, *, again: bool = False) -> None:
-        """Do an operation.
+    @property
+    def experiment_id(self) -> str | None:
+        """The experiment's id; None before the store has answered."""
+        return self._experiment_id
 
-        Args:
-            operation: What to do.
-            again: Whether it was tried before, so that the store may have done it without our knowing.
+    def connect(self) -> None:
+        """Opens the store and the experiment, unless that is done.
+
+        Raises:
+            StoreUnreachableError: The store does not answer now.
+            StoreError: The store or the experiment cannot be used.
+        """
+        if self._experiment_id is None:
+            self._client = connect(self.store)
+            self._experiment_id = _experiment_id(self._client, self.store, self._name)
+
+    def send(self, operation: Operation) -> None:
+        """Does an operation. Doing one that was done before changes nothing.
 
         Raises:
             UnsentError: If it was not done.
         """
         try:
-            self._do(operation, again)
+            self.connect()
+        except StoreError as error:
+            raise UnsentError(str(error), retryable=True) from error
+        try:
+            self._do(operation)
         except KeyError:
             raise UnsentError(f"run {operation.run} is not in the store", retryable=False) from None
         except Exception as error:
-            retryable = isinstance(error, OSError) or getattr(error, "error_code", None) in _RETRYABLE
-            raise UnsentError(one_line(error, hide=self._store.uri), retryable=retryable) from error
+            raise UnsentError(one_line(error, hide=self.store.uri), retryable=_is_retryable(error)) from error
 
     def is_alive(self) -> bool:
         """Whether the store answers at all: then an operation that keeps failing is itself at fault."""
         try:
-            self._client.get_experiment(self.experiment_id)
+            self._open.get_experiment(self._experiment)
         except Exception:
             return False
         return True
 
-    def _do(self, operation: Operation, again: bool) -> None:
+    @property
+    def _open(self) -> MlflowClient:
+        assert self._client is not None, "connect first"
+        return self._client
+
+    @property
+    def _experiment(self) -> str:
+        assert self._experiment_id is not None, "connect first"
+        return self._experiment_id
+
+    def _do(self, operation: Operation) -> None:
+        if isinstance(operation, StartRun):
+            self._start(operation)
+            return
+        run_id = self._run_id(operation.run)
         match operation:
-            case StartRun():
-                self._start(operation, again)
             case Log():
-                self._log(self.run_ids[operation.run], operation)
+                self._log(run_id, operation)
             case Write():
-                self._client.log_text(self.run_ids[operation.run], operation.text, operation.path)
+                self._open.log_text(run_id, operation.text, operation.path)
+            case Upload():
+                self._upload(run_id, operation)
             case Draw():
-                self._draw(self.run_ids[operation.run], operation)
+                self._draw(run_id, operation)
             case EndRun():
-                self._client.set_terminated(self.run_ids[operation.run], operation.status, operation.time_ms)
+                self._open.set_terminated(run_id, operation.status, operation.time_ms)
+            case ReopenRun():
+                self._open.update_run(run_id, status="RUNNING")
             case _:
                 raise TypeError(f"unknown operation {type(operation).__name__}")
 
-    def _start(self, start: StartRun, again: bool) -> None:
+    def _start(self, start: StartRun) -> None:
+        # A run that this process has made a moment ago under a new parent cannot have been made by another one before.
+        # Any other may have been, by a process that died before it could say so.
+        if start.parent not in self._new and (known := self._find(start.run)):
+            self.run_ids[start.run] = known
+            self._open.update_run(known, status="RUNNING")
+            return
+        self._new.add(start.run)
         tags = dict(start.tags)
         if start.parent is not None:
-            tags["mlflow.parentRunId"] = self.run_ids[start.parent]
-        known = self._find(start.run) if again else None
-        self.run_ids[start.run] = (
-            known
-            or self._client.create_run(
-                self.experiment_id, start_time=start.time_ms, tags=tags, run_name=start.name
-            ).info.run_id
-        )
+            tags["mlflow.parentRunId"] = self._run_id(start.parent)
+        try:
+            run = self._open.create_run(self._experiment, start_time=start.time_ms, tags=tags, run_name=start.name)
+        except Exception:
+            self._new.discard(start.parent or start.run)  # its answer may have got lost: look for it next time
+            raise
+        self.run_ids[start.run] = run.info.run_id
+
+    def _run_id(self, key: str) -> str:
+        if key not in self.run_ids:
+            found = self._find(key)
+            if found is None:
+                raise KeyError(key)
+            self.run_ids[key] = found
+        return self.run_ids[key]
 
     def _find(self, key: str) -> str | None:
-        runs = self._client.search_runs([self.experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+        runs = self._open.search_runs([self._experiment], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
         return runs[0].info.run_id if runs else None
 
     def _log(self, run_id: str, log: Log) -> None:
@@ -141,14 +184,28 @@ class Transport:
         tags = [RunTag(key, value) for key, value in log.tags.items()]
         batches = zip_longest(_chunks(metrics, FULL), _chunks(params, _MOST_PARAMS), _chunks(tags, _MOST_TAGS))
         for some_metrics, some_params, some_tags in batches:
-            self._client.log_batch(run_id, some_metrics or (), some_params or (), some_tags or (), synchronous=True)
+            self._open.log_batch(run_id, some_metrics or (), some_params or (), some_tags or (), synchronous=True)
+
+    def _upload(self, run_id: str, upload: Upload) -> None:
+        if not upload.source.exists():
+            return  # it was sent before, and the copy went with it
+        folder, name = posixpath.split(upload.path)
+        with tempfile.TemporaryDirectory(prefix="metatuner-") as temporary:
+            link = Path(temporary) / name  # MLflow takes the artifact's name from the file's
+            link.symlink_to(upload.source)
+            self._open.log_artifact(run_id, str(link), folder or None)
+        upload.source.unlink()
 
     def _draw(self, run_id: str, draw: Draw) -> None:
         folder, name = posixpath.split(draw.path)
         with tempfile.TemporaryDirectory(prefix="metatuner-") as temporary:
             file = Path(temporary) / name
             draw.figure().savefig(file, dpi=_DPI)
-            self._client.log_artifact(run_id, str(file), folder or None)
+            self._open.log_artifact(run_id, str(file), folder or None)
+
+
+def _is_retryable(error: Exception) -> bool:
+    return isinstance(error, OSError) or getattr(error, "error_code", None) in _RETRYABLE
 
 
 def _chunks(items: Sequence[_T], size: int) -> Iterator[list[_T]]:
@@ -185,8 +242,10 @@ def _create_experiment(client: MlflowClient, store: Store, name: str) -> str:
 
 def _unusable(store: Store, error: Exception) -> StoreError:
     reason = one_line(error, hide=store.uri)
-    if store.kind is Kind.SERVER:
-        return StoreError(f"no MLflow server answers at {store.shown} ({reason}): start it, or name another store")
+    if store.kind is Kind.SERVER and _is_retryable(error):
+        return StoreUnreachableError(
+            f"no MLflow server answers at {store.shown} ({reason}): start it, or name another store"
+        )
     if "out-of-date database schema" in str(error):
         return StoreError(
             f"{store.shown} was made by another version of MLflow: make a copy of it, then run `mlflow db upgrade URI`"

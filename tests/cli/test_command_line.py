@@ -66,7 +66,7 @@ def test_train_makes_a_policy_that_the_demo_can_use(tmp_path: Path, capsys: pyte
 
 
 def test_a_killed_meta_training_goes_on_when_the_command_is_given_again(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "metatuner", "train", "schedule", "--steps", "3200", "--group-size", "4"]
+    command = [sys.executable, "-m", "metatuner", "train", "schedule", "--steps", "2400", "--group-size", "4"]
     command += ["--evaluation-groups", "0", "--checkpoint-every", "1", "--out"]
     process = subprocess.Popen([*command, "killed"], cwd=tmp_path, stderr=subprocess.DEVNULL)
     checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
@@ -79,6 +79,14 @@ def test_a_killed_meta_training_goes_on_when_the_command_is_given_again(tmp_path
         subprocess.run([*command, name], cwd=tmp_path, check=True, capture_output=True)
     weights = [(tmp_path / name / "policy.safetensors").read_bytes() for name in ("killed", "whole")]
     assert weights[0] == weights[1]
+    # In MLflow it is one study whose first attempt was killed.
+    named = "tags.`metatuner.study` = 'train killed'"
+    runs = store(tmp_path).search_runs(["1"], named, order_by=["attributes.start_time"])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    attempts = [run for run in runs if run is not parent]
+    assert parent.info.status == "FINISHED"
+    assert [run.info.status for run in attempts] == ["KILLED", "FINISHED"]
+    assert [run.data.tags["metatuner.attempt"] for run in attempts] == ["0", "1"]
 
 
 def test_doctor_looks_at_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,10 +160,11 @@ def test_every_verb_has_help_with_an_example(capsys: pytest.CaptureFixture[str])
 
 def test_ctrl_c_is_no_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "metatuner", "train", "schedule", "--steps", "100000", "--group-size", "4"]
-    process = subprocess.Popen([*command, "--out", "x"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "mlflow.db").exists():
+    command += ["--checkpoint-every", "1", "--out", "x"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "x" / "checkpoint.safetensors").exists():
+        assert process.poll() is None
         time.sleep(0.05)
-    time.sleep(1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -14,8 +14,11 @@ set_switches()
 
 
 @pytest.fixture(autouse=True)
-def _no_store_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def journal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The test's own journal folder; no store from outside."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("METATUNER_JOURNAL", str(tmp_path / "journal"))
+    return tmp_path / "journal"
 
 
 @pytest.fixture(scope="session")

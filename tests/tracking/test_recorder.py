@@ -213,6 +213,7 @@ def test_a_trial_without_a_study_gets_one(recorder: MLflowRecorder, page: Page) 
 def test_one_recorder_may_record_several_studies(recorder: MLflowRecorder, page: Page) -> None:
     with recorder:
         recorder.record(StudyStarted(name="one"))
+        assert recorder.flush()
         first = recorder.run_id
         recorder.record(TrialStarted(trial=0, name="t"))
         recorder.record(StudyStarted(name="two"))
@@ -266,6 +267,7 @@ def test_a_running_trial_can_be_watched(uri: str) -> None:
     with MLflowRecorder(uri, "digits", flush_seconds=0.2) as recorder:
         page = Page(recorder, uri)
         recorder.record(TrialStarted(trial=0, name="t"))
+        assert recorder.flush()
         recorder.record(decision(0))
         deadline = time.monotonic() + 20
         while "hp/lr" not in page.child().data.metrics:
@@ -354,6 +356,7 @@ from metatuner.tracking.recorder import MLflowRecorder
 recorder = MLflowRecorder({uri!r}, "digits", flush_seconds=60)
 recorder.record(TrialStarted(trial=0, name="t"))
 recorder.record(Metrics(trial=0, step=1, values={{"val/loss": 0.5}}))
+recorder.flush()
 print(recorder.trial_run_id(0))
 {end}
 """

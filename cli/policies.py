@@ -1,0 +1,163 @@
+"""Policies: those in the package, and those in MLflow's Model Registry.
+
+list shows both; show prints a card; push registers a folder as a new version; pull downloads one; promote makes a
+version the champion, which `models:/NAME@champion` then names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import NamedTuple
+
+from .console import add_json_argument, add_store_arguments, say, say_json, table
+
+EXAMPLE = "metatuner policies push my-policy --name digits --alias champion"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this verb."""
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
+    for name, action in _ACTIONS.items():
+        of_action = actions.add_parser(
+            name, help=action.summary, description=action.summary, epilog=f"example: {action.example}"
+        )
+        action.add_arguments(of_action)
+        add_store_arguments(of_action)
+        add_json_argument(of_action)
+        of_action.set_defaults(run_action=action.run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the verb."""
+    code: int = args.run_action(args)
+    return code
+
+
+def _list(args: argparse.Namespace) -> int:
+    from ..agent.policy import Policy, shipped_policies
+    from ..tracking.registry import versions
+    from ..tracking.store import resolve
+
+    shipped = [Policy.load(name).card for name in shipped_policies()]
+    store = resolve(args.tracking_uri)
+    # A store that is not there yet holds no policies; looking must not make one.
+    registered = versions(args.tracking_uri) if store.database is None or store.database.exists() else []
+    if args.json:
+        cards = [{"name": card["name"], "sha256": card["sha256"]} for card in shipped]
+        say_json({"shipped": cards, "registered": [asdict(each) for each in registered]})
+        return 0
+    rows = [[card["name"], "in the package", "", card["sha256"][:12]] for card in shipped]
+    rows += [[each.name, each.uri, ", ".join(each.aliases), each.tags.get("sha256", "")[:12]] for each in registered]
+    say(table(["policy", "where", "alias", "sha256"], rows))
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from ..agent.policy import Policy, shipped_policies
+    from ..envs.errors import UnknownPolicyError
+    from ..tracking.registry import versions
+
+    try:
+        registered = [] if args.policy in shipped_policies() else versions(args.tracking_uri, args.policy)
+    except UnknownPolicyError:
+        registered = []  # then it is a folder or a models:/ address, or nothing at all, which load says
+    if registered:
+        if args.json:
+            say_json([asdict(each) for each in registered])
+        else:
+            rows = [
+                [
+                    str(each.version),
+                    ", ".join(each.aliases),
+                    each.tags.get("sha256", "")[:12],
+                    each.tags.get("learnt_from", ""),
+                ]
+                for each in registered
+            ]
+            say(table(["version", "alias", "sha256", "learnt from"], rows))
+        return 0
+    say(json.dumps(Policy.load(args.policy).card, indent=2))
+    return 0
+
+
+def _push(args: argparse.Namespace) -> int:
+    from ..agent.policy import Policy
+    from ..tracking.registry import push
+
+    policy = Policy.load(args.folder)  # refuses what is damaged or foreign before it is registered
+    runs = [run for run in args.learnt_from.split(",") if run]
+    pushed = push(
+        args.folder, args.name or policy.name, tracking_uri=args.tracking_uri, alias=args.alias, learnt_from=runs
+    )
+    if args.json:
+        say_json(asdict(pushed))
+    else:
+        say(f"registered as {pushed.uri}" + (f", alias {args.alias}" if args.alias else ""))
+    return 0
+
+
+def _pull(args: argparse.Namespace) -> int:
+    from ..agent.policy import Policy
+    from ..tracking.registry import pull
+
+    folder = pull(args.policy, args.folder, tracking_uri=args.tracking_uri)
+    policy = Policy.load(folder)
+    if args.json:
+        say_json({"folder": str(folder), "sha256": policy.card["sha256"]})
+    else:
+        say(f"policy {policy.name!r} saved in {folder}, sha256 checked")
+    return 0
+
+
+def _promote(args: argparse.Namespace) -> int:
+    from ..tracking.registry import promote
+
+    promote(args.name, args.version, alias=args.alias, tracking_uri=args.tracking_uri)
+    if args.json:
+        say_json({"name": args.name, "version": args.version, "alias": args.alias})
+    else:
+        say(f"models:/{args.name}@{args.alias} is version {args.version} now")
+    return 0
+
+
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", help="a shipped policy's name, a registered one's, models:/NAME@ALIAS, or a folder")
+
+
+def _add_push(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", help="the policy's folder")
+    parser.add_argument("--name", help="the registered name (default: the policy's own)")
+    parser.add_argument("--alias", help="point this alias at it, for instance champion")
+    parser.add_argument("--learnt-from", default="", metavar="RUN,RUN", help="ids of the runs that taught it")
+
+
+def _add_pull(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", help="models:/NAME@ALIAS, models:/NAME/VERSION, or NAME for its champion")
+    parser.add_argument("folder", help="where it goes")
+
+
+def _add_promote(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="the registered name")
+    parser.add_argument("version", type=int, help="the version's number")
+    parser.add_argument("--alias", default="champion", help="default: %(default)s")
+
+
+class _Action(NamedTuple):
+    summary: str
+    example: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+_ACTIONS = {
+    "list": _Action("List policies", "metatuner policies list", lambda parser: None, _list),
+    "show": _Action("Show a card, or versions", "metatuner policies show schedule-default", _add_show, _show),
+    "push": _Action("Register a folder as a new version", EXAMPLE, _add_push, _push),
+    "pull": _Action(
+        "Download a registered policy", "metatuner policies pull models:/digits@champion p", _add_pull, _pull
+    ),
+    "promote": _Action("Make a version the champion", "metatuner policies promote digits 3", _add_promote, _promote),
+}

@@ -1,0 +1,150 @@
+"""Past runs as trials: what metatuner recorded, and what anybody logged to MLflow with params and a metric."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..envs.errors import StoreError, UnknownExperimentError
+from ..envs.records import TrialState
+from .curves import Curve, curves
+from .names import original_name
+from .operations import KEY_TAG
+from .redaction import one_line
+from .store import Store, connect, resolve
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_PAGE = 1000
+_STATES = {"FAILED": TrialState.FAILED, "KILLED": TrialState.KILLED}
+_PARENT_TAG, _NAME_TAG = "mlflow.parentRunId", "metatuner.name/"
+
+
+@dataclass(frozen=True, slots=True)
+class PastTrial:
+    """One past trial.
+
+    Attributes:
+        run_id: MLflow's id of its run.
+        experiment: The name of its experiment.
+        name: The run's name.
+        params: What it started from, as texts.
+        metrics: The last value of each metric.
+        curves: The curves that were asked for, where it has them.
+        state: How it ended; None where it runs still.
+        study: The name of its study; None for a run that metatuner did not record.
+        started_ms: Milliseconds since the epoch.
+    """
+
+    run_id: str
+    experiment: str
+    name: str
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    state: TrialState | None = TrialState.FINISHED
+    study: str | None = None
+    started_ms: int = 0
+
+
+def read_history(
+    experiments: str | Sequence[str],
+    *,
+    with_curves: Sequence[str] = (),
+    tracking_uri: str | None = None,
+    filter_string: str = "",
+) -> Iterator[PastTrial]:
+    """Past trials, newest first, read page by page: memory stays bounded however many there are.
+
+    Studies themselves and runs without params are left out: neither is a trial.
+
+    Args:
+        experiments: An experiment's name or a regular expression for whole names, or several.
+        with_curves: Metrics whose curves are wanted, such as "val/loss"; one query a page for each.
+        tracking_uri: The store, as for `MLflowRecorder`.
+        filter_string: MLflow's, to narrow it down.
+
+    Raises:
+        UnknownExperimentError: No experiment has such a name.
+        StoreError: The store cannot be used, or refuses the filter.
+    """
+    store = resolve(tracking_uri)
+    client = connect(store)
+    try:
+        names = _matching(client, [experiments] if isinstance(experiments, str) else experiments)
+        for page in _pages(client, list(names), filter_string):
+            yield from _trials(store, client, page, names, with_curves)
+    except (StoreError, UnknownExperimentError):
+        raise
+    except Exception as error:
+        raise StoreError(f"{store.shown} cannot be read: {one_line(error, hide=store.uri)}") from error
+
+
+def _matching(client: MlflowClient, patterns: Sequence[str]) -> dict[str, str]:
+    """Names by id of the experiments that match."""
+    found: dict[str, str] = {}
+    token = None
+    while True:
+        page = client.search_experiments(max_results=_PAGE, page_token=token)
+        found |= {experiment.experiment_id: experiment.name for experiment in page}
+        if not (token := page.token):
+            break
+    for pattern in patterns:
+        if not any(_matches(pattern, name) for name in found.values()):
+            raise UnknownExperimentError(
+                f"no experiment is called {pattern!r}: expected one of {', '.join(sorted(found.values())[:10])}, or a "
+                "regular expression that matches a whole name"
+            )
+    return {i: name for i, name in found.items() if any(_matches(pattern, name) for pattern in patterns)}
+
+
+def _matches(pattern: str, name: str) -> bool:
+    if pattern == name:
+        return True
+    try:
+        return re.fullmatch(pattern, name) is not None
+    except re.error:
+        return False
+
+
+def _pages(client: MlflowClient, experiment_ids: list[str], filter_string: str) -> Iterator[list[Any]]:
+    token = None
+    while True:
+        page = client.search_runs(experiment_ids, filter_string, max_results=_PAGE, page_token=token)
+        yield list(page)
+        if not (token := page.token):
+            return
+
+
+def _trials(
+    store: Store, client: MlflowClient, page: list[Any], names: Mapping[str, str], with_curves: Sequence[str]
+) -> Iterator[PastTrial]:
+    runs = [run for run in page if _is_trial(run)]
+    read = {name: curves(store, client, [run.info.run_id for run in runs], name) for name in with_curves}
+    for run in runs:
+        run_id, tags = run.info.run_id, run.data.tags
+        state = TrialState.PRUNED if tags.get("metatuner.state") == "pruned" else TrialState.FINISHED
+        yield PastTrial(
+            run_id=run_id,
+            experiment=names[run.info.experiment_id],
+            name=run.info.run_name or "",
+            params={_original(key, tags): value for key, value in run.data.params.items()},
+            metrics={_original(key, tags): float(value) for key, value in run.data.metrics.items()},
+            curves={name: by_run[run_id] for name, by_run in read.items() if run_id in by_run},
+            state=None if run.info.status in ("RUNNING", "SCHEDULED") else _STATES.get(run.info.status, state),
+            study=tags.get("metatuner.study"),
+            started_ms=int(run.info.start_time or 0),
+        )
+
+
+def _is_trial(run: Any) -> bool:
+    is_study = KEY_TAG in run.data.tags and _PARENT_TAG not in run.data.tags
+    return bool(run.data.params) and not is_study
+
+
+def _original(key: str, tags: Mapping[str, str]) -> str:
+    """The name that was meant where MLflow did not take it."""
+    return tags.get(f"{_NAME_TAG}{key}") or original_name(key)

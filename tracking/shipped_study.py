@@ -1,0 +1,160 @@
+"""A study that is journalled by whoever records and shipped to MLflow by one thread in the background."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+
+from ..envs.errors import StoreError
+from ..envs.records import Record
+from . import journal
+from .completion import left_open
+from .journal import JournalWriter
+from .shipper import Shipper
+from .study_folder import StudyFolder
+from .transport import Transport, UnsentError
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 5.0
+_PARTING_S = 1.0  # a call that hangs is not waited for: the thread ends with it, or with the process
+_log = logging.getLogger(__name__)
+
+
+class ShippedStudy:
+    """A study's journal, open for writing, and the thread that ships it.
+
+    Args:
+        folder: The study. What a process that died over it left open is closed as killed.
+        transport: Where to.
+        every: Seconds after which new records are shipped at the latest.
+        tick: Called once in that time, from the thread.
+
+    Attributes:
+        past: The records of the study so far.
+
+    Raises:
+        StoreError: Another process records this study.
+    """
+
+    def __init__(
+        self, folder: StudyFolder, transport: Transport, *, every: float, tick: Callable[[], None] = lambda: None
+    ) -> None:
+        self._folder, self._transport, self._every, self._tick = folder, transport, every, tick
+        self._lock = contextlib.ExitStack()
+        if not self._lock.enter_context(folder.lock("writer")):
+            self._lock.close()
+            raise StoreError(
+                f"another process records this study in {folder.path}: wait until it ends, or take another key"
+            )
+        self.past = [entry.record for entry in journal.read(folder.records)]
+        self._writer = JournalWriter(folder.records)
+        for record in left_open(self.past):
+            self.append(record)
+            self.past.append(record)
+        self._wanted, self._closed, self._given_up = threading.Event(), threading.Event(), threading.Event()
+        self._progress = threading.Condition()
+        self._shipped, self._failures = 0, 0
+        self._thread = threading.Thread(target=self._run, name="metatuner-shipper", daemon=True)
+        self._thread.start()
+
+    @property
+    def unshipped(self) -> int:
+        """How many records are still to be shipped."""
+        return self._folder.remaining
+
+    def append(self, record: Record) -> None:
+        """Journals a record; it is shipped later."""
+        self._writer.append(record)
+
+    def keep_file(self, source: str) -> str:
+        """Copies a file to where it waits for being shipped; returns the copy's name."""
+        return self._folder.keep_file(source)
+
+    def flush(self, seconds: float) -> bool:
+        """Ships now; waits at most so long, and tells whether everything has been shipped."""
+        with self._progress:
+            self._wanted.set()
+            self._progress.wait_for(lambda: self._done or not self._thread.is_alive(), seconds)
+            return self._done
+
+    def close(self, seconds: float) -> int:
+        """Ends the writing and ships for at most so long; returns how many records are still to be shipped.
+
+        A study that has been shipped whole leaves nothing behind. A store that has never answered is asked once more,
+        and not waited for.
+        """
+        self._writer.close()
+        self._closed.set()
+        with self._progress:
+            failures = self._failures
+            self._wanted.set()
+            self._progress.wait_for(
+                lambda: self._done or (self._failures > failures and not self._transport.experiment_id), seconds
+            )
+            done = self._done
+        self._given_up.set()
+        self._wanted.set()
+        self._thread.join(None if done else _PARTING_S)
+        remaining = 0 if done else self._folder.remaining
+        self._lock.close()
+        return remaining
+
+    @property
+    def _done(self) -> bool:
+        return self._shipped >= self._writer.end
+
+    def _run(self) -> None:
+        with contextlib.ExitStack() as stack:
+            while not stack.enter_context(self._folder.lock("shipper")):
+                if self._closed.wait(0.2):
+                    return  # whoever ships it already will finish it
+            self._ship_until_closed()
+
+    def _ship_until_closed(self) -> None:
+        shipper = Shipper(self._folder, self._transport)
+        wait = 0.0
+        while True:
+            last = self._closed.is_set()
+            self._wanted.clear()
+            try:
+                self._tick()
+                while shipper.ship():
+                    self._tell(shipper)
+                wait = 0.0
+                self._tell(shipper)
+                if last:
+                    self._remove_if_whole()
+                    return
+            except Exception as error:
+                if not wait:
+                    self._warn(error)
+                wait = min(max(2 * wait, _FIRST_WAIT_S), _LONGEST_WAIT_S)
+                self._tell(shipper, failed=True)
+            self._wanted.wait(wait or self._every)
+            if wait and self._given_up.is_set():
+                return
+
+    def _tell(self, shipper: Shipper, *, failed: bool = False) -> None:
+        with self._progress:
+            self._shipped = shipper.sent
+            self._failures += failed
+            self._progress.notify_all()
+
+    def _warn(self, error: Exception) -> None:
+        if isinstance(error, UnsentError) and self._transport.experiment_id is None:
+            return  # whoever opened the store has said so
+        if isinstance(error, UnsentError):
+            _log.warning(
+                "the experiment store cannot be written now; records are kept in %s and sent later: %s",
+                self._folder.path,
+                error,
+            )
+        else:
+            _log.error("the recorder could not send", exc_info=error)
+
+    def _remove_if_whole(self) -> None:
+        if self._folder.refused:
+            _log.warning("what the experiment store refused is kept in %s", self._folder.path / "refused.jsonl")
+        else:
+            self._folder.remove()

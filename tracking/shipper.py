@@ -1,0 +1,105 @@
+"""Takes a study's records from its journal to MLflow, in order, however often it has to try.
+
+What is sent is a function of the journal alone, so that a shipper can take over where another one died: it replays the
+part that MLflow has, sends the rest, and sending something twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import asdict
+from itertools import islice
+
+from . import journal
+from .operations import Log, Operation, StartRun, merged, pieces
+from .projection import Projection
+from .study_folder import StudyFolder
+from .transport import Transport, UnsentError
+
+_MOST_AT_ONCE = 20_000
+_SUSPICIOUS = 3
+_log = logging.getLogger(__name__)
+
+
+class Shipper:
+    """One study's way to MLflow. Not thread-safe: hold the folder's shipper lock and call it from one thread.
+
+    Args:
+        folder: The study.
+        transport: Where to.
+
+    Attributes:
+        sent: The offset in the journal up to which MLflow has everything.
+    """
+
+    def __init__(self, folder: StudyFolder, transport: Transport) -> None:
+        target = folder.target
+        self._folder, self._transport = folder, transport
+        self._projection = Projection(target.study, folder.kept_file, draw=target.plots)
+        self._waiting: deque[Operation] = deque()
+        self._lost_runs: set[str] = set()
+        self._attempts = 0
+        self.sent = self._taken = folder.acknowledged
+        for entry in journal.read(folder.records):
+            if entry.end > self.sent:
+                break
+            self._projection.take(entry.record)
+        self._projection.flush()
+
+    def ship(self) -> bool:
+        """Sends what the journal holds; returns whether there may be more.
+
+        Raises:
+            UnsentError: The store does not take anything now; what is not sent stays, and the next call goes on.
+        """
+        if not self._waiting:
+            self._take()
+        while self._waiting:
+            self._send(self._waiting[0])
+        if self._taken == self.sent:
+            return False
+        self._folder.acknowledge(self._taken)
+        self.sent = self._taken
+        return True
+
+    def _take(self) -> None:
+        operations: list[Operation] = []
+        for entry in islice(journal.read(self._folder.records, self._taken), _MOST_AT_ONCE):
+            operations += self._projection.take(entry.record)
+            self._taken = entry.end
+        self._waiting.extend(merged([*operations, *self._projection.flush()]))
+
+    def _send(self, operation: Operation) -> None:
+        """Sends the first of those that wait."""
+        self._attempts += 1
+        try:
+            if operation.run not in self._lost_runs:
+                self._transport.send(operation)
+        except UnsentError as error:
+            if error.retryable and not self._is_at_fault():
+                raise
+            self._waiting.popleft()
+            self._give_up(operation, error)
+        else:
+            self._waiting.popleft()
+        self._attempts = 0
+
+    def _is_at_fault(self) -> bool:
+        return self._attempts >= _SUSPICIOUS and self._transport.is_alive()
+
+    def _give_up(self, operation: Operation, error: UnsentError) -> None:
+        """Keeps what the store will never take: of a log only the values that it refuses."""
+        if isinstance(operation, Log) and (parts := pieces(operation)):
+            self._waiting.extendleft(reversed(parts))
+            return
+        if isinstance(operation, StartRun):
+            self._lost_runs.add(operation.run)
+        what = {"operation": type(operation).__name__, "reason": str(error), **asdict(operation)}
+        self._folder.refuse(what)
+        _log.warning(
+            "the experiment store refused a %s, which is kept in %s: %s",
+            type(operation).__name__,
+            self._folder.path / "refused.jsonl",
+            error,
+        )

@@ -1,0 +1,85 @@
+"""What is open and what is over in a study, and which records make sense next."""
+
+from __future__ import annotations
+
+import logging
+
+from ..envs.errors import ConfigurationError
+from ..envs.records import (
+    Artifact,
+    FileArtifact,
+    Record,
+    StudyFinished,
+    StudyStarted,
+    TrialFinished,
+    TrialStarted,
+    TrialState,
+)
+from .codec import is_known
+
+_REPEATABLE = (TrialState.FAILED, TrialState.KILLED)
+_log = logging.getLogger(__name__)
+
+
+class StudyState:
+    """The state of a study, as its records tell it.
+
+    Attributes:
+        is_open: Whether the study has started and not ended.
+        running: Numbers of trials that have started and not ended.
+    """
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.running: set[int] = set()
+        self._over: dict[int, TrialState] = {}
+
+    @property
+    def finished(self) -> frozenset[int]:
+        """Numbers of trials that need not be run again: they finished, or were pruned."""
+        return frozenset(trial for trial, state in self._over.items() if state not in _REPEATABLE)
+
+    def accepts(self, record: Record) -> bool:
+        """Whether a record is taken in; one that comes after its trial's end is not, and is warned of.
+
+        Raises:
+            ConfigurationError: It makes no sense: no record at all, a trial that was never started or is started
+                twice, or an artifact's path that leaves its folder.
+        """
+        if not is_known(record):
+            raise ConfigurationError(f"expected a record of metatuner.envs.records, got {type(record).__name__}")
+        if isinstance(record, TrialStarted):
+            self._require_startable(record.trial)
+            return True
+        if isinstance(record, Artifact | FileArtifact):
+            _require_relative(record.path)
+        trial = getattr(record, "trial", None)
+        if trial is None or trial in self.running:
+            return True
+        if trial not in self._over:
+            raise ConfigurationError(f"trial {trial} was not started: record TrialStarted first")
+        _log.warning("a record of trial %d came after its end and was dropped", trial)
+        return False
+
+    def take(self, record: Record) -> None:
+        """Notes what an accepted record changes."""
+        match record:
+            case StudyStarted():
+                self.is_open = True
+            case StudyFinished():
+                self.is_open = False
+            case TrialStarted():
+                self.running.add(record.trial)
+            case TrialFinished():
+                self.running.discard(record.trial)
+                self._over[record.trial] = record.state
+
+    def _require_startable(self, trial: int) -> None:
+        if trial in self.running or self._over.get(trial, TrialState.KILLED) not in _REPEATABLE:
+            raise ConfigurationError(f"trial {trial} was started before; give each trial a number of its own")
+
+
+def _require_relative(path: str) -> None:
+    parts = path.split("/")
+    if path.startswith("/") or "\\" in path or any(part in ("", ".", "..") for part in parts):
+        raise ConfigurationError(f"expected an artifact's path to be relative with forward slashes, got {path!r}")
