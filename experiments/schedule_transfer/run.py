@@ -134,10 +134,15 @@ def summarise(losses: dict[str, NDArray[np.float64]]) -> dict[str, dict[str, flo
 
 def plot(results: dict[str, dict[str, list[list[float]]]], path: Path) -> None:
     """Final loss against starting rate, a panel for each task."""
-    figure = Figure(figsize=(1.0 + 1.75 * len(results), 7), layout="constrained")
-    axes = figure.subplots(2, len(results) // 2)
+    bands = -(-len(results) // 8)
+    figure = Figure(figsize=(15, 7 * bands), layout="constrained")
+    grid = figure.subplots(2 * bands, 4)
+    # A band of panels holds four data sets, one optimiser above the other.
+    axes = np.concatenate([grid[2 * band : 2 * band + 2].T.flatten() for band in range(bands)])
+    for unused in axes[len(results) :]:
+        unused.set_axis_off()
     colours = {"policy": "#0072B2", "constant": "#999999", "cosine": "#D55E00", "plateau": "#009E73"}
-    for axis, (task, by_strategy) in zip(axes.T.flatten(), results.items(), strict=True):
+    for axis, (task, by_strategy) in zip(axes, results.items(), strict=False):
         for strategy, colour in colours.items():
             values = np.array(by_strategy[strategy])
             axis.fill_between(STARTING_RATES, values.min(0), values.max(0), color=colour, alpha=0.15, lw=0)
@@ -147,7 +152,7 @@ def plot(results: dict[str, dict[str, list[list[float]]]], path: Path) -> None:
         axis.set(xscale="log", yscale="log", title=task)
         axis.set(xlabel="starting learning rate", ylabel="final validation loss")
         axis.grid(alpha=0.25)
-    axes[0, 0].legend(fontsize=8)
+    axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
 
