@@ -1,4 +1,4 @@
-"""Check this installation: versions, threads, devices, store and policies.
+"""Check this installation: versions, threads, devices, store, journal and policies.
 
 Says what is missing and how to get it. The exit code is 1 where something needed does not work.
 """
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
-    findings = [*_versions(), _threads(), _devices(), _store(args.tracking_uri), *_policies()]
+    findings = [*_versions(), _threads(), _devices(), _store(args.tracking_uri), _journal(), *_policies()]
     if args.json:
         say_json([asdict(finding) for finding in findings])
     else:
@@ -103,6 +103,18 @@ def _store(tracking_uri: str | None) -> Finding:
         # Whatever a remote store's client raises: a doctor reports it, and goes on.
         return Finding("store", False, f"{type(error).__name__}: {error}", "is the MLflow server running?")
     return Finding("store", True, store.shown)
+
+
+def _journal() -> Finding:
+    from ..tracking.study_folder import StudyFolder, journal_root
+
+    root = journal_root()
+    waiting = StudyFolder.all(root)
+    if not waiting:
+        return Finding("journal", True, f"nothing waits in {root}")
+    records = sum(folder.remaining for folder in waiting)
+    found = f"{records:,} records of {len(waiting)} studies wait in {root}"
+    return Finding("journal", True, found, "a running study sends its own; for the rest: metatuner sync")
 
 
 def _policies() -> list[Finding]:

@@ -14,7 +14,8 @@ BLOCKS = re.findall(r"```python\n(.*?)```", Path(__file__).parents[1].joinpath("
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_code_block_runs(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("MLFLOW_TRACKING_URI", "METATUNER_JOURNAL"):
+        monkeypatch.delenv(name, raising=False)
     torch.manual_seed(0)
     exec(compile(BLOCKS[number], f"README.md, block {number}", "exec"), {})
 

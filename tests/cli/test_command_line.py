@@ -19,7 +19,8 @@ from mlflow import MlflowClient
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("MLFLOW_TRACKING_URI", "METATUNER_JOURNAL"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def store(folder: Path) -> MlflowClient:
@@ -92,7 +93,7 @@ def test_a_killed_meta_training_goes_on_when_the_command_is_given_again(tmp_path
 def test_doctor_looks_at_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     printed = capsys.readouterr().out
-    for word in ("torch", "threads", "devices", "not there yet", "policy schedule-default"):
+    for word in ("torch", "threads", "devices", "not there yet", "nothing waits", "policy schedule-default"):
         assert word in printed
     (tmp_path / "broken.db").write_text("no database")
     assert main(["doctor", "--json", "--tracking-uri", f"sqlite:///{tmp_path / 'broken.db'}"]) == 1
@@ -151,7 +152,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
 
 
 def test_every_verb_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("demo", "train", "ui", "doctor"):
+    for verb in ("demo", "train", "policies", "ui", "sync", "doctor"):
         with pytest.raises(SystemExit) as stopped:
             main([verb, "--help"])
         assert stopped.value.code == 0
