@@ -153,7 +153,7 @@ def plot(results: dict[str, dict[str, list[list[float]]]], path: Path) -> None:
         axis.set(xlabel="starting learning rate", ylabel="final validation loss")
         axis.grid(alpha=0.25)
     axes[0].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110 if bands == 1 else 55)
 
 
 def main() -> None:
