@@ -70,13 +70,15 @@ class Description(Record):
 class TrialStarted(Record):
     """A trial began. `params` are the values it starts from: what changes later is a metric, never a param.
 
-    A trial that failed or was killed may be started again under its number: that is its next attempt.
+    A trial that failed or was killed may be started again under its number: that is its next attempt. The recorder
+    counts attempts.
     """
 
     trial: int
     name: str
     params: Mapping[str, object] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    attempt: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -86,6 +86,7 @@ class Completion:
             case TrialStarted():
                 self._meters[record.trial], self._steps[record.trial] = ResourceMeter(), 0
                 self._meters[record.trial].start()
+                return [replace(record, attempt=self._state.next_attempt(record.trial))]
             case TrialFinished():
                 return [*self._costs(record), record]
             case Metrics(trial=int() as trial, step=step) if trial in self._steps:

@@ -61,7 +61,6 @@ class Projection:
         self._name = ""
         self._study: RunLog | None = None
         self._trials: dict[int, RunLog] = {}
-        self._attempts: dict[int, int] = {}
         self._trainings: list[Training] = []
 
     def take(self, record: Record) -> list[Operation]:
@@ -101,10 +100,9 @@ class Projection:
         return self._start(self._study, record, {}, None)
 
     def _start_trial(self, record: TrialStarted) -> list[Operation]:
-        attempt = self._attempts[record.trial] = self._attempts.get(record.trial, -1) + 1
-        key = f"{self._key}/{record.trial}" + (f".{attempt}" if attempt else "")
+        key = f"{self._key}/{record.trial}" + (f".{record.attempt}" if record.attempt else "")
         log = self._trials[record.trial] = RunLog(key, Trace(record.name))
-        tags = {"metatuner.trial": str(record.trial), "metatuner.attempt": str(attempt)}
+        tags = {"metatuner.trial": str(record.trial), "metatuner.attempt": str(record.attempt)}
         return self._start(log, record, tags, self._key)
 
     def _start(

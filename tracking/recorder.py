@@ -168,7 +168,16 @@ class MLflowRecorder:
         self._study = ShippedStudy(
             folder, self._transport, every=self._flush_seconds, tick=lambda: self._completion.sample()
         )
-        self._completion, self._key = Completion(self._study.past), folder.target.study
+        self._key = folder.target.study
+        known = self._trials_in_store(self._key) if record.key else []
+        self._completion = Completion([*known, *self._study.past])
+
+    def _trials_in_store(self, key: str) -> list[Record]:
+        """What an earlier process, perhaps on another machine, has done in this study and shipped whole."""
+        try:
+            return list(self._transport.trials_of(key))
+        except StoreUnreachableError:
+            return []  # then the journal is all there is to go by
 
     def _append(self, record: Record) -> None:
         for each in self._completion.complete(record):

@@ -21,7 +21,6 @@ from ..envs.errors import StoreError
 from .redaction import one_line
 from .switches import set_switches
 
-_MAGIC = b"SQLite format 3\x00"
 _LOCK_TIMEOUT_S = 120.0
 
 
@@ -52,20 +51,27 @@ def ensure_database(database: Path, artifacts: Path) -> None:
 def _exists(database: Path) -> bool:
     """Whether a database is there. An empty file counts as none: SQLite would fill it in place."""
     try:
-        with database.open("rb") as file:
-            start = file.read(len(_MAGIC))
+        if database.is_dir():
+            raise StoreError(
+                f"expected an SQLite file at {database}, got a folder; name a file inside it: {database}/mlflow.db"
+            )
+        if database.stat().st_size == 0:
+            return False
     except FileNotFoundError:
         return False
-    except IsADirectoryError:
+    # Only SQLite may open the file. When a process closes a file, the system drops all locks that it holds on it, also
+    # those of its open connections; another process would then take these for gone and remove their write-ahead log.
+    try:
+        with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("PRAGMA schema_version")
+    except sqlite3.OperationalError:
+        return True  # there, but locked or not to be read: whoever opens it says what is the matter
+    except sqlite3.DatabaseError as error:
         raise StoreError(
-            f"expected an SQLite file at {database}, got a folder; name a file inside it: {database}/mlflow.db"
-        ) from None
-    if start and start != _MAGIC:
-        raise StoreError(
-            f"expected an SQLite database at {database}, got a file of another kind; "
+            f"expected an SQLite database at {database}, got a file of another kind ({error}); "
             "move it away or name another file with --tracking-uri sqlite:///FILE.db"
-        )
-    return bool(start)
+        ) from error
+    return True
 
 
 @contextlib.contextmanager

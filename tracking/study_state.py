@@ -33,11 +33,16 @@ class StudyState:
         self.is_open = False
         self.running: set[int] = set()
         self._over: dict[int, TrialState] = {}
+        self._attempts: dict[int, int] = {}
 
     @property
     def finished(self) -> frozenset[int]:
         """Numbers of trials that need not be run again: they finished, or were pruned."""
         return frozenset(trial for trial, state in self._over.items() if state not in _REPEATABLE)
+
+    def next_attempt(self, trial: int) -> int:
+        """The number of the attempt that a trial would start now, from 0."""
+        return self._attempts.get(trial, -1) + 1
 
     def accepts(self, record: Record) -> bool:
         """Whether a record is taken in; one that comes after its trial's end is not, and is warned of.
@@ -70,6 +75,7 @@ class StudyState:
                 self.is_open = False
             case TrialStarted():
                 self.running.add(record.trial)
+                self._attempts[record.trial] = record.attempt
             case TrialFinished():
                 self.running.discard(record.trial)
                 self._over[record.trial] = record.state

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..envs.errors import StoreError, StoreUnreachableError
+from ..envs.records import Record, TrialFinished, TrialStarted, TrialState
 from .operations import KEY_TAG, Draw, EndRun, Log, Operation, ReopenRun, StartRun, Upload, Write
 from .redaction import one_line
 from .run_log import FULL
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _MOST_PARAMS = _MOST_TAGS = 100
 _DPI = 110
+_STATES = {"FINISHED": TrialState.FINISHED, "FAILED": TrialState.FAILED}
 # What may succeed when it is tried again. A server that cannot be reached arrives as INTERNAL_ERROR; a token may be
 # renewed and a limit may lift.
 _RETRYABLE = frozenset(
@@ -106,6 +108,35 @@ class Transport:
             raise UnsentError(f"run {operation.run} is not in the store", retryable=False) from None
         except Exception as error:
             raise UnsentError(one_line(error, hide=self.store.uri), retryable=_is_retryable(error)) from error
+
+    def trials_of(self, study: str) -> Iterator[Record]:
+        """The starts and ends of a study's trials, as far as the store knows them.
+
+        A trial that runs, as the store has it, counts as killed: whoever asks is about to go on with the study.
+
+        Raises:
+            StoreError: The store does not answer, or refuses.
+        """
+        self.connect()
+        token = None
+        while True:
+            try:
+                page = self._open.search_runs(
+                    [self._experiment],
+                    f"tags.`{KEY_TAG}` LIKE '{study}/%'",
+                    max_results=1000,
+                    order_by=["attributes.start_time ASC"],
+                    page_token=token,
+                )
+            except Exception as error:
+                raise _unusable(self.store, error) from error
+            for run in page:
+                tags = run.data.tags
+                trial, attempt = int(tags["metatuner.trial"]), int(tags["metatuner.attempt"])
+                yield TrialStarted(trial=trial, name=run.info.run_name or "", attempt=attempt)
+                yield TrialFinished(trial=trial, state=_STATES.get(run.info.status, TrialState.KILLED))
+            if not (token := page.token):
+                return
 
     def is_alive(self) -> bool:
         """Whether the store answers at all: then an operation that keeps failing is itself at fault."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from metatuner.__main__ import main
-from metatuner.envs.records import FileArtifact, Metrics, StudyStarted, TrialFinished, TrialStarted
+from metatuner.envs.records import FileArtifact, Metrics, StudyStarted, TrialFinished, TrialStarted, TrialState
 from metatuner.tracking.recorder import MLflowRecorder
 from metatuner.tracking.ui import UiServer
 
@@ -96,6 +96,29 @@ def test_a_program_that_is_killed_again_and_again_loses_and_doubles_nothing(uri:
     killed = check_every_trial_once(uri, "killed", 12)
     assert all("ended before it did" in run.data.tags["metatuner.message"] for run in killed)
     assert not any(journal.iterdir()), "a study that has arrived leaves nothing behind"
+
+
+def test_a_study_that_has_arrived_is_not_recorded_again(uri: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, uri]
+    subprocess.run([*command, "2"], check=True, timeout=120)
+    subprocess.run([*command, "2"], check=True, timeout=120)
+    # Even from elsewhere, where no journal tells what was done.
+    elsewhere = {**os.environ, "METATUNER_JOURNAL": str(tmp_path / "elsewhere")}
+    subprocess.run([*command, "3"], check=True, timeout=120, env=elsewhere)
+    assert check_every_trial_once(uri, "killed", 3) == []
+
+
+def test_a_trial_that_failed_is_started_again_as_its_next_attempt(uri: str) -> None:
+    for state in (TrialState.FAILED, TrialState.KILLED, TrialState.FINISHED):
+        with MLflowRecorder(uri, "attempts") as recorder:
+            recorder.record(StudyStarted(name="study", key="k"))
+            assert recorder.finished == frozenset()
+            recorder.record(TrialStarted(trial=0, name="t"))
+            recorder.record(TrialFinished(trial=0, state=state))
+            assert recorder.flush()
+    _, children, _ = study_of(uri, "attempts")
+    found = {run.data.tags["metatuner.attempt"]: run.info.status for run in children}
+    assert found == {"0": "FAILED", "1": "KILLED", "2": "FINISHED"}
 
 
 def free_port() -> int:

@@ -166,6 +166,25 @@ def test_a_file_of_another_kind_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "mlflow.db").read_text() == "my diary"
 
 
+LOOK_AND_LEAVE = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("UPDATE experiments SET name = name")
+connection.commit()
+connection.close()  # who closes a database last, removes its write-ahead log
+"""
+
+
+def test_opening_a_store_again_keeps_the_locks_of_its_open_connections(uri: str, tmp_path: Path) -> None:
+    """Else another process would remove the write-ahead log under them, and what they write would be lost."""
+    with MLflowRecorder(uri, "first") as first:
+        first.record(StudyStarted(name="study"))
+        assert first.flush()
+        with MLflowRecorder(uri, "second"):
+            subprocess.run([sys.executable, "-c", LOOK_AND_LEAVE, str(tmp_path / "mlflow.db")], check=True, timeout=60)
+            assert (tmp_path / "mlflow.db-wal").exists()
+
+
 def test_a_folder_is_no_database(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="got a folder"):
         MLflowRecorder(f"sqlite:///{tmp_path}")
