@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
             progress=lambda done, total, mean: bar.at(done, f"mean return {mean:.3f}"),
         )
         recorder.record(TrialFinished(trial=0))
-    key.unlink()
+        key.unlink()
     bar.close()
     evaluation = policy.card.get("evaluation", {})
     if args.json:

@@ -96,6 +96,9 @@ class ShippedStudy:
         self._given_up.set()
         self._wanted.set()
         self._thread.join(None if done else _PARTING_S)
+        if done:
+            # Here and not in the thread: only who holds the writer's lock may be sure that nobody writes.
+            self._remove_if_whole()
         remaining = 0 if done else self._folder.remaining
         self._lock.close()
         return remaining
@@ -124,7 +127,6 @@ class ShippedStudy:
                 wait = 0.0
                 self._tell(shipper)
                 if last:
-                    self._remove_if_whole()
                     return
             except Exception as error:
                 if not wait:
