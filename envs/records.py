@@ -5,8 +5,8 @@ holds only plain data and carries the time at which it was made, so that it can 
 twice without being counted twice.
 
 The life of a study: `StudyStarted`, then for each trial `TrialStarted`, any number of `Metrics`, `Decision`, `Artifact`
-and `FileArtifact`, and `TrialFinished`; at the end `StudyFinished`. Metrics and artifacts whose trial is None, and
-`Description`, belong to the study itself.
+and `FileArtifact`, and `TrialFinished`; at the end `StudyFinished`. Metrics, artifacts and data sets whose trial is
+None, and `Description`, belong to the study itself.
 """
 
 from __future__ import annotations
@@ -51,12 +51,22 @@ class StudyStarted(Record):
         tags: For searching.
         key: Its identity: a study that starts with the key of an earlier one goes on with it, in the same place. Empty
             begins a new one.
+        metric: What trials are judged by: a trial's value is this metric's last one, unless its end names another.
+        direction: "minimize" or "maximize".
+        space: The search space: Optuna's distributions as JSON (`optuna.distributions.distribution_to_json`), by name.
+        budget: What may be spent, in words, such as "30 trials".
+        command: How to do it again.
     """
 
     name: str
     params: Mapping[str, object] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     key: str = ""
+    metric: str = "val/loss"
+    direction: str = "minimize"
+    space: Mapping[str, str] = field(default_factory=dict)
+    budget: str = ""
+    command: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,10 +78,19 @@ class Description(Record):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialStarted(Record):
-    """A trial began. `params` are the values it starts from: what changes later is a metric, never a param.
+    """A trial began.
 
     A trial that failed or was killed may be started again under its number: that is its next attempt. The recorder
     counts attempts.
+
+    Attributes:
+        trial: Its number in the study.
+        name: What it is, for people, such as its strategy. Recorders put number and value beside it.
+        params: The values it starts from: what changes later is a metric, never a param.
+        tags: For searching.
+        attempt: Which attempt, from 0.
+        process: The child process that it runs in, by its id; 0 for this one.
+        thread: The one thread of this process that it keeps to, by its `threading.get_ident()`; 0 for all of them.
     """
 
     trial: int
@@ -79,6 +98,29 @@ class TrialStarted(Record):
     params: Mapping[str, object] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 0
+    process: int = 0
+    thread: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataSetUsed(Record):
+    """A study, or a trial, uses a data set.
+
+    Attributes:
+        trial: The trial; None for the study.
+        name: Its name, for people.
+        digest: A fingerprint of its contents, at most 36 characters (`metatuner.envs.data_sets.fingerprint`).
+        context: What for: "training", "validation", "test".
+        source: Where it comes from: a path, a URL or words.
+        profile: Its figures, such as rows and features.
+    """
+
+    trial: int | None
+    name: str
+    digest: str
+    context: str = "training"
+    source: str = ""
+    profile: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,11 +177,22 @@ class FileArtifact(Record):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialFinished(Record):
-    """A trial ended. `message` says why, where it failed or was pruned."""
+    """A trial ended.
+
+    Attributes:
+        trial: Which one.
+        state: How.
+        message: Why, where it failed or was pruned.
+        value: What it is judged by. None: the last value of the study's metric.
+        costs: What whoever ran it has measured, such as `resource/cpu_s` of a child process that is gone: it stands
+            before what the recorder measures.
+    """
 
     trial: int
     state: TrialState = TrialState.FINISHED
     message: str = ""
+    value: float | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

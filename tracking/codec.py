@@ -16,6 +16,7 @@ _KINDS: dict[str, type[Record]] = {
         records.StudyStarted,
         records.Description,
         records.TrialStarted,
+        records.DataSetUsed,
         records.Metrics,
         records.Decision,
         records.Artifact,

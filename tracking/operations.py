@@ -53,6 +53,17 @@ class Log(Operation):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class UseData(Operation):
+    """Say which data set the run uses."""
+
+    name: str
+    digest: str
+    context: str
+    source: str
+    profile: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Write(Operation):
     """Write a text artifact."""
 

@@ -7,6 +7,7 @@ the signals that the policy saw.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..envs.records import (
     Artifact,
+    DataSetUsed,
     Decision,
     Description,
     FileArtifact,
@@ -29,7 +31,7 @@ from ..envs.records import (
 )
 from . import plots
 from .names import LONGEST_TAG, shorten
-from .operations import KEY_TAG, Draw, EndRun, Operation, ReopenRun, StartRun, Upload, Write
+from .operations import KEY_TAG, Draw, EndRun, Operation, ReopenRun, StartRun, Upload, UseData, Write
 from .run_log import RunLog
 from .traces import Trace, Training
 
@@ -42,6 +44,7 @@ _STATUS = {
     TrialState.FAILED: "FAILED",
     TrialState.KILLED: "KILLED",
 }
+_LONGEST_DATA_NAME, _LONGEST_DIGEST, _LONGEST_PROFILE = 500, 36, 60_000  # MLflow's limits
 NOTE_TAG = "mlflow.note.content"
 
 
@@ -72,6 +75,8 @@ class Projection:
                 return self._describe(record)
             case TrialStarted():
                 return self._start_trial(record)
+            case DataSetUsed():
+                return [self._use(record)]
             case Metrics():
                 return self._measure(record)
             case Decision():
@@ -124,6 +129,17 @@ class Projection:
         study.add_tags({NOTE_TAG: shorten(record.markdown, LONGEST_TAG, "artifact description.md")})
         whole = [Write(run=study.run, path="description.md", text=record.markdown)]
         return [*study.flush(), *(whole if len(record.markdown) > LONGEST_TAG else [])]
+
+    def _use(self, record: DataSetUsed) -> UseData:
+        profile = json.dumps(dict(record.profile), default=str)
+        return UseData(
+            run=self._log(record.trial).run,
+            name=shorten(record.name, _LONGEST_DATA_NAME),
+            digest=record.digest[:_LONGEST_DIGEST],
+            context=record.context,
+            source=json.dumps({"uri": record.source or record.name}),
+            profile=profile if len(profile) <= _LONGEST_PROFILE else "{}",
+        )
 
     def _measure(self, record: Metrics) -> list[Operation]:
         log = self._log(record.trial)

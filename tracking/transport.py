@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..envs.errors import StoreError, StoreUnreachableError
 from ..envs.records import Record, TrialFinished, TrialStarted, TrialState
-from .operations import KEY_TAG, Draw, EndRun, Log, Operation, ReopenRun, StartRun, Upload, Write
+from .operations import KEY_TAG, Draw, EndRun, Log, Operation, ReopenRun, StartRun, Upload, UseData, Write
 from .redaction import one_line
 from .run_log import FULL
 from .store import Kind, Store, connect
@@ -164,6 +164,8 @@ class Transport:
         match operation:
             case Log():
                 self._log(run_id, operation)
+            case UseData():
+                self._use(run_id, operation)
             case Write():
                 self._open.log_text(run_id, operation.text, operation.path)
             case Upload():
@@ -216,6 +218,16 @@ class Transport:
         batches = zip_longest(_chunks(metrics, FULL), _chunks(params, _MOST_PARAMS), _chunks(tags, _MOST_TAGS))
         for some_metrics, some_params, some_tags in batches:
             self._open.log_batch(run_id, some_metrics or (), some_params or (), some_tags or (), synchronous=True)
+
+    def _use(self, run_id: str, use: UseData) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+        data_set = Dataset(
+            name=use.name, digest=use.digest, source_type="local", source=use.source, profile=use.profile
+        )
+        tags = [InputTag(key=MLFLOW_DATASET_CONTEXT, value=use.context)]
+        self._open.log_inputs(run_id, [DatasetInput(dataset=data_set, tags=tags)])
 
     def _upload(self, run_id: str, upload: Upload) -> None:
         if not upload.source.exists():
