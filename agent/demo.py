@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from ..envs import builtin_tasks
+from ..envs.data_sets import data_set_used
 from ..envs.errors import ConfigurationError
 from ..envs.records import Description, Metrics, Recorder, StudyStarted
 from .adaptive_schedule import AdaptiveSchedule
@@ -117,8 +118,14 @@ def run_demo(
         StudyStarted(
             name=f"digits {settings.optimizer}: {policy.name} against cosine",
             params={**asdict(settings), "policy": policy.name, "data": "scikit-learn digits, 70 : 30 split"},
+            budget=f"{settings.runs} trainings of {settings.steps:,} optimiser steps",
+            command=(
+                f"metatuner demo --steps {settings.steps} --optimizer {settings.optimizer} --seed {settings.seed}"
+            ),
         )
     )
+    for data, context in zip(_data(settings)[2:], ("training", "validation"), strict=True):
+        recorder.record(data_set_used("digits", data, context=context, source="sklearn.datasets.load_digits"))
     recorder.record(Description(markdown=_introduction(settings, policy)))
     plan = [(policy, lr) for lr in STARTING_RATES]
     plan += [(Policy.load(ZERO), lr) for lr in [*STARTING_RATES, *SEARCHED_RATES]]
@@ -132,12 +139,17 @@ def run_demo(
     return result
 
 
+def _data(settings: DemoSettings) -> tuple[int, int, TensorDataset, TensorDataset]:
+    """Features, classes, and the examples to train and to validate on."""
+    inputs, targets = builtin_tasks.load_examples("digits")
+    return inputs.shape[1], int(targets.max()) + 1, *builtin_tasks.split_examples(inputs, targets, settings.seed)
+
+
 def _train(settings: DemoSettings, policy: Policy, lr: float, recorder: Recorder, trial: int) -> Run:
     """One training in a plain PyTorch loop. Every run of a demonstration sees the same weights and mini-batches."""
-    inputs, targets = builtin_tasks.load_examples("digits")
-    train, val = builtin_tasks.split_examples(inputs, targets, settings.seed)
+    features, classes, train, val = _data(settings)
     torch.manual_seed(settings.seed)
-    model = builtin_tasks.mlp(inputs.shape[1], int(targets.max()) + 1)
+    model = builtin_tasks.mlp(features, classes)
     optimizer = builtin_tasks.OPTIMIZERS[settings.optimizer](model.parameters())
     for group in optimizer.param_groups:
         group["lr"] = lr
@@ -150,7 +162,7 @@ def _train(settings: DemoSettings, policy: Policy, lr: float, recorder: Recorder
         reference=CosineAnnealingLR(optimizer, settings.steps) if is_cosine else None,
         recorder=recorder,
         trial=trial,
-        name=f"{lr:.1e} {name}",  # MLflow's list shows the first letters
+        name=f"{name} from {lr:.0e}",
     )
     criterion = nn.CrossEntropyLoss()
     batches = DataLoader(
@@ -193,8 +205,7 @@ def _introduction(settings: DemoSettings, policy: Policy) -> str:
         f"{policy.decisions} times a run, starting from three learning rates, two of them badly chosen. Beside it: "
         f"cosine schedules from the same three rates, and a search over {len(SEARCHED_RATES)} rates. All runs share "
         "initial weights and mini-batches; losses are validation losses, and no test set is touched.\n\n"
-        "Open a trial and look at *Model metrics*: `hp/lr` is the schedule.\n\n"
-        f"Again: `metatuner demo --steps {settings.steps} --optimizer {settings.optimizer} --seed {settings.seed}`\n"
+        "Open a trial and look at *Model metrics*: `hp/lr` is the schedule.\n"
     )
 
 

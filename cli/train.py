@@ -70,8 +70,21 @@ def run(args: argparse.Namespace) -> int:
     bar = ProgressBar(settings.iterations * settings.iteration, "meta-training", "decisions", silent=args.json)
     with MLflowRecorder(args.tracking_uri, experiment=args.experiment) as recorder:
         key = _study_key(out, fresh=args.fresh)
-        recorder.record(StudyStarted(name=f"train {name}", params=vars(settings), key=key.read_text("ascii")))
-        recorder.record(Description(markdown=_description(name, args)))
+        recorder.record(
+            StudyStarted(
+                name=f"train {name}",
+                params=vars(settings),
+                key=key.read_text("ascii"),
+                metric="rollout/ep_rew_mean",
+                direction="maximize",
+                budget=f"{settings.steps:,} decisions",
+                command=(
+                    f"metatuner train schedule --steps {args.steps} --seed {args.seed} --group-size {args.group_size} "
+                    f"--copies {args.copies} --reference {args.reference} --out DIR"
+                ),
+            )
+        )
+        recorder.record(Description(markdown=_description(name)))
         recorder.record(TrialStarted(trial=0, name=f"ppo seed={args.seed}", params=vars(settings)))
         policy = train_schedule_policy(
             settings,
@@ -107,11 +120,9 @@ def _study_key(out: Path, *, fresh: bool) -> Path:
     return path
 
 
-def _description(name: str, args: argparse.Namespace) -> str:
+def _description(name: str) -> str:
     return (
         f"# Meta-training of `{name}`\n\nPPO on batched trainings of small networks; the policy learns to adjust "
         "learning rate, weight decay and momentum from validation rewards. `rollout/ep_rew_mean` is the mean of "
-        "log(starting / final validation loss) over the trainings of an iteration.\n\n"
-        f"Again: `metatuner train schedule --steps {args.steps} --seed {args.seed} --group-size {args.group_size} "
-        f"--copies {args.copies} --reference {args.reference} --out DIR`\n"
+        "log(starting / final validation loss) over the trainings of an iteration.\n"
     )

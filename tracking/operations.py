@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KEY_TAG = "metatuner.key"
+TITLE_TAG = "metatuner.name"  # a trial's name without number and value
+VALUE_METRIC = "value"  # what a trial is judged by, whatever the study's metric is
 
 
 class Point(NamedTuple):
@@ -72,6 +74,13 @@ class Write(Operation):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Describe(Operation):
+    """Set the run's description: Markdown with links between runs (`tracking.links`)."""
+
+    markdown: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Upload(Operation):
     """Keep a file as an artifact. `source` is a copy of ours, which goes when it has arrived."""
 
@@ -101,10 +110,10 @@ class ReopenRun(Operation):
 
 
 def merged(operations: Sequence[Operation]) -> list[Operation]:
-    """The same with one `Log` a run: requests are what shipping spends its time on."""
+    """The same with one `Log` a run, without what is replaced later: requests are what shipping spends its time on."""
     result: list[Operation] = []
     places: dict[str, int] = {}
-    for operation in operations:
+    for operation in _standing(operations):
         if not isinstance(operation, Log):
             result.append(operation)
         elif operation.run not in places:
@@ -121,6 +130,20 @@ def merged(operations: Sequence[Operation]) -> list[Operation]:
                 tags={**before.tags, **operation.tags},
             )
     return result
+
+
+def _standing(operations: Sequence[Operation]) -> list[Operation]:
+    """Of drawings of one file and of descriptions of one run, only the last ones stand."""
+    last = {(operation.run, _place(operation)): index for index, operation in enumerate(operations)}
+    return [
+        operation
+        for index, operation in enumerate(operations)
+        if not isinstance(operation, Draw | Describe) or last[operation.run, _place(operation)] == index
+    ]
+
+
+def _place(operation: Operation) -> str:
+    return operation.path if isinstance(operation, Draw) else type(operation).__name__
 
 
 def pieces(log: Log) -> list[Log]:

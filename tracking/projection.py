@@ -2,14 +2,18 @@
 
 A study is a run, each of its trials a child run. Starting values are params; everything that changes is a step metric;
 a decision is both step metrics (`hp/*`, `adjust/*`, `reward`) and a row of the artifact `decisions.csv`, which also has
-the signals that the policy saw.
+the signals that the policy saw. What a trial is judged by is its metric `value`; the best so far is the study's metric
+`best_value`, over the number of trials that have ended.
+
+The study's description and its plots are made anew while it runs, but seldom: a study of a thousand short trials must
+not spend its time on pictures.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,10 +33,27 @@ from ..envs.records import (
     TrialStarted,
     TrialState,
 )
-from . import plots
+from . import schedule_plots, study_plots
+from .description import LONGEST_INTRODUCTION, describe
+from .importance import importances
 from .names import LONGEST_TAG, shorten
-from .operations import KEY_TAG, Draw, EndRun, Operation, ReopenRun, StartRun, Upload, UseData, Write
+from .operations import (
+    KEY_TAG,
+    TITLE_TAG,
+    VALUE_METRIC,
+    Describe,
+    Draw,
+    EndRun,
+    Operation,
+    ReopenRun,
+    StartRun,
+    Upload,
+    UseData,
+    Write,
+)
+from .pace import Pace
 from .run_log import RunLog
+from .study_summary import StudySummary, run_key, run_title
 from .traces import Trace, Training
 
 if TYPE_CHECKING:
@@ -45,7 +66,7 @@ _STATUS = {
     TrialState.KILLED: "KILLED",
 }
 _LONGEST_DATA_NAME, _LONGEST_DIGEST, _LONGEST_PROFILE = 500, 36, 60_000  # MLflow's limits
-NOTE_TAG = "mlflow.note.content"
+_DESCRIPTION_SECONDS, _PLOTS_SECONDS = 10.0, 60.0
 
 
 class Projection:
@@ -61,10 +82,16 @@ class Projection:
         self._key = study
         self._kept_file = kept_file
         self._draw = draw
-        self._name = ""
         self._study: RunLog | None = None
+        self._summary = StudySummary(StudyStarted(name=""))
+        self._introduction = ""
         self._trials: dict[int, RunLog] = {}
         self._trainings: list[Training] = []
+        self._descriptions, self._plots = Pace(_DESCRIPTION_SECONDS), Pace(_PLOTS_SECONDS)
+
+    def remember(self, past: Iterable[Record]) -> None:
+        """Takes in what the store knows of trials that these records do not tell of."""
+        self._summary.remember(past, self._key)
 
     def take(self, record: Record) -> list[Operation]:
         """What a record asks for, now. Metrics may wait for more of them, or for `flush`."""
@@ -98,37 +125,56 @@ class Projection:
         return [operation for log in [*study, *self._trials.values()] for operation in log.flush()]
 
     def _start_study(self, record: StudyStarted) -> list[Operation]:
+        self._summary.started = record
         if self._study is not None:
             self._study.add_tags({"metatuner.state": "running"})
-            return [ReopenRun(run=self._key), *self._study.flush()]
-        self._study, self._name = RunLog(self._key, Trace(record.name)), record.name
-        return self._start(self._study, record, {}, None)
+            return [ReopenRun(run=self._key), *self._study.flush(), self._described()]
+        self._study = RunLog(self._key, Trace(record.name))
+        space = json.dumps({name: json.loads(text) for name, text in record.space.items()}, indent=1)
+        return [
+            *self._start(self._study, record, record.name, {}, None),
+            *([Write(run=self._key, path="search_space.json", text=space)] if record.space else []),
+            self._described(),
+        ]
 
     def _start_trial(self, record: TrialStarted) -> list[Operation]:
-        key = f"{self._key}/{record.trial}" + (f".{record.attempt}" if record.attempt else "")
-        log = self._trials[record.trial] = RunLog(key, Trace(record.name))
-        tags = {"metatuner.trial": str(record.trial), "metatuner.attempt": str(record.attempt)}
-        return self._start(log, record, tags, self._key)
+        key = run_key(self._key, record)
+        log = self._trials[record.trial] = RunLog(key, Trace(f"#{record.trial} {record.name}"))
+        self._summary.begin(record, key)
+        tags = {
+            "metatuner.trial": str(record.trial),
+            "metatuner.attempt": str(record.attempt),
+            TITLE_TAG: shorten(record.name, LONGEST_TAG),
+        }
+        return self._start(log, record, run_title(record.trial, record.attempt, record.name), tags, self._key)
 
     def _start(
-        self, log: RunLog, record: StudyStarted | TrialStarted, own_tags: Mapping[str, str], parent: str | None
+        self,
+        log: RunLog,
+        record: StudyStarted | TrialStarted,
+        title: str,
+        own_tags: Mapping[str, str],
+        parent: str | None,
     ) -> list[Operation]:
         tags = {
-            "metatuner.study": shorten(self._name, LONGEST_TAG),
+            "metatuner.study": shorten(self._summary.started.name, LONGEST_TAG),
             "metatuner.version": __version__,
             "metatuner.state": "running",
             KEY_TAG: log.run,
             **own_tags,
         }
-        start = StartRun(run=log.run, name=record.name, time_ms=record.time_ms, tags=tags, parent=parent)
+        start = StartRun(run=log.run, name=title, time_ms=record.time_ms, tags=tags, parent=parent)
         log.add_tags(record.tags)
         return [start, *log.set_params(record.params), *log.flush()]
 
     def _describe(self, record: Description) -> list[Operation]:
-        study = self._log(None)
-        study.add_tags({NOTE_TAG: shorten(record.markdown, LONGEST_TAG, "artifact description.md")})
-        whole = [Write(run=study.run, path="description.md", text=record.markdown)]
-        return [*study.flush(), *(whole if len(record.markdown) > LONGEST_TAG else [])]
+        self._introduction = record.markdown
+        is_cut = len(record.markdown) > LONGEST_INTRODUCTION
+        whole = [Write(run=self._key, path="description.md", text=record.markdown)] if is_cut else []
+        return [self._described(), *whole]
+
+    def _described(self, *, over: bool = False) -> Describe:
+        return Describe(run=self._key, markdown=describe(self._summary, self._key, self._introduction, over=over))
 
     def _use(self, record: DataSetUsed) -> UseData:
         profile = json.dumps(dict(record.profile), default=str)
@@ -163,24 +209,61 @@ class Projection:
         log = self._trials.pop(record.trial)
         training = log.trace.training()
         self._trainings.append(training)
-        drawing = partial(plots.schedule_figure, training) if self._draw and training.has_curves else None
-        return self._finish(log, record, "plots/schedule.png", drawing)
+        value = self._judge(record, log)
+        trial = self._summary.trials[record.trial]
+        title = run_title(trial.trial, trial.attempt, trial.name, trial.state, value)
+        log.add_tags({"mlflow.runName": title})
+        drawings = (
+            [Draw(run=log.run, path="plots/schedule.png", figure=partial(schedule_plots.schedule_figure, training))]
+            if self._draw and training.has_curves
+            else []
+        )
+        return [*self._finish(log, record, drawings), *self._rendered(record.time_ms)]
+
+    def _judge(self, record: TrialFinished, log: RunLog) -> float | None:
+        """Notes and logs what a trial is judged by."""
+        best = self._summary.best
+        value = record.value if record.value is not None else log.trace.last(self._summary.started.metric)
+        self._summary.end(record, value)
+        if value is not None and record.state in (TrialState.FINISHED, TrialState.PRUNED):
+            log.add(VALUE_METRIC, value, log.trace.end, record.time_ms)
+        better = self._summary.best
+        if better is not None and better is not best and better.value is not None:
+            ended = sum(trial.state is not None for trial in self._summary.trials.values())
+            self._log(None).add("best_value", better.value, ended, record.time_ms)
+        return value
+
+    def _rendered(self, time_ms: int) -> list[Operation]:
+        """The description and the plots, if they are due."""
+        description = [self._described()] if self._descriptions.allows(time_ms) else []
+        return [*description, *(self._study_plots() if self._plots.allows(time_ms) else [])]
+
+    def _study_plots(self) -> list[Operation]:
+        if not self._draw:
+            return []
+        summary = self._summary
+        started, best = summary.started, tuple(summary.ranked())
+        trials, trainings = tuple(summary.trials.values()), tuple(self._trainings)
+        figures: dict[str, Callable[[], Figure]] = {}
+        if schedule_plots.can_compare(trainings):
+            figures["schedules"] = partial(schedule_plots.comparison_figure, trainings, started.name)
+        if len(best) > 1:
+            figures["history"] = partial(
+                study_plots.history_figure, trials, started.metric, started.name, maximize=summary.maximizes
+            )
+        if study_plots.can_draw_parallel(best):
+            figures["parallel_coordinates"] = partial(
+                study_plots.parallel_figure, best, started.metric, started.space, started.name
+            )
+        if shares := importances(best, started.space, maximize=summary.maximizes):
+            figures["importance"] = partial(study_plots.importance_figure, shares, started.name)
+        return [Draw(run=self._key, path=f"plots/{name}.png", figure=figure) for name, figure in figures.items()]
 
     def _finish_study(self, record: StudyFinished) -> list[Operation]:
-        trainings = tuple(self._trainings)
-        drawing = (
-            partial(plots.comparison_figure, trainings, self._name)
-            if self._draw and plots.can_compare(trainings)
-            else None
-        )
-        return self._finish(self._log(None), record, "plots/schedules.png", drawing)
+        return [self._described(over=True), *self._finish(self._log(None), record, self._study_plots())]
 
     def _finish(
-        self,
-        log: RunLog,
-        record: TrialFinished | StudyFinished,
-        path: str,
-        drawing: Callable[[], Figure] | None,
+        self, log: RunLog, record: TrialFinished | StudyFinished, drawings: Sequence[Operation]
     ) -> list[Operation]:
         log.add_tags({"metatuner.state": str(record.state)})
         message: list[Operation] = []
@@ -191,7 +274,7 @@ class Projection:
         return [
             *log.flush(table=True),
             *message,
-            *([Draw(run=log.run, path=path, figure=drawing)] if drawing is not None else []),
+            *drawings,
             EndRun(run=log.run, time_ms=record.time_ms, status=_STATUS[record.state]),
         ]
 

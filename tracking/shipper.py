@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import asdict
 from itertools import islice
 
+from ..envs.errors import StoreError
 from . import journal
 from .operations import Log, Operation, StartRun, merged, pieces
 from .projection import Projection
@@ -40,6 +41,7 @@ class Shipper:
         self._waiting: deque[Operation] = deque()
         self._lost_runs: set[str] = set()
         self._attempts = 0
+        self._remembers = False
         self.sent = self._taken = folder.acknowledged
         for entry in journal.read(folder.records):
             if entry.end > self.sent:
@@ -64,11 +66,22 @@ class Shipper:
         return True
 
     def _take(self) -> None:
+        self._remember()
         operations: list[Operation] = []
         for entry in islice(journal.read(self._folder.records, self._taken), _MOST_AT_ONCE):
             operations += self._projection.take(entry.record)
             self._taken = entry.end
         self._waiting.extend(merged([*operations, *self._projection.flush()]))
+
+    def _remember(self) -> None:
+        """Once: what an earlier process has done in this study and shipped whole belongs on the study's page."""
+        if self._remembers:
+            return
+        try:
+            self._projection.remember(self._transport.trials_of(self._folder.target.study))
+        except StoreError as error:
+            raise UnsentError(str(error), retryable=True) from error
+        self._remembers = True
 
     def _send(self, operation: Operation) -> None:
         """Sends the first of those that wait."""

@@ -53,6 +53,11 @@ class Curve:
             del self.steps[1::2], self.values[1::2]
             self._stride *= 2
 
+    @property
+    def end(self) -> tuple[int, float]:
+        """The last point that was added."""
+        return self._last or (self.steps[-1], self.values[-1])
+
     def points(self) -> tuple[Sequence[int], Sequence[float]]:
         """A copy of what is kept."""
         last_step, last_value = ([self._last[0]], [self._last[1]]) if self._last else ([], [])
@@ -71,6 +76,15 @@ class Trace:
     def add(self, name: str, step: int, value: float) -> None:
         """Add a point to a curve."""
         self.curves.setdefault(name, Curve()).add(step, value)
+
+    def last(self, name: str) -> float | None:
+        """The last value of a curve; None where there is no such curve."""
+        return self.curves[name].end[1] if name in self.curves else None
+
+    @property
+    def end(self) -> int:
+        """The last step of any curve; 0 where there is none."""
+        return max((curve.end[0] for curve in self.curves.values()), default=0)
 
     def training(self) -> Training:
         """A copy of what is kept, as plain data."""

@@ -15,17 +15,35 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..envs.errors import StoreError, StoreUnreachableError
 from ..envs.records import Record, TrialFinished, TrialStarted, TrialState
-from .operations import KEY_TAG, Draw, EndRun, Log, Operation, ReopenRun, StartRun, Upload, UseData, Write
+from . import links
+from .names import LONGEST_TAG, shorten
+from .operations import (
+    KEY_TAG,
+    TITLE_TAG,
+    VALUE_METRIC,
+    Describe,
+    Draw,
+    EndRun,
+    Log,
+    Operation,
+    ReopenRun,
+    StartRun,
+    Upload,
+    UseData,
+    Write,
+)
 from .redaction import one_line
 from .run_log import FULL
 from .store import Kind, Store, connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 _T = TypeVar("_T")
 _MOST_PARAMS = _MOST_TAGS = 100
 _DPI = 110
+NOTE_TAG = "mlflow.note.content"
 _STATES = {"FINISHED": TrialState.FINISHED, "FAILED": TrialState.FAILED}
 # What may succeed when it is tried again. A server that cannot be reached arrives as INTERNAL_ERROR; a token may be
 # renewed and a limit may lift.
@@ -110,7 +128,7 @@ class Transport:
             raise UnsentError(one_line(error, hide=self.store.uri), retryable=_is_retryable(error)) from error
 
     def trials_of(self, study: str) -> Iterator[Record]:
-        """The starts and ends of a study's trials, as far as the store knows them.
+        """The starts and ends of a study's trials, as far as the store knows them, each with what it is judged by.
 
         A trial that runs, as the store has it, counts as killed: whoever asks is about to go on with the study.
 
@@ -133,8 +151,19 @@ class Transport:
             for run in page:
                 tags = run.data.tags
                 trial, attempt = int(tags["metatuner.trial"]), int(tags["metatuner.attempt"])
-                yield TrialStarted(trial=trial, name=run.info.run_name or "", attempt=attempt)
-                yield TrialFinished(trial=trial, state=_STATES.get(run.info.status, TrialState.KILLED))
+                yield TrialStarted(
+                    trial=trial,
+                    name=tags.get(TITLE_TAG, run.info.run_name or ""),
+                    params=run.data.params,
+                    attempt=attempt,
+                    time_ms=run.info.start_time,
+                )
+                yield TrialFinished(
+                    trial=trial,
+                    state=_state(run),
+                    value=run.data.metrics.get(VALUE_METRIC),
+                    time_ms=run.info.end_time or run.info.start_time,
+                )
             if not (token := page.token):
                 return
 
@@ -166,6 +195,8 @@ class Transport:
                 self._log(run_id, operation)
             case UseData():
                 self._use(run_id, operation)
+            case Describe():
+                self._describe(run_id, operation)
             case Write():
                 self._open.log_text(run_id, operation.text, operation.path)
             case Upload():
@@ -229,6 +260,16 @@ class Transport:
         tags = [InputTag(key=MLFLOW_DATASET_CONTEXT, value=use.context)]
         self._open.log_inputs(run_id, [DatasetInput(dataset=data_set, tags=tags)])
 
+    def _describe(self, run_id: str, describe: Describe) -> None:
+        text = links.resolved(describe.markdown, self._experiment, self._known_run_id)
+        self._open.set_tag(run_id, NOTE_TAG, shorten(text, LONGEST_TAG))
+
+    def _known_run_id(self, key: str) -> str | None:
+        try:
+            return self._run_id(key)
+        except KeyError:
+            return None
+
     def _upload(self, run_id: str, upload: Upload) -> None:
         if not upload.source.exists():
             return  # it was sent before, and the copy went with it
@@ -245,6 +286,12 @@ class Transport:
             file = Path(temporary) / name
             draw.figure().savefig(file, dpi=_DPI)
             self._open.log_artifact(run_id, str(file), folder or None)
+
+
+def _state(run: Run) -> TrialState:
+    if run.info.status == "FINISHED" and run.data.tags.get("metatuner.state") == TrialState.PRUNED:
+        return TrialState.PRUNED
+    return _STATES.get(run.info.status, TrialState.KILLED)
 
 
 def _is_retryable(error: Exception) -> bool:

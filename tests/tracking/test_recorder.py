@@ -106,18 +106,18 @@ def test_a_whole_study(recorder: MLflowRecorder, page: Page) -> None:
     assert (parent.info.status, parent.info.run_name) == ("FINISHED", "study 1")
     assert (parent.info.start_time, parent.info.end_time) == (500, 10_000)
     assert parent.data.params == {"budget": "2"}
-    assert parent.data.tags["mlflow.note.content"] == "# Digits\n\nRead **this** first."
+    assert parent.data.tags["mlflow.note.content"].startswith("# Digits\n\nRead **this** first.\n\n## Result\n")
     assert parent.data.tags["family"] == "images"
     assert parent.data.tags["metatuner.version"] == metatuner.__version__
     assert parent.data.tags["metatuner.state"] == "finished"
-    assert parent.data.metrics == {"trials": 2}
+    assert parent.data.metrics == {"trials": 2, "best_value": 0.5}
     assert page.read(parent, "policy/card.json") == b'{"schema": 1}'
     assert page.read(parent, "plots/schedules.png").startswith(PNG)
 
     children = page.client.search_runs(
         [recorder.experiment_id], f"tags.mlflow.parentRunId = '{recorder.run_id}'", order_by=["attributes.run_name"]
     )
-    assert [run.info.run_name for run in children] == ["start 0", "start 1"]
+    assert [run.info.run_name for run in children] == ["#0 0.5 start 0", "#1 0.5 start 1"]
     assert (child.info.status, child.info.start_time, child.info.end_time) == ("FINISHED", 1_000, 9_000)
     assert child.data.params == {"lr": "0.1", "layers": "[8, 8]"}
     assert child.data.tags["metatuner.study"] == "study 1"

@@ -1,7 +1,4 @@
-"""Figures of trials: plain data in, a matplotlib figure out. Nothing global is touched, nothing is shown.
-
-Colours are those of Okabe and Ito, which people with any colour vision can tell apart.
-"""
+"""Figures of trainings: losses and hyperparameters over steps. Plain data in, a matplotlib figure out."""
 
 from __future__ import annotations
 
@@ -9,24 +6,17 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .drawing import BLUE, COLOURS, GREEN, GREY, LINES, ORANGE, RED, axis_name, new_figure, plain_text, scale
 from .traces import Training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_BLUE, _ORANGE, _GREEN, _RED, _SKY, _PINK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
-_COLOURS = (_BLUE, _RED, _GREEN, _ORANGE, _PINK, _SKY)
-_LINES = ("-", "--", ":")
-_GREY = "#999999"
 _MOST_NAMED = 10
 _MOST_MARKED = 150
 _MOST_PANELS = 6
 _NAMES = {"lr": "learning rate", "weight_decay": "weight decay", "batch_size": "batch size"}
 _STEPS = "optimiser steps"
-# A decade or more is read on a log axis; less than that is not.
-_LOG_SPAN = 10.0
-_SMALLEST, _LARGEST = 1e-100, 1e100  # matplotlib overflows beyond
-_SHORTEST_SPAN, _FEW_DECADES = 4.0, 150.0
 
 Curve = tuple[Sequence[int], Sequence[float]]
 
@@ -36,7 +26,7 @@ def schedule_figure(training: Training) -> Figure:
     hyperparameters = [name for name, (steps, _) in training.curves.items() if name.startswith("hp/") and steps]
     hyperparameters = hyperparameters[:_MOST_PANELS]
     losses = [name for name in (_loss(training, "train"), _loss(training, "val")) if name is not None]
-    figure = _figure(8.5, max(2.9 * bool(losses) + 1.75 * len(hyperparameters), 1.75) + 0.7)
+    figure = new_figure(8.5, max(2.9 * bool(losses) + 1.75 * len(hyperparameters), 1.75) + 0.7)
     rows = max(1, bool(losses) + len(hyperparameters))
     ratios = [2.9] * bool(losses) + [1.75] * len(hyperparameters)
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=ratios or None)[:, 0]
@@ -50,7 +40,7 @@ def schedule_figure(training: Training) -> Figure:
         axes[0].legend(loc="upper right", fontsize=9, framealpha=0.85, edgecolor="none")
     axes[-1].set_xlabel(_STEPS)
     figure.align_ylabels(list(axes))
-    figure.suptitle(_text(training.name), fontsize=11)
+    figure.suptitle(plain_text(training.name), fontsize=11)
     return figure
 
 
@@ -66,34 +56,28 @@ def can_compare(trainings: Iterable[Training]) -> bool:
 
 def comparison_figure(trainings: Sequence[Training], title: str = "") -> Figure:
     """All trials of a study: validation losses above, learning rates below. Beyond ten, the best are named."""
-    figure = _figure(8.5, 6.2)
+    figure = new_figure(8.5, 6.2)
     losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=[1.25, 1])
     named = _best(trainings, _MOST_NAMED)
     for training in trainings:
         if training not in named:
-            _draw_pair(losses, rates, training, color=_GREY, linewidth=0.7, alpha=0.45, zorder=1)
+            _draw_pair(losses, rates, training, color=GREY, linewidth=0.7, alpha=0.45, zorder=1)
     for index, training in enumerate(named):
-        style = {"color": _COLOURS[index % len(_COLOURS)], "linestyle": _LINES[index // len(_COLOURS) % len(_LINES)]}
+        style = {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index // len(COLOURS) % len(LINES)]}
         _draw_pair(losses, rates, training, label=_label(training), linewidth=1.6, zorder=2, **style)
     if len(named) < len(trainings):
-        losses.plot([], [], color=_GREY, linewidth=0.7, label=f"{len(trainings) - len(named)} other trials")
-    _scale(losses, [training.curves[name] for training in trainings if (name := _loss(training, "val"))])
-    _scale(rates, [training.curves[name] for training in trainings if (name := _rate(training))], log=True)
-    losses.set_ylabel(_axis_name(losses, "validation loss"))
-    rates.set_ylabel(_axis_name(rates, "learning rate"))
+        losses.plot([], [], color=GREY, linewidth=0.7, label=f"{len(trainings) - len(named)} other trials")
+    scale(losses, _values(training.curves[name] for training in trainings if (name := _loss(training, "val"))))
+    scale(rates, _values(training.curves[name] for training in trainings if (name := _rate(training))), log=True)
+    losses.set_ylabel(axis_name(losses, "validation loss"))
+    rates.set_ylabel(axis_name(rates, "learning rate"))
     rates.set_xlabel(_STEPS)
     figure.align_ylabels([losses, rates])
     if any(panel.get_legend_handles_labels()[0] for panel in (losses, rates)):
         # Under the axes, where no curve can be hidden; best first.
         figure.legend(loc="outside lower center", ncols=min(3, len(named)), fontsize=8.5, frameon=False)
-    figure.suptitle(_text(title), fontsize=11)
+    figure.suptitle(plain_text(title), fontsize=11)
     return figure
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _draw_losses(panel: Any, training: Training, names: Sequence[str]) -> None:
@@ -103,28 +87,28 @@ def _draw_losses(panel: Any, training: Training, names: Sequence[str]) -> None:
         panel.plot(
             steps,
             values,
-            color=_BLUE if validation else _ORANGE,
+            color=BLUE if validation else ORANGE,
             linewidth=1.8 if validation else 0.9,
             alpha=1.0 if validation else 0.75,
             marker="o" if validation and len(steps) <= _MOST_MARKED else None,
             markersize=3,
             zorder=3 if validation else 2,
-            label=_text({"val/loss": "validation loss", "train/loss": "training loss"}.get(name, name)),
+            label=plain_text({"val/loss": "validation loss", "train/loss": "training loss"}.get(name, name)),
         )
-    _scale(panel, [training.curves[name] for name in names])
-    panel.set_ylabel(_axis_name(panel, "loss"))
+    scale(panel, _values(training.curves[name] for name in names))
+    panel.set_ylabel(axis_name(panel, "loss"))
 
 
 def _draw_hyperparameter(panel: Any, training: Training, name: str) -> None:
     steps, values = training.curves[name]
-    panel.plot(*_held(training, name), drawstyle="steps-post", color=_GREEN, linewidth=1.5, zorder=2)
+    panel.plot(*_held(training, name), drawstyle="steps-post", color=GREEN, linewidth=1.5, zorder=2)
     decided = set(training.decisions)
     dots = [(step, value) for step, value in zip(steps, values, strict=True) if step in decided]
     if dots and len(dots) <= _MOST_MARKED:
-        panel.plot(*zip(*dots, strict=True), "o", color=_GREEN, markersize=3.5, zorder=3)
+        panel.plot(*zip(*dots, strict=True), "o", color=GREEN, markersize=3.5, zorder=3)
     short = name.removeprefix("hp/")
-    _scale(panel, [training.curves[name]], log=short == "lr")
-    panel.set_ylabel(_axis_name(panel, _text(_NAMES.get(short, short))))
+    scale(panel, training.curves[name][1], log=short == "lr")
+    panel.set_ylabel(axis_name(panel, plain_text(_NAMES.get(short, short))))
 
 
 def _held(training: Training, name: str) -> Curve:
@@ -137,7 +121,7 @@ def _held(training: Training, name: str) -> Curve:
 def _mark_notes(panel: Any, training: Training) -> None:
     for index, (step, note) in enumerate(training.notes):
         panel.axvline(
-            step, color=_RED, linewidth=1, linestyle="--", zorder=1, label=_text(note) if index == 0 else None
+            step, color=RED, linewidth=1, linestyle="--", zorder=1, label=plain_text(note) if index == 0 else None
         )
 
 
@@ -150,41 +134,8 @@ def _draw_pair(losses: Any, rates: Any, training: Training, *, label: str | None
             label = None  # one entry a trial, whichever panel shows it
 
 
-def _scale(panel: Any, curves: Sequence[Curve], *, log: bool = False) -> None:
-    """Choose a log axis where all values allow it and it is asked for or they span enough; draw a light grid."""
-    finite = [value for _, values in curves for value in values if math.isfinite(value)]
-    drawable = bool(finite) and min(finite) > _SMALLEST and max(finite) < _LARGEST
-    if drawable and (log or max(finite) / min(finite) >= _LOG_SPAN):
-        panel.set_yscale("log")
-        _widen(panel, min(finite), max(finite))
-    else:
-        panel.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)
-    panel.grid(True, which="major", color="#DDDDDD", linewidth=0.7)
-    panel.grid(True, which="minor", axis="y", color="#EEEEEE", linewidth=0.5)
-    panel.set_axisbelow(True)
-    panel.margins(x=0.01)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.tick_params(which="both", labelsize=8.5)
-    panel.yaxis.get_offset_text().set_fontsize(8.5)
-
-
-def _widen(panel: Any, low: float, high: float) -> None:
-    """Limits and ticks of a log axis: at least half a decade, always with labels, as plain numbers."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    low, high = low / 1.25, high * 1.25
-    if high / low < _SHORTEST_SPAN:
-        middle = math.sqrt(low * high)
-        low, high = middle / math.sqrt(_SHORTEST_SPAN), middle * math.sqrt(_SHORTEST_SPAN)
-    panel.set_ylim(low, high)
-    few_decades = high / low < _FEW_DECADES
-    panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few_decades else (1.0,), numticks=9))
-    panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    panel.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _axis_name(panel: Any, name: str) -> str:
-    return f"{name} (log)" if panel.get_yscale() == "log" else name
+def _values(curves: Iterable[Curve]) -> Iterable[float]:
+    return [value for _, values in curves for value in values]
 
 
 def _loss(training: Training, part: str) -> str | None:
@@ -210,11 +161,4 @@ def _best(trainings: Sequence[Training], count: int) -> list[Training]:
 
 def _label(training: Training) -> str:
     final = _final(training)
-    return f"{_text(training.name)} ({final:.4g})" if math.isfinite(final) else _text(training.name)
-
-
-def _text(text: str, longest: int = 60) -> str:
-    """Text as it is: a dollar sign starts no formula, a leading underscore hides nothing, and no line is too long."""
-    line = " ".join(text.split())
-    line = line if len(line) <= longest else f"{line[: longest - 1]}…"
-    return line.replace("$", r"\$").replace("_", "\u200b_", 1) if line.startswith("_") else line.replace("$", r"\$")
+    return f"{plain_text(training.name)} ({final:.4g})" if math.isfinite(final) else plain_text(training.name)

@@ -5,7 +5,7 @@ import math
 import sys
 
 import pytest
-from metatuner.tracking.plots import can_compare, comparison_figure, schedule_figure
+from metatuner.tracking.schedule_plots import can_compare, comparison_figure, schedule_figure
 from metatuner.tracking.traces import Curve, Training
 
 
