@@ -1,6 +1,11 @@
-"""Check this installation: versions, threads, devices, store, journal and policies.
+"""Check this installation, or one study.
 
-Says what is missing and how to get it. The exit code is 1 where something needed does not work.
+Without --study: versions, threads, devices, store, journal and policies, what is missing and how to get it.
+
+With --study NAME: compares what MLflow shows with the study's own records, those of its Optuna storage (--storage) or
+of its journal; where there are none, looks for trials that are open or there twice. --repair mends what it finds.
+
+The exit code is 1 where something does not work or differs.
 """
 
 from __future__ import annotations
@@ -12,9 +17,10 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from .. import __version__
+from . import study_doctor
 from .console import add_json_argument, add_store_arguments, say, say_json
 
-EXAMPLE = "metatuner doctor --tracking-uri sqlite:///mlflow.db"
+EXAMPLE = "metatuner doctor --study my-study --storage sqlite:///study.db --repair"
 
 _NEEDED = (
     "torch",
@@ -42,11 +48,14 @@ class Finding:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this verb."""
     add_store_arguments(parser)
+    study_doctor.add_arguments(parser)
     add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
+    if args.study is not None:
+        return study_doctor.run(args)
     findings = [*_versions(), _threads(), _devices(), _store(args.tracking_uri), _journal(), *_policies()]
     if args.json:
         say_json([asdict(finding) for finding in findings])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KEY_TAG = "metatuner.key"
+KIND_TAG = "metatuner.kind"  # study or trial
 TITLE_TAG = "metatuner.name"  # a trial's name without number and value
 VALUE_METRIC = "value"  # what a trial is judged by, whatever the study's metric is
 
@@ -102,6 +103,13 @@ class EndRun(Operation):
 
     time_ms: int
     status: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeleteRun(Operation):
+    """Delete a run that stands beside the one with this key. MLflow can bring it back: `mlflow runs restore`."""
+
+    run_id: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -39,6 +39,7 @@ from .importance import importances
 from .names import LONGEST_TAG, shorten
 from .operations import (
     KEY_TAG,
+    KIND_TAG,
     TITLE_TAG,
     VALUE_METRIC,
     Describe,
@@ -161,6 +162,7 @@ class Projection:
             "metatuner.version": __version__,
             "metatuner.state": "running",
             KEY_TAG: log.run,
+            KIND_TAG: "study" if parent is None else "trial",
             **own_tags,
         }
         start = StartRun(run=log.run, name=title, time_ms=record.time_ms, tags=tags, parent=parent)

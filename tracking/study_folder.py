@@ -33,6 +33,11 @@ def journal_root(folder: str | Path | None = None) -> Path:
     return Path(folder or os.environ.get(JOURNAL_VARIABLE) or DEFAULT_JOURNAL).absolute()
 
 
+def run_of(key: str) -> str:
+    """The key of the run of a study with this key, which may hold anything."""
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where a study goes.
@@ -78,7 +83,7 @@ class StudyFolder:
             StoreError: The folder cannot be made or written.
         """
         key = key or uuid.uuid4().hex
-        study = hashlib.sha256(key.encode()).hexdigest()[:32]
+        study = run_of(key)
         place = hashlib.sha256("\n".join([tracking_uri, experiment, key]).encode()).hexdigest()[:32]
         folder = cls(root / place)
         try:

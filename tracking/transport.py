@@ -21,6 +21,7 @@ from .operations import (
     KEY_TAG,
     TITLE_TAG,
     VALUE_METRIC,
+    DeleteRun,
     Describe,
     Draw,
     EndRun,
@@ -188,6 +189,9 @@ class Transport:
     def _do(self, operation: Operation) -> None:
         if isinstance(operation, StartRun):
             self._start(operation)
+            return
+        if isinstance(operation, DeleteRun):
+            self._open.delete_run(operation.run_id)
             return
         run_id = self._run_id(operation.run)
         match operation:

@@ -1,0 +1,116 @@
+"""An Optuna study as records: its storage is the truth that MLflow shows.
+
+The same study gives the same records whenever it is read, so that recording it twice is recording it once. The study's
+name is its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ..envs.errors import StoreError
+from ..envs.records import Metrics, Record, StudyStarted, TrialFinished, TrialStarted, TrialState
+from .redaction import one_line, without_credentials
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+STRATEGY_ATTRIBUTE = "metatuner:strategy"  # a trial's user attribute: who proposed it
+
+
+def load(storage: str, name: str) -> Study:
+    """Opens a study.
+
+    Args:
+        storage: A database URL as Optuna takes it, or the path of a journal file.
+        name: The study's name.
+
+    Raises:
+        StoreError: There is no such storage or no such study in it. Nothing is made.
+    """
+    import optuna
+
+    shown = without_credentials(storage)
+    for file in _files(storage):
+        if not file.exists():
+            raise StoreError(f"there is no study storage {shown}: name an existing one with --storage")
+    try:
+        opened = _open(storage)
+        names = [study.study_name for study in opened.get_all_studies()]
+    except Exception as error:
+        raise StoreError(
+            f"expected an Optuna storage, such as sqlite:///study.db or a journal file, got {shown}: "
+            f"{one_line(error, hide=storage)}"
+        ) from error
+    if name not in names:
+        known = f"expected one of {', '.join(map(repr, sorted(names)[:10]))}" if names else "it has none at all"
+        raise StoreError(f"{shown} has no study {name!r}: {known}")
+    return optuna.load_study(study_name=name, storage=opened)
+
+
+def records(study: Study) -> Iterator[Record]:
+    """The study's records, trial by trial. A trial that waits has none; one that runs has no end.
+
+    Raises:
+        StoreError: The study has several objectives.
+    """
+    if len(study.directions) > 1:
+        raise StoreError(f"the study {study.study_name!r} has {len(study.directions)} objectives: expected one")
+    from optuna.distributions import distribution_to_json
+
+    trials = study.get_trials(deepcopy=False)
+    metric = (study.metric_names or ["objective"])[0]
+    space = {name: distribution_to_json(found) for trial in trials for name, found in trial.distributions.items()}
+    yield StudyStarted(
+        name=study.study_name,
+        key=study.study_name,
+        metric=metric,
+        direction=study.direction.name.lower(),
+        space=space,
+        time_ms=min((_ms(trial.datetime_start) for trial in trials if trial.datetime_start), default=0),
+    )
+    for trial in trials:
+        yield from _trial(trial, metric)
+
+
+def _trial(trial: FrozenTrial, metric: str) -> Iterator[Record]:
+    if trial.datetime_start is None:
+        return
+    started, ended = _ms(trial.datetime_start), _ms(trial.datetime_complete or trial.datetime_start)
+    name = str(trial.user_attrs.get(STRATEGY_ATTRIBUTE, "optuna"))
+    yield TrialStarted(trial=trial.number, name=name, params=trial.params, time_ms=started)
+    for step, value in sorted(trial.intermediate_values.items()):
+        yield Metrics(trial=trial.number, step=step, values={metric: value}, time_ms=ended)
+    if (state := _state(trial)) is not None:
+        judged = None if state is TrialState.FAILED else trial.value
+        yield TrialFinished(trial=trial.number, state=state, value=judged, time_ms=ended)
+
+
+def _state(trial: FrozenTrial) -> TrialState | None:
+    states = {"COMPLETE": TrialState.FINISHED, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAILED}
+    return states.get(trial.state.name)
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _files(storage: str) -> list[Path]:
+    """The local file that the storage must have: Optuna would make a new one."""
+    if "://" not in storage:
+        return [Path(storage)]
+    parts = urlsplit(storage)
+    return [Path(parts.path[1:])] if parts.scheme.startswith("sqlite") else []
+
+
+def _open(storage: str) -> BaseStorage:
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return RDBStorage(storage) if "://" in storage else JournalStorage(JournalFileBackend(storage))
