@@ -41,10 +41,11 @@ def resolved(markdown: str, experiment_id: str, run_id: Callable[[str], str | No
 
 
 def _address(kind: str, experiment_id: str, ids: Sequence[str]) -> str:
+    mode = "workflowType=machine_learning"
     runs = f"#/experiments/{experiment_id}/runs"
     if kind == "run":
         return f"{runs}/{ids[0]}"
     if kind == "trials":
         wanted = quote(f"tags.mlflow.parentRunId = '{ids[0]}'")
-        return f"{runs}?searchFilter={wanted}&workflowType=machine_learning"
-    return f"#/compare-runs?runs={quote(json.dumps(ids))}&experiments={quote(json.dumps([experiment_id]))}"
+        return f"{runs}?searchFilter={wanted}&{mode}"
+    return f"#/compare-runs?runs={quote(json.dumps(ids))}&experiments={quote(json.dumps([experiment_id]))}&{mode}"

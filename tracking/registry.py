@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..envs.errors import ConfigurationError, MetatunerError, PolicyFileError, StoreError, UnknownPolicyError
+from .policy_page import describe_policy
 from .redaction import one_line
 from .store import Kind, connect, resolve
 from .transport import Transport
@@ -96,6 +97,7 @@ def push(
             source=f"{_SCHEME}{model.model_id}" if by_id else model.artifact_location,
             run_id=next(iter(learnt_from), None),
             tags=tags,
+            description=describe_policy(card, name),
             model_id=model.model_id if by_id else None,
         )
         if alias is not None:

@@ -1,6 +1,9 @@
-"""Takes pictures of what a person sees in MLflow: a study with its trials, one trial's charts, the description.
+"""Takes pictures of what a person sees in MLflow.
+
+A study with its trials, one trial's charts, the description, parallel coordinates, and a registered policy:
 
     metatuner demo
+    metatuner policies push agent/policies/schedule-default --alias champion
     python experiments/mlflow_page/screenshot.py [--tracking-uri URI] [--experiment metatuner-demo] [--out FOLDER]
 
 Drives a headless Chromium over the WebDriver protocol (Debian's packages chromium and chromium-driver). Fails where a
@@ -23,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from metatuner.tracking.registry import versions
 from metatuner.tracking.store import connect, resolve
 from metatuner.tracking.ui import UiServer
 
@@ -112,7 +116,7 @@ def _port(process: subprocess.Popen[bytes], log: Any) -> int:
 
 
 def take(tracking_uri: str | None, experiment: str, folder: Path) -> list[Path]:
-    """Pictures of the latest study in an experiment: runs.png, trial.png, study.png."""
+    """Pictures of the latest study in an experiment and of the first registered policy."""
     client = connect(resolve(tracking_uri))
     found = client.get_experiment_by_name(experiment)
     if found is None:
@@ -121,7 +125,10 @@ def take(tracking_uri: str | None, experiment: str, folder: Path) -> list[Path]:
     parent = [run for run in runs if "mlflow.parentRunId" not in run.data.tags][-1]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = [folder / f"{name}.png" for name in ("runs", "trial", "study")]
+    pictures = [folder / f"{name}.png" for name in ("runs", "trial", "study", "parallel", "policy")]
+    policies = versions(tracking_uri)
+    if not policies:
+        raise SystemExit("no policy is registered: `metatuner policies push` one")
     mode = "workflowType=machine_learning"
     with UiServer(tracking_uri, port=0) as server, browser() as window:
         base = f"{server.url}/#/experiments/{found.experiment_id}/runs"
@@ -140,7 +147,18 @@ def take(tracking_uri: str | None, experiment: str, folder: Path) -> list[Path]:
         window.open(f"{base}/{parent.info.run_id}?{mode}", height=2100)
         window.wait_for("document.body.innerText.includes('Child runs')")
         window.wait_for("document.querySelector('.note-editor-preview-content h1')")
+        window.run("[...document.querySelectorAll('button')].find(b => b.innerText === 'Show more')?.click()")
+        window.wait_for("document.body.innerText.includes('Show less')")
         window.picture(pictures[2])
+        # Where the description's own link leads.
+        link = "[...document.querySelectorAll('.note-editor-preview-content a')].find(a => a.href.includes('compare'))"
+        window.wait_for(link)
+        window.open(window.run(f"return {link}.href"), height=1100)
+        window.wait_for("document.querySelectorAll('.js-plotly-plot .parcoords').length > 0")
+        window.picture(pictures[3])
+        window.open(f"{server.url}/#/models/{policies[0].name}/versions/{policies[0].version}")
+        window.wait_for("document.body.innerText.includes('AdaptiveSchedule')")
+        window.picture(pictures[4])
     return pictures
 
 
