@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ..envs.records import (
     Artifact,
+    Decision,
     Metrics,
     Record,
     StudyFinished,
@@ -21,8 +22,11 @@ from ..envs.records import (
     now_ms,
 )
 from .facts import environment_json, study_tags
-from .resources import ResourceMeter
+from .sampling import DEFAULT_DISTANCES, SamplingDistances
 from .study_state import StudyState
+from .trial_costs import TrialCosts
+
+_SCOPE_TAG = "metatuner.resource_scope"
 
 
 class Completion:
@@ -30,12 +34,13 @@ class Completion:
 
     Args:
         past: The records of the study so far, where it goes on.
+        distances: How often trials that run long are sampled.
     """
 
-    def __init__(self, past: Iterable[Record] = ()) -> None:
+    def __init__(self, past: Iterable[Record] = (), distances: SamplingDistances = DEFAULT_DISTANCES) -> None:
         self._state = StudyState()
-        self._meters: dict[int, ResourceMeter] = {}
-        self._steps: dict[int, int] = {}
+        self._distances = distances
+        self._costs: dict[int, TrialCosts] = {}
         for record in past:
             self._state.take(record)
 
@@ -69,10 +74,12 @@ class Completion:
         ended = now_ms() if time_ms is None else time_ms
         return self.complete(StudyFinished(state=state, message=message, time_ms=ended))
 
-    def sample(self) -> None:
-        """Let running meters read what the system keeps only for some seconds."""
-        for meter in list(self._meters.values()):
-            meter.sample()
+    def sample(self) -> list[Record]:
+        """What running trials use now, of those that are due. Call it every few seconds.
+
+        It reads what the system keeps only for some seconds, so a call is worth it also where nothing is due.
+        """
+        return [point for costs in self._costs.values() for point in costs.point()]
 
     def _completed(self, record: Record) -> list[Record]:
         match record:
@@ -84,20 +91,22 @@ class Completion:
             case StudyFinished():
                 return [*self._finish_trials(record), record]
             case TrialStarted():
-                self._meters[record.trial], self._steps[record.trial] = ResourceMeter(), 0
-                self._meters[record.trial].start()
-                return [replace(record, attempt=self._state.next_attempt(record.trial))]
+                tags = {_SCOPE_TAG: self._measure(record), **record.tags}
+                return [replace(record, attempt=self._state.next_attempt(record.trial), tags=tags)]
             case TrialFinished():
-                return [*self._costs(record), record]
-            case Metrics(trial=int() as trial, step=step) if trial in self._steps:
-                self._steps[trial] = max(self._steps[trial], step)
+                return [*self._totals(record), record]
+            case Metrics(trial=int() as trial, step=step) | Decision(trial=trial, step=step) if trial in self._costs:
+                self._costs[trial].step = max(self._costs[trial].step, step)
         return [record]
 
-    def _costs(self, record: TrialFinished) -> list[Record]:
-        meter, step = self._meters.pop(record.trial, None), self._steps.pop(record.trial, 0)
-        if meter is None:  # another process ran it, and died
-            return []
-        return [Metrics(trial=record.trial, step=step, values=meter.stop(), time_ms=record.time_ms)]
+    def _measure(self, record: TrialStarted) -> str:
+        """Begins to measure a trial; tells whose figures they will be."""
+        self._costs[record.trial] = TrialCosts(record, self._distances)
+        return self._costs[record.trial].scope
+
+    def _totals(self, record: TrialFinished) -> list[Record]:
+        costs = self._costs.pop(record.trial, None)
+        return [costs.totals(record)] if costs is not None else []  # None: another process ran it, and died
 
     def _finish_trials(self, record: StudyFinished) -> list[Record]:
         state = TrialState.FINISHED if record.state is TrialState.PRUNED else record.state
@@ -105,7 +114,7 @@ class Completion:
             TrialFinished(trial=trial, state=state, message=record.message, time_ms=record.time_ms)
             for trial in sorted(self._state.running)
         ]
-        return [part for end in ends for part in (*self._costs(end), end)]
+        return [part for end in ends for part in (*self._totals(end), end)]
 
 
 def left_open(past: Iterable[Record]) -> list[Record]:

@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from ..envs.errors import StoreUnreachableError
 from ..envs.records import FileArtifact, Record, StudyFinished, StudyStarted, TrialState
 from .completion import Completion
 from .redaction import has_credentials
+from .sampling import DEFAULT_DISTANCES, SamplingDistances
 from .shipped_study import ShippedStudy
 from .store import Origin, Store, resolve
 from .study_folder import StudyFolder, journal_root
@@ -49,6 +51,7 @@ class MLflowRecorder:
         flush_seconds: Metrics are visible after this time at the latest, while a training runs.
         close_seconds: How long closing waits for a store that is slow or away.
         journal: Where journals lie. None: `METATUNER_JOURNAL`, else `.metatuner/journal` in the current folder.
+        sampling: How often the resources of trials that run long are sampled; `flush_seconds` apart at the least.
 
     Attributes:
         tracking_uri: Where it records, without credentials.
@@ -68,11 +71,13 @@ class MLflowRecorder:
         flush_seconds: float = 3.0,
         close_seconds: float = 20.0,
         journal: str | Path | None = None,
+        sampling: SamplingDistances = DEFAULT_DISTANCES,
     ) -> None:
         store = resolve(tracking_uri)
         self._transport = Transport(store, experiment)
         self._journal, self._plots = journal_root(journal), plots
         self._flush_seconds, self._close_seconds = flush_seconds, close_seconds
+        self._sampling, self._next_sample_s = sampling, 0.0
         self._completion = Completion()
         self._study: ShippedStudy | None = None
         self._key: str | None = None
@@ -132,6 +137,8 @@ class MLflowRecorder:
             self._append(record)
             if isinstance(record, StudyFinished):
                 self._close_study()
+            else:
+                self._sample()
 
     def flush(self, seconds: float = 30.0) -> bool:
         """Sends what waits; waits at most so long, and tells whether everything has been sent."""
@@ -164,13 +171,10 @@ class MLflowRecorder:
 
     def _open_study(self, record: StudyStarted) -> None:
         folder = StudyFolder.open(self._journal, self.tracking_uri, self.experiment, record.key, plots=self._plots)
-        # The thread looks at the completion of this study, whichever comes later.
-        self._study = ShippedStudy(
-            folder, self._transport, every=self._flush_seconds, tick=lambda: self._completion.sample()
-        )
+        self._study = ShippedStudy(folder, self._transport, every=self._flush_seconds, tick=self._tick)
         self._key = folder.target.study
         known = self._trials_in_store(self._key) if record.key else []
-        self._completion = Completion([*known, *self._study.past])
+        self._completion = Completion([*known, *self._study.past], self._sampling)
 
     def _trials_in_store(self, key: str) -> list[Record]:
         """What an earlier process, perhaps on another machine, has done in this study and shipped whole."""
@@ -185,6 +189,24 @@ class MLflowRecorder:
             if isinstance(each, FileArtifact):
                 each = replace(each, source=self._study.keep_file(each.source))
             self._study.append(each)
+
+    def _tick(self) -> None:
+        """Samples trials that record nothing for a while. Called by the thread that ships."""
+        # It never waits: whoever closes a study holds the lock until this thread has ended. What is missed comes later.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._sample()
+            finally:
+                self._lock.release()
+
+    def _sample(self) -> None:
+        """Records what running trials use, at most once in `flush_seconds`. The lock is held."""
+        now = time.monotonic()
+        if self._study is None or now < self._next_sample_s:
+            return
+        self._next_sample_s = now + self._flush_seconds
+        for record in self._completion.sample():
+            self._study.append(record)
 
     def _finish_study(self, state: TrialState, message: str, time_ms: int | None = None) -> None:
         if self._study is not None:

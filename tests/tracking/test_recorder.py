@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from metatuner.envs.records import (
     TrialState,
 )
 from metatuner.tracking.recorder import MLflowRecorder
+from metatuner.tracking.sampling import SamplingDistances
 
+OFTEN = SamplingDistances(first_s=0, growth=0, least_s=0)
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -164,6 +167,52 @@ def test_resources_of_a_trial(recorder: MLflowRecorder, page: Page) -> None:
     assert page.child().data.metrics["resource/cpu_s"] >= 0
     assert page.child().data.metrics["resource/peak_rss_mb"] > 10
     assert page.history(page.child(), "resource/wall_s")[0][0] == 7
+
+
+def test_a_long_trial_is_sampled_also_while_it_is_silent(uri: str) -> None:
+    with MLflowRecorder(uri, "digits", flush_seconds=0.05, sampling=OFTEN) as recorder:
+        page = Page(recorder, uri)
+        recorder.record(TrialStarted(trial=0, name="t"))
+        recorder.record(Metrics(trial=0, step=4, values={"val/loss": 1.0}))
+        assert recorder.flush()
+        deadline = time.monotonic() + 20
+        while [step for step, _ in page.history(page.child(), "resource/cpu_percent")].count(4) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert page.child().data.tags["metatuner.resource_scope"] == "process"
+
+
+def test_sampling_holds_up_neither_records_nor_the_end(uri: str, caplog: pytest.LogCaptureFixture) -> None:
+    """All threads sample all the time, and studies end under it."""
+    began = time.monotonic()
+    recorder = MLflowRecorder(uri, "digits", flush_seconds=0.001, sampling=OFTEN, plots=False)
+
+    def run(trial: int) -> None:
+        recorder.record(TrialStarted(trial=trial, name="t", thread=threading.get_ident()))
+        for step in range(100):
+            recorder.record(Metrics(trial=trial, step=step, values={"val/loss": 1.0}))
+            time.sleep(0.001)
+        recorder.record(TrialFinished(trial=trial))
+
+    points = 0
+    for number in range(3):
+        recorder.record(StudyStarted(name=f"s{number}"))
+        threads = [threading.Thread(target=run, args=(trial,)) for trial in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        recorder.record(StudyFinished())
+        page = Page(recorder, uri)
+        assert page.parent.info.status == "FINISHED"
+        for trial in range(2):
+            assert page.child(trial).info.status == "FINISHED"
+            assert len(page.history(page.child(trial), "val/loss")) == 100
+            points += len(page.history(page.child(trial), "resource/cpu_percent"))
+    recorder.close()
+    assert points >= 3
+    assert time.monotonic() - began < 20  # so long an end waits for a thread that is stuck
+    assert not caplog.messages  # such as of records that came after an end, or could not be sent
 
 
 @pytest.mark.parametrize(
