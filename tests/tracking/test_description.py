@@ -49,9 +49,9 @@ def test_links_lead_to_pages_of_the_store() -> None:
     text = resolved(describe(study(2), "s", "", over=True), "7", ids.get)
     assert "](#/experiments/7/runs/2c)" in text
     assert "(#/experiments/7/runs?searchFilter=tags.mlflow.parentRunId%20%3D%20%270a%27" in text
-    assert '#/compare-runs?runs=["2c","1b"]&experiments=["7"]&workflowType=machine_learning' in text.replace("%5B", "[").replace("%5D", "]").replace(
-        "%22", '"'
-    ).replace("%20", "").replace("%2C", ",")
+    assert '#/compare-runs?runs=["2c","1b"]&experiments=["7"]&workflowType=machine_learning' in text.replace(
+        "%5B", "["
+    ).replace("%5D", "]").replace("%22", '"').replace("%20", "").replace("%2C", ",")
     assert "(run:" not in text
 
 
