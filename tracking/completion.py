@@ -62,7 +62,7 @@ class Completion:
         """
         if not self._state.accepts(record):
             return []
-        completed = self._completed(record)
+        completed = [self._state.in_time(each) for each in self._completed(record)]
         for each in completed:
             self._state.take(each)
         return completed

@@ -7,6 +7,7 @@ stops before it, and the next writer cuts it away.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import zlib
@@ -69,19 +70,21 @@ class JournalWriter:
                 os.fsync(self._file)
         except OSError as error:
             if self._waiting_records == 1:
-                _log.warning("the journal %s cannot be written now; records wait in memory: %s", self._path, error)
+                _log.warning(
+                    "the journal %s cannot be written now (%s); records wait in memory: make room on its disk",
+                    self._path,
+                    error.strerror,
+                )
+
+    def write_waiting(self) -> bool:
+        """Writes what waits, if there is room now; returns whether nothing waits any more."""
+        with contextlib.suppress(OSError):
+            self._write()
+        return not self._waiting
 
     def close(self) -> None:
-        """Writes what waits, if there is room now, and closes the file."""
-        try:
-            self._write()
-        except OSError as error:
-            _log.error(
-                "%d records could not be written to the journal %s and are lost: %s",
-                self._waiting_records,
-                self._path,
-                error,
-            )
+        """Writes what waits, if there is room now, and closes the file; `unwritten` tells what is lost."""
+        self.write_waiting()
         os.close(self._file)
 
     def _write(self) -> None:

@@ -9,13 +9,12 @@ import shlex
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from ..envs.errors import StoreUnreachableError
-from ..envs.records import FileArtifact, Record, StudyFinished, StudyStarted, TrialState
+from ..envs.records import Record, StudyFinished, StudyStarted, TrialState
 from .completion import Completion
 from .redaction import has_credentials
 from .sampling import DEFAULT_DISTANCES, SamplingDistances
@@ -49,7 +48,7 @@ class MLflowRecorder:
         experiment: The experiment's name. It is made unless it exists.
         plots: Whether to draw the plots of trials and studies.
         flush_seconds: Metrics are visible after this time at the latest, while a training runs.
-        close_seconds: How long closing waits for a store that is slow or away.
+        close_seconds: How long closing waits for a store that is slow or away, and for room on a full disk.
         journal: Where journals lie. None: `METATUNER_JOURNAL`, else `.metatuner/journal` in the current folder.
         sampling: How often the resources of trials that run long are sampled; `flush_seconds` apart at the least.
 
@@ -123,7 +122,8 @@ class MLflowRecorder:
 
         Raises:
             ConfigurationError: It makes no sense here, such as a metric of a trial that was never started.
-            OSError: The source of a `FileArtifact` cannot be read.
+            OSError: The source of a `FileArtifact` cannot be read. (One whose copy the disk has no room for is no
+                error: a text in its place says so.)
         """
         with self._lock:
             if self._closed:
@@ -186,8 +186,6 @@ class MLflowRecorder:
     def _append(self, record: Record) -> None:
         for each in self._completion.complete(record):
             assert self._study is not None
-            if isinstance(each, FileArtifact):
-                each = replace(each, source=self._study.keep_file(each.source))
             self._study.append(each)
 
     def _tick(self) -> None:

@@ -26,6 +26,7 @@ class RunLog:
         self.run = run
         self.trace = trace
         self._points: list[Point] = []
+        self._latest: dict[str, Point] = {}
         self._params: dict[str, str] = {}
         self._tags: dict[str, str] = {}
         self._keys: dict[str, str] = {}
@@ -34,8 +35,20 @@ class RunLog:
 
     def add(self, name: str, value: float, step: int, time_ms: int) -> None:
         """Add a metric's value at a step."""
-        self._points.append(Point(self._key(name), float(value), time_ms, int(step)))
-        self.trace.add(name, int(step), float(value))
+        point = self._in_order(Point(self._key(name), float(value), time_ms, int(step)))
+        self._points.append(point)
+        self.trace.add(name, point.step, point.value)
+
+    def _in_order(self, point: Point) -> Point:
+        """The point, not before an earlier one of its step: the last value of a step is the one with the last time.
+
+        MLflow takes the greater one where times are equal, and clocks are set back.
+        """
+        before = self._latest.get(point.key)
+        if before is not None and before.step == point.step and before.value != point.value:
+            point = point._replace(time_ms=max(point.time_ms, before.time_ms + 1))
+        self._latest[point.key] = point
+        return point
 
     def add_decision(self, decision: Decision) -> None:
         """Add a row to the table of decisions."""

@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 from ..envs.errors import StoreError
-from ..envs.records import Record
+from ..envs.records import Artifact, FileArtifact, Record
 from . import journal
 from .completion import left_open
+from .file_copy import NotCopiedError
 from .journal import JournalWriter
 from .shipper import Shipper
-from .study_folder import StudyFolder
+from .study_folder import JOURNAL_VARIABLE, StudyFolder
 from .transport import Transport, UnsentError
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 5.0
+NOT_KEPT = ".not-kept.txt"
 _PARTING_S = 1.0  # a call that hangs is not waited for: the thread ends with it, or with the process
 _log = logging.getLogger(__name__)
 
@@ -34,7 +39,7 @@ class ShippedStudy:
         past: The records of the study so far.
 
     Raises:
-        StoreError: Another process records this study.
+        StoreError: Another process records this study, or the folder cannot be written.
     """
 
     def __init__(
@@ -42,13 +47,15 @@ class ShippedStudy:
     ) -> None:
         self._folder, self._transport, self._every, self._tick = folder, transport, every, tick
         self._lock = contextlib.ExitStack()
-        if not self._lock.enter_context(folder.lock("writer")):
-            self._lock.close()
-            raise StoreError(
-                f"another process records this study in {folder.path}: wait until it ends, or take another key"
-            )
-        self.past = [entry.record for entry in journal.read(folder.records)]
-        self._writer = JournalWriter(folder.records)
+        with folder.needed():
+            if not self._lock.enter_context(folder.lock("writer")):
+                self._lock.close()
+                raise StoreError(
+                    f"another process records this study in {folder.path}: wait until it ends, or take another key"
+                )
+            self.past = [entry.record for entry in journal.read(folder.records)]
+            self._writer = JournalWriter(folder.records)
+        self._keeps_files = True
         for record in left_open(self.past):
             self.append(record)
             self.past.append(record)
@@ -64,12 +71,32 @@ class ShippedStudy:
         return self._folder.remaining
 
     def append(self, record: Record) -> None:
-        """Journals a record; it is shipped later."""
-        self._writer.append(record)
+        """Journals a record, and for a file artifact a copy of its file; it is shipped later.
 
-    def keep_file(self, source: str) -> str:
-        """Copies a file to where it waits for being shipped; returns the copy's name."""
-        return self._folder.keep_file(source)
+        Raises:
+            OSError: The file cannot be read.
+        """
+        self._writer.append(self._with_copy(record) if isinstance(record, FileArtifact) else record)
+
+    def _with_copy(self, record: FileArtifact) -> Record:
+        """The artifact with its copy; where the disk does not take one, a text in its place that says so."""
+        try:
+            kept = replace(record, source=self._folder.keep_file(record.source))
+        except NotCopiedError as error:
+            size = Path(record.source).stat().st_size
+            note = f"{record.path} ({size:,} bytes) was not kept: its copy did not fit into the journal ({error})"
+            if self._keeps_files:  # one warning a row of them; each has its text
+                _log.warning(
+                    "%s. The study goes on without it. Make room in %s, or name a folder on another disk with "
+                    "journal=... or %s",
+                    note,
+                    self._folder.path.parent,
+                    JOURNAL_VARIABLE,
+                )
+            self._keeps_files = False
+            return Artifact(trial=record.trial, path=f"{record.path}{NOT_KEPT}", text=note, time_ms=record.time_ms)
+        self._keeps_files = True
+        return kept
 
     def flush(self, seconds: float) -> bool:
         """Ships now; waits at most so long, and tells whether everything has been shipped."""
@@ -81,10 +108,21 @@ class ShippedStudy:
     def close(self, seconds: float) -> int:
         """Ends the writing and ships for at most so long; returns how many records are still to be shipped.
 
-        A study that has been shipped whole leaves nothing behind. A store that has never answered is asked once more,
-        and not waited for.
+        On a full disk the writing waits as long for room. A study that has been shipped whole leaves nothing behind. A
+        store that has never answered is asked once more, and not waited for.
         """
+        deadline = time.monotonic() + seconds
+        while not self._writer.write_waiting() and time.monotonic() < deadline:
+            self.flush(_FIRST_WAIT_S)  # copies of files that have been sent leave room behind
+            time.sleep(_FIRST_WAIT_S)
         self._writer.close()
+        if self._writer.unwritten:
+            _log.error(
+                "%d records are lost: the disk of the journal %s had no room for them; make some before the study "
+                "goes on",
+                self._writer.unwritten,
+                self._folder.path.parent,
+            )
         self._closed.set()
         with self._progress:
             failures = self._failures
@@ -96,7 +134,7 @@ class ShippedStudy:
         self._given_up.set()
         self._wanted.set()
         self._thread.join(None if done else _PARTING_S)
-        if done:
+        if done and not self._writer.unwritten:
             # Here and not in the thread: only who holds the writer's lock may be sure that nobody writes.
             self._remove_if_whole()
         remaining = 0 if done else self._folder.remaining
@@ -152,6 +190,8 @@ class ShippedStudy:
                 self._folder.path,
                 error,
             )
+        elif isinstance(error, OSError):
+            _log.warning("the journal %s cannot be written now; sending goes on later: %s", self._folder.path, error)
         else:
             _log.error("the recorder could not send", exc_info=error)
 

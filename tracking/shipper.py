@@ -92,7 +92,6 @@ class Shipper:
         except UnsentError as error:
             if error.retryable and not self._is_at_fault():
                 raise
-            self._waiting.popleft()
             self._give_up(operation, error)
         else:
             self._waiting.popleft()
@@ -102,10 +101,14 @@ class Shipper:
         return self._attempts >= _SUSPICIOUS and self._transport.is_alive()
 
     def _give_up(self, operation: Operation, error: UnsentError) -> None:
-        """Keeps what the store will never take: of a log only the values that it refuses."""
-        if isinstance(operation, Log) and (parts := pieces(operation)):
-            self._waiting.extendleft(reversed(parts))
-            return
+        """Keeps what the store will never take, the first of those that wait: of a log only the values it refuses."""
+        parts = pieces(operation) if isinstance(operation, Log) else []
+        if not parts:
+            self._refuse(operation, error)
+        self._waiting.popleft()  # not before it is kept: a full disk may have no room for it yet
+        self._waiting.extendleft(reversed(parts))
+
+    def _refuse(self, operation: Operation, error: UnsentError) -> None:
         if isinstance(operation, StartRun):
             self._lost_runs.add(operation.run)
         what = {"operation": type(operation).__name__, "reason": str(error), **asdict(operation)}

@@ -11,6 +11,7 @@ writer, shipper    locks: the system releases them when their holder dies, howev
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from ..envs.errors import StoreError
 from . import journal
+from .file_copy import copy_file
 
 JOURNAL_VARIABLE = "METATUNER_JOURNAL"
 DEFAULT_JOURNAL = ".metatuner/journal"
@@ -86,16 +88,11 @@ class StudyFolder:
         study = run_of(key)
         place = hashlib.sha256("\n".join([tracking_uri, experiment, key]).encode()).hexdigest()[:32]
         folder = cls(root / place)
-        try:
+        with folder.needed():
             folder.path.mkdir(parents=True, exist_ok=True)
             if not (folder.path / "target.json").exists():
                 target = Target(study, tracking_uri, experiment, plots)
                 _replace(folder.path / "target.json", json.dumps(asdict(target), indent=1))
-        except OSError as error:
-            raise StoreError(
-                f"the journal {root} cannot be written ({error.strerror or error}): name another folder with "
-                f"journal=... or {JOURNAL_VARIABLE}"
-            ) from error
         return folder
 
     @classmethod
@@ -103,6 +100,21 @@ class StudyFolder:
         """The studies that wait in a journal folder, oldest first."""
         found = [path.parent for path in root.glob("*/target.json")]
         return [cls(path) for path in sorted(found, key=lambda path: (path / "target.json").stat().st_mtime)]
+
+    @contextlib.contextmanager
+    def needed(self) -> Iterator[None]:
+        """For what makes no sense where the folder cannot be written.
+
+        Raises:
+            StoreError: That is so.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"the journal {self.path.parent} cannot be written ({error.strerror or error}): expected a folder on a "
+                f"disk with room; free some, or name another folder with journal=... or {JOURNAL_VARIABLE}"
+            ) from error
 
     @property
     def target(self) -> Target:
@@ -145,19 +157,27 @@ class StudyFolder:
             return 0
 
     def refuse(self, what: dict[str, object]) -> None:
-        """Keeps what MLflow will never take."""
-        with self._refused.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**what}, default=str) + "\n")
+        """Keeps what MLflow will never take.
+
+        Raises:
+            OSError: It cannot be written; nothing of it is.
+        """
+        with self._refused.open("ab", buffering=0) as file:
+            whole = file.tell()
+            line = json.dumps({**what}, default=str).encode() + b"\n"
+            if file.write(line) < len(line):
+                file.truncate(whole)  # or the next line would begin behind half of this one
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._refused))
 
     def keep_file(self, source: str) -> str:
         """Copies a file into the folder, so that it may change or go; returns the copy's name.
 
         Raises:
-            OSError: It cannot be read or copied.
+            OSError: It cannot be read.
+            NotCopiedError: The folder's disk has no room for it, or cannot be written.
         """
         name = f"files/{uuid.uuid4().hex}"
-        (self.path / "files").mkdir(exist_ok=True)
-        shutil.copyfile(source, self.path / name)
+        copy_file(source, self.path / name)
         return name
 
     def kept_file(self, name: str) -> Path:

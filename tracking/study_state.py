@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
+from dataclasses import replace
 
 from ..envs.errors import ConfigurationError
 from ..envs.records import (
@@ -34,6 +36,7 @@ class StudyState:
         self.running: set[int] = set()
         self._over: dict[int, TrialState] = {}
         self._attempts: dict[int, int] = {}
+        self._started_ms: dict[int | None, int] = defaultdict(int)
 
     @property
     def finished(self) -> frozenset[int]:
@@ -66,16 +69,27 @@ class StudyState:
         _log.warning("a record of trial %d came after its end and was dropped", trial)
         return False
 
+    def in_time(self, record: Record) -> Record:
+        """The record; an end that is before its start, because a clock was set back in between, moves to the start."""
+        match record:
+            case TrialFinished():
+                return replace(record, time_ms=max(record.time_ms, self._started_ms[record.trial]))
+            case StudyFinished():
+                return replace(record, time_ms=max(record.time_ms, self._started_ms[None]))
+        return record
+
     def take(self, record: Record) -> None:
         """Notes what an accepted record changes."""
         match record:
             case StudyStarted():
                 self.is_open = True
+                self._started_ms[None] = max(record.time_ms, self._started_ms[None])
             case StudyFinished():
                 self.is_open = False
             case TrialStarted():
                 self.running.add(record.trial)
                 self._attempts[record.trial] = record.attempt
+                self._started_ms[record.trial] = record.time_ms
             case TrialFinished():
                 self.running.discard(record.trial)
                 self._over[record.trial] = record.state

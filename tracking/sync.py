@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,30 +68,36 @@ def sync(
 def _sync_study(folder: StudyFolder, tracking_uri: str | None) -> Synced:
     target, before = folder.target, folder.remaining
     problem = ""
-    with folder.lock("writer") as nobody_writes, folder.lock("shipper") as nobody_ships:
-        if not (nobody_writes and nobody_ships):
-            problem = "a running process records it and sends it itself"
-        else:
+    try:
+        with folder.needed(), folder.lock("writer") as nobody_writes, folder.lock("shipper") as nobody_ships:
+            if not (nobody_writes and nobody_ships):
+                raise StoreError("a running process records it and sends it itself")
             _close_what_died(folder)
-            try:
-                shipper = Shipper(folder, Transport(resolve(_uri(target, tracking_uri)), target.experiment))
-                while shipper.ship():
-                    pass
-            except (UnsentError, StoreError) as error:
-                problem = str(error)
-        remaining, refused = folder.remaining, folder.refused
-        if not problem and not refused:
-            folder.remove()
-    return Synced(folder.path, target, max(before - remaining, 0), remaining, refused, problem)
+            shipper = Shipper(folder, Transport(resolve(_uri(target, tracking_uri)), target.experiment))
+            while shipper.ship():
+                pass
+            if not folder.refused:
+                folder.remove()
+    except (UnsentError, StoreError) as error:
+        problem = str(error)
+    remaining = folder.remaining
+    return Synced(folder.path, target, max(before - remaining, 0), remaining, folder.refused, problem)
 
 
 def _close_what_died(folder: StudyFolder) -> None:
+    """Journals the ends that are missing.
+
+    Raises:
+        OSError: There is no room for them: the study must not go before its end has been sent.
+    """
     ends = left_open(entry.record for entry in journal.read(folder.records))
     if ends:
         writer = JournalWriter(folder.records)
         for record in ends:
             writer.append(record)
         writer.close()
+        if writer.unwritten:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.records))
 
 
 def _uri(target: Target, given: str | None) -> str:

@@ -48,20 +48,16 @@ NOTE_TAG = "mlflow.note.content"
 _STATES = {"FINISHED": TrialState.FINISHED, "FAILED": TrialState.FAILED}
 # What may succeed when it is tried again. A server that cannot be reached arrives as INTERNAL_ERROR; a token may be
 # renewed and a limit may lift.
-_RETRYABLE = frozenset(
-    {
-        "INTERNAL_ERROR",
-        "TEMPORARILY_UNAVAILABLE",
-        "DEADLINE_EXCEEDED",
-        "REQUEST_LIMIT_EXCEEDED",
-        "RESOURCE_EXHAUSTED",
-        "RESOURCE_LIMIT_EXCEEDED",
-        "PERMISSION_DENIED",
-        "UNAUTHENTICATED",
-        "CUSTOMER_UNAUTHORIZED",
-        "ABORTED",
-    }
-)
+_SHUT_OUT = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
+_RETRYABLE = _SHUT_OUT | {
+    "INTERNAL_ERROR",
+    "TEMPORARILY_UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "REQUEST_LIMIT_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "RESOURCE_LIMIT_EXCEEDED",
+    "ABORTED",
+}
 
 
 class UnsentError(Exception):
@@ -336,6 +332,11 @@ def _create_experiment(client: MlflowClient, store: Store, name: str) -> str:
 
 def _unusable(store: Store, error: Exception) -> StoreError:
     reason = one_line(error, hide=store.uri)
+    if getattr(error, "error_code", None) in _SHUT_OUT:
+        return StoreUnreachableError(
+            f"{store.shown} does not let you in ({reason}): expected MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to name somebody who may write there"
+        )
     if store.kind is Kind.SERVER and _is_retryable(error):
         return StoreUnreachableError(
             f"no MLflow server answers at {store.shown} ({reason}): start it, or name another store"

@@ -17,12 +17,33 @@ from metatuner.tracking.redaction import one_line, without_credentials
 from metatuner.tracking.sqlite_file import ensure_database
 from metatuner.tracking.store import Kind, Origin, resolve
 
-RECORD = """
-import sys
+EIGHT = """
+import os, sys, traceback
 from metatuner.envs.records import TrialStarted
 from metatuner.tracking.recorder import MLflowRecorder
-with MLflowRecorder(sys.argv[1], "together") as recorder:
-    recorder.record(TrialStarted(trial=0, name="only"))
+from metatuner.tracking.switches import set_switches
+set_switches()
+import mlflow, mlflow.store.tracking.sqlalchemy_store  # once for all: it is what takes a process most of its time
+
+def record():
+    try:
+        with MLflowRecorder(sys.argv[1], "together") as recorder:
+            recorder.record(TrialStarted(trial=0, name="only"))
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+starting, start = os.pipe()
+processes = []
+for _ in range(8):
+    if not (process := os.fork()):
+        os.close(start)
+        os.read(starting, 1)  # until all are there
+        os._exit(record())
+    processes.append(process)
+os.close(start)
+print(*(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes))
 """
 CREATE = "import sys, pathlib; from metatuner.tracking.sqlite_file import ensure_database as e; " + (
     "p = pathlib.Path(sys.argv[1]); e(p, p.parent / 'mlartifacts')"
@@ -118,18 +139,47 @@ def test_a_new_store_is_made_in_any_folder(tmp_path: Path, name: str) -> None:
     }  # fmt: skip
 
 
-def test_four_processes_may_make_one_store(tmp_path: Path) -> None:
+def check_runs_of(uri: str, processes: int) -> None:
     from mlflow import MlflowClient
 
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    processes = [subprocess.Popen([sys.executable, "-c", RECORD, uri], stderr=subprocess.PIPE) for _ in range(4)]
-    errors = [process.communicate(timeout=120)[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0] * 4, errors
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("together")
-    runs = client.search_runs([experiment.experiment_id])
-    assert len(runs) == 8
+    runs = client.search_runs([client.get_experiment_by_name("together").experiment_id])
+    assert len(runs) == 2 * processes
     assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_eight_processes_may_make_one_store(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    answer = subprocess.run([sys.executable, "-c", EIGHT, uri], capture_output=True, text=True, timeout=300)
+    assert answer.stdout.split() == ["0"] * 8, answer.stderr
+    check_runs_of(uri, 8)
+
+
+def holder_of(lock: Path) -> int | None:
+    """The process that holds a lock, as the system tells."""
+    inode = lock.stat().st_ino
+    for line in Path("/proc/locks").read_text().splitlines():
+        _, kind, _, _, process, place, *_ = line.replace("->", "").split()
+        if kind == "FLOCK" and int(place.split(":")[2]) == inode:
+            return int(process)
+    return None
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="looks at /proc")
+def test_whoever_of_eight_makes_it_may_be_killed(tmp_path: Path) -> None:
+    uri, lock = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlflow.db.lock"
+    with subprocess.Popen([sys.executable, "-c", EIGHT, uri], stdout=subprocess.PIPE, text=True) as program:
+        killed: set[int] = set()
+        while len(killed) < 3:
+            assert program.poll() is None
+            maker = holder_of(lock) if lock.exists() else None
+            if maker is not None and maker not in killed:
+                time.sleep(0.05 * len(killed))  # at once, and when it is at work
+                os.kill(maker, signal.SIGKILL)
+                killed.add(maker)
+        assert program.stdout is not None
+        assert sorted(program.stdout.read().split()) == ["-9"] * 3 + ["0"] * 5
+    check_runs_of(uri, 5)
 
 
 @pytest.mark.parametrize("delay", [0.0, None])
