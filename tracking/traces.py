@@ -75,7 +75,9 @@ class Trace:
 
     def add(self, name: str, step: int, value: float) -> None:
         """Add a point to a curve."""
-        self.curves.setdefault(name, Curve()).add(step, value)
+        if (curve := self.curves.get(name)) is None:
+            curve = self.curves[name] = Curve()
+        curve.add(step, value)
 
     def last(self, name: str) -> float | None:
         """The last value of a curve; None where there is no such curve."""
