@@ -7,13 +7,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from ..envs.errors import StoreError
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 _RUNS_A_REQUEST = 100  # the server's limit
 _POINTS_A_REQUEST = 25_000  # the same
-_RUNS_A_QUERY = 500
 _BULK = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
 
 Curve = Mapping[int, float]
@@ -44,11 +44,8 @@ def curves(store: Store, client: MlflowClient, run_ids: Sequence[str], name: str
         StoreError: The store does not answer.
     """
     if store.database is not None:
-        points = _from_file(store.database, run_ids, name)
-    elif store.kind is Kind.SERVER:
-        points = _from_server(client, run_ids, name)
-    else:
-        points = _one_by_one(client, run_ids, name)
+        return _from_file(store.database, run_ids, name)
+    points = _from_server(client, run_ids, name) if store.kind is Kind.SERVER else _one_by_one(client, run_ids, name)
     found: dict[str, dict[int, float]] = defaultdict(dict)
     for run_id, step, value in points:
         found[run_id][step] = value
@@ -58,42 +55,51 @@ def curves(store: Store, client: MlflowClient, run_ids: Sequence[str], name: str
 Point = tuple[str, int, float]
 
 
-def _from_file(database: Path, run_ids: Sequence[str], name: str) -> Iterator[Point]:
-    connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
+def _from_file(database: Path, run_ids: Sequence[str], name: str) -> dict[str, dict[int, float]]:
+    # Run by run: SQLite then uses the index of runs. Asked for many at once, it reads the metric of all there are.
+    query = "SELECT step, value, is_nan FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY step, timestamp"
     try:
-        for part in _parts(run_ids, _RUNS_A_QUERY):
-            marks = ",".join("?" * len(part))
-            rows = connection.execute(
-                f"SELECT run_uuid, step, value, is_nan FROM metrics WHERE key = ? AND run_uuid IN ({marks}) "
-                "ORDER BY timestamp",
-                (name, *part),
-            )
-            for run_id, step, value, is_nan in rows:
-                yield run_id, step, math.nan if is_nan else value
+        with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            found = {run_id: connection.execute(query, (run_id, name)).fetchall() for run_id in run_ids}
     except sqlite3.Error as error:
         raise StoreError(f"{database} cannot be read ({error}): is it an MLflow database?") from error
-    finally:
-        connection.close()
+    return {
+        run_id: {step: math.nan if is_nan else value for step, value, is_nan in rows}
+        for run_id, rows in found.items()
+        if rows
+    }
 
 
 def _from_server(client: MlflowClient, run_ids: Sequence[str], name: str) -> Iterator[Point]:
+    for part in _parts(run_ids, _RUNS_A_REQUEST):
+        yield from _from_request(client, part, name)
+
+
+def _from_request(client: MlflowClient, run_ids: Sequence[str], name: str) -> Iterator[Point]:
+    points = _request(client, run_ids, name)
+    if points is None or (len(points) >= _POINTS_A_REQUEST and len(run_ids) == 1):
+        yield from _one_by_one(client, run_ids, name)  # another server's page, or more than one answer holds
+    elif len(points) >= _POINTS_A_REQUEST:  # the answer was cut
+        for half in _parts(run_ids, (len(run_ids) + 1) // 2):
+            yield from _from_request(client, half, name)
+    else:
+        for point in points:
+            yield point["run_id"], int(point["step"]), float(point["value"])
+
+
+def _request(client: MlflowClient, run_ids: Sequence[str], name: str) -> list[dict[str, Any]] | None:
+    """The points of these runs as the server's page gets them; None where the server has no such address."""
     from mlflow.exceptions import MlflowException
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
-    for part in _parts(run_ids, _RUNS_A_REQUEST):
-        query = urlencode([*(("run_id", run_id) for run_id in part), ("metric_key", name)])
-        try:
-            credentials = get_default_host_creds(client.tracking_uri)  # type: ignore[no-untyped-call]
-            answer = http_request(credentials, f"{_BULK}?{query}", "GET")  # type: ignore[no-untyped-call]
-            points = json.loads(answer.text)["metrics"]
-        except (MlflowException, OSError, ValueError, KeyError):
-            points = None
-        if points is None or len(points) >= _POINTS_A_REQUEST:
-            yield from _one_by_one(client, part, name)  # another server's page, or more than one answer holds
-            continue
-        for point in points:
-            yield point["run_id"], int(point["step"]), float(point["value"])
+    query = urlencode([*(("run_id", run_id) for run_id in run_ids), ("metric_key", name)])
+    try:
+        credentials = get_default_host_creds(client.tracking_uri)  # type: ignore[no-untyped-call]
+        answer = http_request(credentials, f"{_BULK}?{query}", "GET")  # type: ignore[no-untyped-call]
+        return list(json.loads(answer.text)["metrics"])
+    except (MlflowException, OSError, ValueError, KeyError):
+        return None
 
 
 def _one_by_one(client: MlflowClient, run_ids: Sequence[str], name: str) -> Iterator[Point]:

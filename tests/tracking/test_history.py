@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import math
+import sqlite3
 from collections.abc import Iterator
 
 import pytest
@@ -74,3 +76,28 @@ def test_what_cannot_be_read_is_named(store: str) -> None:
         list(read_history("((", tracking_uri=store))
     with pytest.raises(StoreError, match="cannot be read"):
         list(read_history("ours", filter_string="nonsense ===", tracking_uri=store))
+
+
+def test_more_points_than_one_answer_of_a_server_holds(uri: str) -> None:
+    """An answer holds 25,000: of two such runs it would be cut, and the third does not fit into one by itself."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("long")
+    lengths = {}
+    for length in (14_000, 14_000, 26_000):
+        run_id = client.create_run(experiment).info.run_id
+        client.log_param(run_id, "lr", 1)
+        lengths[run_id] = length
+    with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
+        for run_id, length in lengths.items():
+            rows = [("loss", step / 2, step, run_id, step, False) for step in range(length)]
+            columns = "key, value, timestamp, run_uuid, step, is_nan"
+            database.executemany(f"INSERT INTO metrics ({columns}) VALUES (?, ?, ?, ?, ?, ?)", rows)
+        database.commit()
+    with UiServer(uri, port=0) as server:
+        found = read_history("long", with_curves=["loss"], tracking_uri=server.url)
+        read = {trial.run_id: trial.curves["loss"] for trial in found}
+    assert read.keys() == lengths.keys()
+    for run_id, length in lengths.items():
+        assert list(read[run_id].items()) == [(step, step / 2) for step in range(length)]
