@@ -2,7 +2,7 @@
 
     python experiments/tracking_cost/history.py [--runs 10000]
 
-The runs are written by bare SQL (MLflow would take minutes): 10 params, 8 tags, one metric of 50 points each. The server
+The runs are written by bare SQL (MLflow would take minutes): 10 params, 8 tags, a metric of 50 points each. The server
 has one worker. Prints seconds, and the processor's seconds in this process, without and with curves.
 """
 
