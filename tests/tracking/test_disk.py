@@ -192,7 +192,7 @@ os._exit(9)
 
 def test_a_study_is_not_forgotten_before_its_end_fits_on_the_disk(uri: str, small_disk: SmallDisk) -> None:
     command = [sys.executable, "-c", DIES, uri, str(small_disk.journal)]
-    run_id = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.strip()
+    run_id = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout.strip()
     small_disk.fill()
     (result,) = sync(small_disk.journal)
     assert "No space left on device" in result.problem

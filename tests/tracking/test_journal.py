@@ -127,7 +127,7 @@ print(writer.unwritten, [entry.record.step for entry in read(path)] == list(rang
 
 def test_what_the_disk_has_no_room_for_waits_until_it_has(tmp_path: Path) -> None:
     answer = subprocess.run(
-        [sys.executable, "-c", SMALL_DISK, str(tmp_path / "j")], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", SMALL_DISK, str(tmp_path / "j")], capture_output=True, text=True, timeout=300, check=True
     )
     first, second = answer.stdout.splitlines()
     unwritten, whole = map(int, first.split())

@@ -29,6 +29,7 @@ from metatuner.tracking.recorder import MLflowRecorder
 from metatuner.tracking.sampling import SamplingDistances
 
 OFTEN = SamplingDistances(first_s=0, growth=0, least_s=0)
+STUCK_SECONDS = 200.0
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -185,7 +186,9 @@ def test_a_long_trial_is_sampled_also_while_it_is_silent(uri: str) -> None:
 def test_sampling_holds_up_neither_records_nor_the_end(uri: str, caplog: pytest.LogCaptureFixture) -> None:
     """All threads sample all the time, and studies end under it."""
     began = time.monotonic()
-    recorder = MLflowRecorder(uri, "digits", flush_seconds=0.001, sampling=OFTEN, plots=False)
+    recorder = MLflowRecorder(
+        uri, "digits", flush_seconds=0.001, sampling=OFTEN, plots=False, close_seconds=STUCK_SECONDS
+    )
 
     def run(trial: int) -> None:
         recorder.record(TrialStarted(trial=trial, name="t", thread=threading.get_ident()))
@@ -211,7 +214,7 @@ def test_sampling_holds_up_neither_records_nor_the_end(uri: str, caplog: pytest.
             points += len(page.history(page.child(trial), "resource/cpu_percent"))
     recorder.close()
     assert points >= 3
-    assert time.monotonic() - began < 20  # so long an end waits for a thread that is stuck
+    assert time.monotonic() - began < STUCK_SECONDS  # so long an end waits for a thread that is stuck
     assert not caplog.messages  # such as of records that came after an end, or could not be sent
 
 
