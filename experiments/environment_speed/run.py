@@ -22,11 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from metatuner.envs.batched_training import BatchedData, BatchedOptimizer, BatchedTraining
+from metatuner.envs.batched_training import BatchedData, BatchedTraining
 from metatuner.envs.builtin_tasks import mlp
 from metatuner.envs.families import SyntheticClassification, TaskGroup
 from metatuner.envs.schedule import ScheduleEnv
 from metatuner.envs.schedule_vec_env import ScheduleVecEnv, TaskFamily
+from metatuner.envs.update_rules import BatchedOptimizer
 
 HERE = Path(__file__).parent
 GROUP_SIZE, INTERVAL = 64, 20

@@ -8,10 +8,11 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from metatuner.envs.batched_training import BatchedData, BatchedOptimizer, BatchedTraining, cross_entropy
+from metatuner.envs.batched_training import BatchedData, BatchedTraining, cross_entropy
 from metatuner.envs.builtin_tasks import mlp
 from metatuner.envs.signals import Interval
 from metatuner.envs.testing import same_interval
+from metatuner.envs.update_rules import BatchedOptimizer
 
 SIZE, ROWS, VAL_FROM = 4, 260, 200
 TRAIN_ROWS, SEEDS = [200, 150, 64, 33], [3, 4, 5, 6]
