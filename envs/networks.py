@@ -74,9 +74,12 @@ class Networks:
             self._rule.update(state, now)
         return self._measured(torch.stack(losses), torch.stack(products))
 
+    @torch.no_grad()
     def validate(self) -> Tensor:
         """The validation losses, shape (n,)."""
-        return self._validation_losses.replay()[0].clone()
+        # Not recorded: it is called too seldom for that to pay.
+        losses: Tensor = vmap(self._loss, randomness="different")(*self._weights, *self._validation)
+        return losses
 
     def _measured(self, losses: Tensor, products: Tensor) -> IntervalMeter:
         """Takes the losses and, of each measured step, the products [[g.g, g.m], [m.g, m.m]], both steps first."""
@@ -97,8 +100,3 @@ class Networks:
             return [*(gradient.flatten(1) for gradient in of_weights), losses]
 
         return Recording(flat, *self._weights, *self._batch)
-
-    @functools.cached_property
-    def _validation_losses(self) -> Recording:
-        losses = vmap(self._loss, randomness="different")
-        return Recording(lambda *tensors: [losses(*tensors)], *self._weights, *self._validation)
