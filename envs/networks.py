@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,6 +13,9 @@ from torch.func import grad_and_value, vmap
 from .meter import IntervalMeter, measures_gradient
 from .traced import Recording
 from .update_rules import BatchedOptimizer, OptimizerState
+
+PART_BYTES = 3 << 20
+"""Networks are updated in parts with at most as much state: what one pass leaves in the cache the next one finds."""
 
 
 class Networks:
@@ -44,6 +48,8 @@ class Networks:
         lengths = [shape.numel() for shape in shapes]
         self.state = OptimizerState.zeros(size, sum(lengths), rule)
         self._before = torch.zeros_like(self.state.weights)
+        self._rows = math.ceil(size / math.ceil(self.state.nbytes / PART_BYTES))
+        self._parts = self.state.split(self._rows)
         parts = zip(torch.split(self.state.weights, lengths, dim=1), shapes, strict=True)
         self._weights = [part.view(size, *shape) for part, shape in parts]
         self._examples = [part.flatten(0, 1) for part in (inputs, targets)]
@@ -59,20 +65,21 @@ class Networks:
                 (steps, n, batch size).
             factors: The update rule's factors, each of shape (steps, n).
         """
-        losses, products, state = [], [], self.state
-        columns = (factor[..., None] for factor in factors)
-        for step, (chosen, *now) in enumerate(zip(rows.flatten(1), *columns, strict=True)):
+        losses, products = [], []
+        of_parts = (_by_step_and_part(factor, self._rows) for factor in factors)
+        for step, (chosen, *now) in enumerate(zip(rows.flatten(1), *of_parts, strict=True)):
             for examples, place in zip(self._examples, self._batch_rows, strict=True):
                 torch.index_select(examples, 0, chosen, out=place)
-            *gradients, loss = self._gradients.replay()
-            torch.cat(gradients, 1, out=state.gradient)
-            losses.append(loss.clone())
-            if measures_gradient(step, len(rows)):
-                products.append(torch.bmm(state.pair, state.pair.mT))
+            losses.append(self._gradients.replay()[-1].clone())
             if step == len(rows) - 1:
-                self._before.copy_(state.weights)
-            self._rule.update(state, now)
-        return self._measured(torch.stack(losses), torch.stack(products))
+                self._before.copy_(self.state.weights)
+            measured = measures_gradient(step, len(rows))
+            for part, gradients, *mine in zip(self._parts, self._gradient_parts, *now, strict=True):
+                torch.cat(gradients, 1, out=part.gradient)
+                if measured:
+                    products.append(torch.bmm(part.pair, part.pair.mT))
+                self._rule.update(part, mine)
+        return self._measured(torch.stack(losses), torch.cat(products).view(-1, len(self._before), 2, 2))
 
     @torch.no_grad()
     def validate(self) -> Tensor:
@@ -100,3 +107,13 @@ class Networks:
             return [*(gradient.flatten(1) for gradient in of_weights), losses]
 
         return Recording(flat, *self._weights, *self._batch)
+
+    @functools.cached_property
+    def _gradient_parts(self) -> list[tuple[Tensor, ...]]:
+        columns = (torch.split(gradient, self._rows) for gradient in self._gradients.outputs[:-1])
+        return list(zip(*columns, strict=True))
+
+
+def _by_step_and_part(factor: Tensor, rows: int) -> list[tuple[Tensor, ...]]:
+    """A factor of shape (steps, n) as a column for each step and part."""
+    return [torch.split(of_step, rows) for of_step in factor[..., None]]

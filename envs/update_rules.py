@@ -7,7 +7,7 @@ torch.optim does; a step is then a few passes over whole tensors.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 import torch
@@ -78,6 +78,16 @@ class OptimizerState:
         pair = torch.zeros(2, size, weights)
         square, scratch = torch.zeros(2, size, weights if rule.adaptive else 0)
         return cls(torch.zeros(size, weights), pair[0], pair[1], pair.transpose(0, 1), square, scratch)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the memory."""
+        return sum(part.nbytes for part in (self.weights, self.pair, self.square, self.scratch))
+
+    def split(self, rows: int) -> list[OptimizerState]:
+        """The same memory in parts of so many networks."""
+        columns = (torch.split(getattr(self, field.name), rows) for field in fields(self))
+        return [OptimizerState(*part) for part in zip(*columns, strict=True)]
 
 
 def _sgd(
