@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .batched_training import BatchedData, BatchedOptimizer, BatchedTraining
+from .batched_training import BatchedData, BatchedTraining
 from .errors import ConfigurationError
+from .update_rules import BatchedOptimizer
 
 
 class Split(StrEnum):

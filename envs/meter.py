@@ -15,6 +15,12 @@ GRADIENT_MEASUREMENTS = 20
 """Gradients are measured at this many evenly spread steps of an interval at most, so that long intervals stay cheap."""
 
 
+def measures_gradient(step: int, steps: int) -> bool:
+    """Whether the gradient is measured at a step of an interval, counted from 0."""
+    wanted = min(GRADIENT_MEASUREMENTS, steps)
+    return (step + 1) * wanted // steps > step * wanted // steps
+
+
 class IntervalMeter:
     """Measurements of one interval of `steps` optimiser steps.
 
@@ -35,8 +41,7 @@ class IntervalMeter:
     @property
     def wants_gradient(self) -> bool:
         """Whether the gradient of the coming step is to be measured."""
-        step, wanted = self._counts["losses"], min(GRADIENT_MEASUREMENTS, self.steps)
-        return (step + 1) * wanted // self.steps > step * wanted // self.steps
+        return measures_gradient(self._counts["losses"], self.steps)
 
     @property
     def wants_update(self) -> bool:
@@ -46,9 +51,14 @@ class IntervalMeter:
     def gradient(self, squared_norm: Tensor, dot: Tensor, momentum_squared_norm: Tensor) -> None:
         """Takes |g|^2, g.m and |m|^2 of a gradient g and the momentum buffer m before it takes g in."""
         self._counts["gradients"] += 1
-        self._add("log_grad_norm", 0.5 * torch.log(squared_norm + 1e-30))
-        scale = torch.sqrt(squared_norm * momentum_squared_norm)
-        self._add("alignment", torch.where(scale > 0, dot / scale, torch.zeros_like(scale)))
+        self._add("log_grad_norm", _log_norm(squared_norm))
+        self._add("alignment", _cosine(squared_norm, dot, momentum_squared_norm))
+
+    def gradients(self, squared_norms: Tensor, dots: Tensor, momentum_squared_norms: Tensor) -> None:
+        """Takes what `gradient` takes, of all steps that it is wanted of at once: shape (steps, n)."""
+        self._counts["gradients"] += len(squared_norms)
+        self._add("log_grad_norm", _log_norm(squared_norms).sum(0))
+        self._add("alignment", _cosine(squared_norms, dots, momentum_squared_norms).sum(0))
 
     def update(self, squared_norm: Tensor, weight_squared_norm: Tensor) -> None:
         """Takes |w' - w|^2 and |w|^2 of a step from weights w to w'."""
@@ -67,6 +77,14 @@ class IntervalMeter:
         self._add("mean", delta / self._counts["losses"])
         self._add("squares", delta * (loss - self._sums["mean"]))
         self._add("early" if early else "late", loss)
+
+    def losses(self, losses: Tensor) -> None:
+        """Takes the mini-batch losses of all steps of the interval at once, shape (steps, n)."""
+        losses, half = losses.detach().double(), self.steps // 2
+        mean = losses.mean(0)
+        self._counts["losses"] = len(losses)
+        self._sums |= {"first_loss": losses[0], "mean": mean, "squares": (losses - mean).square().sum(0)}
+        self._sums |= {"early": losses[:half].sum(0), "late": losses[half:].sum(0)}
 
     def interval(self, val_loss: Tensor | float | None) -> Interval:
         """The measurements as arrays of shape (n,), or (1,) for a single training.
@@ -110,3 +128,12 @@ class IntervalMeter:
 
     def _add(self, name: str, value: Tensor) -> None:
         self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+
+def _log_norm(squared_norm: Tensor) -> Tensor:
+    return 0.5 * torch.log(squared_norm + 1e-30)
+
+
+def _cosine(squared_norm: Tensor, dot: Tensor, other_squared_norm: Tensor) -> Tensor:
+    scale = torch.sqrt(squared_norm * other_squared_norm)
+    return torch.where(scale > 0, dot / scale, torch.zeros_like(scale))

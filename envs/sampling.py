@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -24,10 +25,14 @@ class EpochSampler:
 
     def next(self, steps: int) -> Tensor:
         """Row numbers of the next `steps` mini-batches, shape (steps, batch size)."""
-        while len(self._epoch) < steps:
-            self._epoch = torch.cat([self._epoch, self._shuffled()])
-        batches, self._epoch = self._epoch[:steps], self._epoch[steps:]
-        return batches
+        batches = self.rows // self.batch_size
+        epochs = math.ceil((steps - len(self._epoch)) / batches)
+        if epochs > 0:
+            orders = torch.stack([torch.randperm(self.rows, generator=self._generator) for _ in range(epochs)])
+            shuffled = orders[:, : batches * self.batch_size].reshape(-1, self.batch_size)
+            self._epoch = torch.cat([self._epoch, shuffled])
+        coming, self._epoch = self._epoch[:steps], self._epoch[steps:]
+        return coming
 
     def state_dict(self) -> dict[str, Any]:
         """What is left of the epoch, and the generator."""
@@ -37,8 +42,3 @@ class EpochSampler:
         """Back to a state, bit for bit."""
         self._epoch = state["epoch"].clone()
         self._generator.set_state(state["generator"])
-
-    def _shuffled(self) -> Tensor:
-        order = torch.randperm(self.rows, generator=self._generator)
-        whole = self.rows // self.batch_size * self.batch_size
-        return order[:whole].view(-1, self.batch_size)

@@ -22,11 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from metatuner.envs.batched_training import BatchedData, BatchedOptimizer, BatchedTraining
+from metatuner.envs.batched_training import BatchedData, BatchedTraining
 from metatuner.envs.builtin_tasks import mlp
 from metatuner.envs.families import SyntheticClassification, TaskGroup
 from metatuner.envs.schedule import ScheduleEnv
 from metatuner.envs.schedule_vec_env import ScheduleVecEnv, TaskFamily
+from metatuner.envs.update_rules import BatchedOptimizer
 
 HERE = Path(__file__).parent
 GROUP_SIZE, INTERVAL = 64, 20
@@ -77,12 +78,12 @@ class OneShape:
 
 
 def timed(work: Callable[[], object], times: int) -> float:
-    """Seconds a call, after a warm-up."""
+    """Seconds of processor time a call, after a warm-up: with one thread, what a core of its own would take."""
     work()
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(times):
         work()
-    return (time.perf_counter() - start) / times
+    return (time.process_time() - start) / times
 
 
 def batched_seconds(family: TaskFamily, groups: int) -> float:

@@ -22,10 +22,11 @@ import torch
 from matplotlib.figure import Figure
 from metatuner.agent.evaluation import final_losses, train_fixed
 from metatuner.agent.policy import Policy
-from metatuner.envs.batched_training import BatchedData, BatchedOptimizer, BatchedTraining
+from metatuner.envs.batched_training import BatchedData, BatchedTraining
 from metatuner.envs.builtin_tasks import DATA_SETS, load_examples, mlp, split_examples
 from metatuner.envs.families import TaskGroup
 from metatuner.envs.references import constant, cosine
+from metatuner.envs.update_rules import BatchedOptimizer
 from numpy.typing import NDArray
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 

@@ -8,10 +8,12 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from metatuner.envs.batched_training import BatchedData, BatchedOptimizer, BatchedTraining, cross_entropy
+from metatuner.envs import networks
+from metatuner.envs.batched_training import BatchedData, BatchedTraining, cross_entropy
 from metatuner.envs.builtin_tasks import mlp
 from metatuner.envs.signals import Interval
 from metatuner.envs.testing import same_interval
+from metatuner.envs.update_rules import BatchedOptimizer
 
 SIZE, ROWS, VAL_FROM = 4, 260, 200
 TRAIN_ROWS, SEEDS = [200, 150, 64, 33], [3, 4, 5, 6]
@@ -84,3 +86,14 @@ def test_one_that_diverges_does_not_touch_its_neighbours(data: BatchedData) -> N
 def test_the_loss_over_columns_is_the_cross_entropy() -> None:
     logits, targets = torch.randn(32, 7), torch.randint(0, 7, (32,))
     torch.testing.assert_close(cross_entropy(logits, targets), torch.nn.functional.cross_entropy(logits, targets))
+
+
+def test_how_a_batch_is_cut_into_parts_changes_no_number(data: BatchedData, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained() -> Interval:
+        batched = BatchedTraining(MODEL, BatchedOptimizer.ADAMW, data)
+        batched.start(start(BatchedOptimizer.ADAMW), SEEDS)
+        return batched.advance({}, 30)
+
+    whole = trained()
+    monkeypatch.setattr(networks, "PART_BYTES", 3 * 5 * 4 * 548)  # Three networks of 548 weights.
+    assert same_interval(trained(), whole)

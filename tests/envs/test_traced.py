@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from metatuner.envs.traced import TensorFunction, trace
+from metatuner.envs.traced import Recording, TensorFunction
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
@@ -44,21 +44,30 @@ def batch(model: nn.Module, seed: int, n: int = 3, rows: int = 5) -> list[Tensor
 )
 def test_what_is_replayed_is_what_was_recorded_bit_for_bit(make: Callable[[], nn.Module]) -> None:
     model = make()
-    function = gradients_of(model)
-    replay = trace(function, *batch(model, seed=0))
+    function, inputs = gradients_of(model), batch(model, seed=0)
+    recording = Recording(function, *inputs)
     for seed in (1, 2):
-        tensors = batch(model, seed)
-        kept = [tensor.clone() for tensor in tensors]
-        for one, other in zip(replay(*tensors), function(*tensors), strict=True):
+        for place, tensor in zip(inputs, batch(model, seed), strict=True):
+            place.copy_(tensor)
+        kept = [tensor.clone() for tensor in inputs]
+        for one, other in zip(recording.replay(), function(*inputs), strict=True):
             assert torch.equal(one, other)
-        assert all(torch.equal(tensor, before) for tensor, before in zip(tensors, kept, strict=True))
+        assert all(torch.equal(tensor, before) for tensor, before in zip(inputs, kept, strict=True))
+
+
+def test_results_keep_their_place() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    recording = Recording(gradients_of(model), *batch(model, seed=0))
+    first = [output.data_ptr() for output in recording.replay()]
+    assert [output.data_ptr() for output in recording.replay()] == first
 
 
 def test_dropout_is_drawn_anew_in_every_call_and_for_every_network() -> None:
     model = nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 4))
     state = torch.get_rng_state()
-    replay = trace(gradients_of(model), *batch(model, seed=0))
+    recording = Recording(
+        gradients_of(model), *(part[:1].expand(3, *part.shape[1:]).contiguous() for part in batch(model, seed=1))
+    )
     assert torch.equal(torch.get_rng_state(), state), "recording must not use up random numbers"
-    tensors = [part[:1].expand(3, *part.shape[1:]).contiguous() for part in batch(model, seed=1)]
-    first, again = replay(*tensors)[-1], replay(*tensors)[-1]
-    assert len({*first.tolist(), *again.tolist()}) == 6
+    losses = [loss for _ in range(2) for loss in recording.replay()[-1].tolist()]
+    assert len(set(losses)) == 6

@@ -1,0 +1,122 @@
+"""The update rules of torch.optim, for many networks at once: each row of a tensor is one network.
+
+What a rule needs of the hyperparameters is worked out beforehand for all steps of an interval, in double precision as
+torch.optim does; a step is then a few passes over whole tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+_BETA2, _EPS = 0.999, 1e-8
+
+
+class BatchedOptimizer(StrEnum):
+    """The update rules, as torch.optim defines them."""
+
+    SGD = "sgd"
+    ADAM = "adam"
+    ADAMW = "adamw"
+
+    @property
+    def adaptive(self) -> float:
+        """1.0 where steps are normalised by a running gradient size."""
+        return float(self is not BatchedOptimizer.SGD)
+
+    def coefficients(self, lr: Tensor, weight_decay: Tensor, momentum: Tensor, step: Tensor) -> list[Tensor]:
+        """The factors of some steps, each of shape (steps, n).
+
+        Args:
+            lr: Learning rates, float64 like the others, of shape (steps, n) like all.
+            weight_decay: Weight decay.
+            momentum: Momentum, of Adam and AdamW beta1.
+            step: Number of each step, from 1.
+        """
+        if self is BatchedOptimizer.SGD:
+            factors = [momentum, weight_decay, -lr]
+            if not momentum.all():
+                factors.append(momentum != 0)
+        else:
+            correction1, correction2 = 1 - momentum**step, (1 - _BETA2**step).sqrt()
+            decay = 1 - lr * weight_decay if self is BatchedOptimizer.ADAMW else weight_decay
+            factors = [1 - momentum, decay, -lr / correction1, correction2]
+        return [factor.float() for factor in factors]
+
+    def update(self, state: OptimizerState, factors: Sequence[Tensor]) -> None:
+        """One step with these factors, each of shape (n, 1)."""
+        (_sgd if self is BatchedOptimizer.SGD else _ADAMS[self])(state, *factors)
+
+
+@dataclass(frozen=True)
+class OptimizerState:
+    """What a step reads and writes, one row a network.
+
+    Attributes:
+        weights: The weights, shape (n, weights of a network).
+        gradient: Their gradient; a step uses it up.
+        momentum: Running mean of the gradient.
+        pair: Gradient and momentum in the same memory, as a matrix for each network: shape (n, 2, weights).
+        square: Running mean of the gradient's square; without columns for SGD, which has none.
+        scratch: For results between; without columns for SGD.
+    """
+
+    weights: Tensor
+    gradient: Tensor
+    momentum: Tensor
+    pair: Tensor
+    square: Tensor
+    scratch: Tensor
+
+    @classmethod
+    def zeros(cls, size: int, weights: int, rule: BatchedOptimizer) -> OptimizerState:
+        """The state of `size` networks at their first step."""
+        pair = torch.zeros(2, size, weights)
+        square, scratch = torch.zeros(2, size, weights if rule.adaptive else 0)
+        return cls(torch.zeros(size, weights), pair[0], pair[1], pair.transpose(0, 1), square, scratch)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the memory."""
+        return sum(part.nbytes for part in (self.weights, self.pair, self.square, self.scratch))
+
+    def split(self, rows: int) -> list[OptimizerState]:
+        """The same memory in parts of so many networks."""
+        columns = (torch.split(getattr(self, field.name), rows) for field in fields(self))
+        return [OptimizerState(*part) for part in zip(*columns, strict=True)]
+
+
+def _sgd(
+    state: OptimizerState, momentum: Tensor, decay: Tensor, rate: Tensor, has_momentum: Tensor | None = None
+) -> None:
+    torch.addcmul(state.gradient, state.momentum, momentum, out=state.momentum)
+    state.momentum.addcmul_(state.weights, decay)
+    state.weights.addcmul_(state.momentum, rate)
+    if has_momentum is not None:
+        # torch.optim.SGD keeps no buffer without momentum.
+        state.momentum.mul_(has_momentum)
+
+
+def _adam(state: OptimizerState, rest: Tensor, decay: Tensor, rate: Tensor, correction: Tensor) -> None:
+    state.gradient.addcmul_(state.weights, decay)
+    _adaptive_step(state, rest, rate, correction)
+
+
+def _adamw(state: OptimizerState, rest: Tensor, decay: Tensor, rate: Tensor, correction: Tensor) -> None:
+    state.weights.mul_(decay)
+    _adaptive_step(state, rest, rate, correction)
+
+
+def _adaptive_step(state: OptimizerState, rest: Tensor, rate: Tensor, correction: Tensor) -> None:
+    state.momentum.lerp_(state.gradient, rest)
+    state.square.mul_(_BETA2).addcmul_(state.gradient, state.gradient, value=1 - _BETA2)
+    torch.sqrt(state.square, out=state.scratch).div_(correction).add_(_EPS)
+    torch.mul(state.momentum, rate, out=state.gradient)
+    state.weights.addcdiv_(state.gradient, state.scratch)
+
+
+_ADAMS = {BatchedOptimizer.ADAM: _adam, BatchedOptimizer.ADAMW: _adamw}
