@@ -54,7 +54,7 @@ class MetaTrainingSettings:
         reference: The schedule that the policy learns to adjust, "constant" or "cosine".
     """
 
-    steps: int = 1_440_000
+    steps: int = 2_700_000
     seed: int = 0
     decisions: int = 25
     groups: int = 8

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
 
-EXAMPLE = "metatuner train schedule --steps 1440000 --seed 0 --out my-policy"
+EXAMPLE = "metatuner train schedule --steps 2700000 --seed 0 --out my-policy"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this verb."""
     parser.add_argument("job", choices=("schedule",), help="which job the policy is for")
-    parser.add_argument("--steps", type=int, default=1_440_000, help="decisions to learn from (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=2_700_000, help="decisions to learn from (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="everything random follows from it (default: %(default)s)")
     parser.add_argument(
         "--reference",

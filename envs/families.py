@@ -46,8 +46,8 @@ class TaskGroup:
     interval: int
 
 
-_TRAIN_ROWS = 1024
-_VAL_ROWS = (48, 96, 192, 384)
+_FEWEST_TRAIN_ROWS, _TRAIN_ROWS = 64, 1024
+_VAL_ROWS = (32, 48, 96, 192, 384)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class SyntheticClassification:
     """Perceptrons on made-up classification data: mixtures of Gaussians, and teachers that are networks themselves.
 
     Easy tasks and hopeless ones, no, few and many wrong labels, correlated and badly scaled inputs, 64 to 1024 training
-    rows, noisy validation losses (48 to 384 rows), 2 to 10 classes; SGD with momentum, Adam and AdamW; starting
+    rows, noisy validation losses (32 to 384 rows), 2 to 10 classes; SGD with momentum, Adam and AdamW; starting
     learning rates over five and more decades. Nothing real: real data sets stay unseen.
 
     Attributes:
@@ -117,7 +117,9 @@ def _draw_data(size: int, features: int, classes: int, rng: np.random.Generator)
         draw = _gaussian_mixture if rng.random() < 1 / 3 else _teacher
         x, y = draw(rows, features, classes, rng, generator)
         inputs[i], targets[i] = _rescaled(x, rng, generator), _noisy(y, classes, rng, generator)
-    train_rows = np.exp(rng.uniform(np.log(64), np.log(_TRAIN_ROWS), size)).astype(int).tolist()
+    # Small data sets more often than large ones: there it is that the time to stop must be seen.
+    share = rng.beta(1, 2, size)
+    train_rows = (_FEWEST_TRAIN_ROWS * (_TRAIN_ROWS / _FEWEST_TRAIN_ROWS) ** share).astype(int).tolist()
     return BatchedData(inputs, targets, train_rows, _TRAIN_ROWS)
 
 
