@@ -7,7 +7,7 @@ A run is named by a **key** that is ours and known before MLflow answers: `STUDY
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KEY_TAG = "metatuner.key"
+RUN_NAME_TAG = "mlflow.runName"
 KIND_TAG = "metatuner.kind"  # study or trial
 TITLE_TAG = "metatuner.name"  # a trial's name without number and value
 VALUE_METRIC = "value"  # what a trial is judged by, whatever the study's metric is
@@ -118,7 +119,10 @@ class ReopenRun(Operation):
 
 
 def merged(operations: Sequence[Operation]) -> list[Operation]:
-    """The same with one `Log` a run, without what is replaced later: requests are what shipping spends its time on."""
+    """The same with one `Log` a run, without what is replaced later: requests are what shipping spends its time on.
+
+    A run that begins and ends here begins under its last name: MLflow takes a request's time to change one.
+    """
     result: list[Operation] = []
     places: dict[str, int] = {}
     for operation in _standing(operations):
@@ -137,7 +141,28 @@ def merged(operations: Sequence[Operation]) -> list[Operation]:
                 params={**before.params, **operation.params},
                 tags={**before.tags, **operation.tags},
             )
-    return result
+    return _titled(result)
+
+
+def _titled(operations: Sequence[Operation]) -> list[Operation]:
+    starts = {operation.run for operation in operations if isinstance(operation, StartRun)}
+    titles = {
+        operation.run: operation.tags[RUN_NAME_TAG]
+        for operation in operations
+        if isinstance(operation, Log) and operation.run in starts and RUN_NAME_TAG in operation.tags
+    }
+    return [
+        _with_title(operation, titles[operation.run]) if operation.run in titles else operation
+        for operation in operations
+    ]
+
+
+def _with_title(operation: Operation, title: str) -> Operation:
+    if isinstance(operation, StartRun):
+        return replace(operation, name=title)
+    if isinstance(operation, Log):
+        return replace(operation, tags={name: value for name, value in operation.tags.items() if name != RUN_NAME_TAG})
+    return operation
 
 
 def _standing(operations: Sequence[Operation]) -> list[Operation]:

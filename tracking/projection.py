@@ -40,6 +40,7 @@ from .names import LONGEST_TAG, shorten
 from .operations import (
     KEY_TAG,
     KIND_TAG,
+    RUN_NAME_TAG,
     TITLE_TAG,
     VALUE_METRIC,
     Describe,
@@ -214,7 +215,7 @@ class Projection:
         value = self._judge(record, log)
         trial = self._summary.trials[record.trial]
         title = run_title(trial.trial, trial.attempt, trial.name, trial.state, value)
-        log.add_tags({"mlflow.runName": title})
+        log.add_tags({RUN_NAME_TAG: title})
         drawings = (
             [Draw(run=log.run, path="plots/schedule.png", figure=partial(schedule_plots.schedule_figure, training))]
             if self._draw and training.has_curves

@@ -215,7 +215,7 @@ class Transport:
         # Any other may have been, by a process that died before it could say so.
         if start.parent not in self._new and (known := self._find(start.run)):
             self.run_ids[start.run] = known
-            self._open.update_run(known, status="RUNNING")
+            self._open.update_run(known, status="RUNNING", name=start.name)
             return
         self._new.add(start.run)
         tags = dict(start.tags)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from metatuner.envs.data_sets import data_set_used, fingerprint
 from metatuner.envs.records import Metrics, Record, StudyFinished, StudyStarted, TrialFinished, TrialStarted, TrialState
-from metatuner.tracking.operations import Describe, Draw, Log, merged
+from metatuner.tracking.operations import Describe, Draw, Log, StartRun, merged
 from metatuner.tracking.projection import Projection
 from metatuner.tracking.recorder import MLflowRecorder
 from mlflow import MlflowClient
@@ -123,3 +123,6 @@ def test_what_is_sent_late_draws_once() -> None:
     descriptions = [operation for operation in operations if isinstance(operation, Describe)]
     assert len(descriptions) == 1 and "Trials: 200 finished." in descriptions[0].markdown
     assert sum(isinstance(operation, Log) for operation in operations) == 201
+    titles = [operation.name for operation in operations if isinstance(operation, StartRun)]
+    assert titles[:3] == ["search", "#0 1 tpe", "#1 0.5 tpe"]
+    assert not any("mlflow.runName" in operation.tags for operation in operations if isinstance(operation, Log))
