@@ -65,7 +65,7 @@ def read_history(
 
     Args:
         experiments: An experiment's name or a regular expression for whole names, or several.
-        with_curves: Metrics whose curves are wanted, such as "val/loss"; one query a page for each.
+        with_curves: Metrics whose curves are wanted, such as "val/loss"; each takes a while of its own.
         tracking_uri: The store, as for `MLflowRecorder`.
         filter_string: MLflow's, to narrow it down.
 
