@@ -29,6 +29,8 @@ def copy_file(source: str | Path, to: Path) -> None:
             while chunk := readable.read(_CHUNK):
                 with _fault_of_the_copy():
                     _write(copy, chunk)
+            with _fault_of_the_copy():
+                os.fsync(copy)  # or a power cut leaves a record of an empty file
         finally:
             with _fault_of_the_copy():
                 os.close(copy)  # a network's disk may say only now that it is full
