@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..envs.records import Record
 from .curves import curves
-from .operations import KEY_TAG, KIND_TAG, VALUE_METRIC, DeleteRun, EndRun, Log, Operation, Point, merged
+from .operations import KEY_TAG, KIND_TAG, STATE_TAG, VALUE_METRIC, DeleteRun, EndRun, Log, Operation, Point, merged
 from .projection import Projection
 from .store import Store, connect
 from .transport import Transport
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _PAGE = 1000
-_STATE_TAG = "metatuner.state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ def unattended(study: str, store: Store, experiment: str) -> list[Difference]:
                 key, last = run.data.tags[KEY_TAG], run.info.end_time or run.info.start_time
                 end = EndRun(run=key, time_ms=last, status="KILLED")
                 what = "it is open, and no process of this machine records it"
-                differences.append(Difference(trial, what, (Log(run=key, tags={_STATE_TAG: "killed"}), end)))
+                differences.append(Difference(trial, what, (Log(run=key, tags={STATE_TAG: "killed"}), end)))
     return differences
 
 
@@ -150,7 +149,7 @@ def _note(expected: _Expected, operation: Operation) -> None:
     if isinstance(operation, Log):
         expected.params |= operation.params
         expected.points += operation.metrics
-        expected.state = operation.tags.get(_STATE_TAG, expected.state)
+        expected.state = operation.tags.get(STATE_TAG, expected.state)
     elif isinstance(operation, EndRun):
         expected.end = operation
 
@@ -212,11 +211,11 @@ def _compare_end(trial: int, key: str, expected: _Expected, run: Run) -> list[Di
     end = expected.end
     if end is None:
         return []
-    state = run.data.tags.get(_STATE_TAG)
+    state = run.data.tags.get(STATE_TAG)
     if run.info.status == end.status and state == expected.state:
         return []
     what = f"it is {expected.state}, and MLflow shows {run.info.status} ({state})"
-    return [Difference(trial, what, (Log(run=key, tags={_STATE_TAG: expected.state}), replace(end, run=key)))]
+    return [Difference(trial, what, (Log(run=key, tags={STATE_TAG: expected.state}), replace(end, run=key)))]
 
 
 def _is_there(point: Point, run: Run, found: Mapping[str, Mapping[str, Mapping[int, float]]]) -> bool:

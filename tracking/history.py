@@ -13,7 +13,7 @@ from ..envs.errors import StoreError, UnknownExperimentError
 from ..envs.records import TrialState
 from .curves import Curve, curves
 from .names import original_name
-from .operations import KEY_TAG, TITLE_TAG
+from .operations import KEY_TAG, STATE_TAG, TITLE_TAG
 from .redaction import one_line
 from .store import Store, connect, resolve
 
@@ -142,7 +142,7 @@ def _trials(
 
 def _trial(run: Any, names: Mapping[str, str], found: Mapping[str, Curve]) -> PastTrial:
     tags = run.data.tags
-    state = TrialState.PRUNED if tags.get("metatuner.state") == "pruned" else TrialState.FINISHED
+    state = TrialState.PRUNED if tags.get(STATE_TAG) == "pruned" else TrialState.FINISHED
     return PastTrial(
         run_id=run.info.run_id,
         experiment=names[run.info.experiment_id],

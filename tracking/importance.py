@@ -27,18 +27,12 @@ def importances(trials: Sequence[TrialSummary], space: Mapping[str, str], *, max
         space: Optuna's distributions as JSON by name, where they are known; others follow from the values.
         maximize: Whether a larger value is better.
     """
-    if len(trials) < FEWEST_TRIALS:
+    distributions = _comparable(trials, space)
+    if not distributions:
         return {}
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-    distributions = {
-        name: found
-        for name in _shared(trials)
-        if (found := distribution([t.params[name] for t in trials], space.get(name)))
-    }
-    if len(distributions) < 2:
-        return {}
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -47,6 +41,11 @@ def importances(trials: Sequence[TrialSummary], space: Mapping[str, str], *, max
         optuna.logging.set_verbosity(verbosity)
     study.add_trials([_optuna_trial(trial, distributions) for trial in trials])
     return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
+
+
+def can_rank(trials: Sequence[TrialSummary]) -> bool:
+    """Whether `importances` has anything to say."""
+    return bool(_comparable(trials, {}))
 
 
 def distribution(texts: Sequence[str], given: str | None = None) -> BaseDistribution | None:
@@ -65,6 +64,8 @@ def distribution(texts: Sequence[str], given: str | None = None) -> BaseDistribu
         return CategoricalDistribution(sorted(set(texts)))
     finite = [number for number in numbers if number is not None]
     low, high = min(finite), max(finite)
+    if low == high:  # the same number, written in several ways
+        return None
     if given is not None:
         known = json_to_distribution(given)
         if isinstance(known, CategoricalDistribution):
@@ -74,8 +75,14 @@ def distribution(texts: Sequence[str], given: str | None = None) -> BaseDistribu
     return FloatDistribution(low, high, log=low > 0 and high / low >= _LOG_SPAN)
 
 
-def _shared(trials: Sequence[TrialSummary]) -> list[str]:
-    return [name for name in trials[0].params if all(name in trial.params for trial in trials)]
+def _comparable(trials: Sequence[TrialSummary], space: Mapping[str, str]) -> dict[str, BaseDistribution]:
+    """The hyperparameters that vary and that every trial has; none where there is nothing to compare."""
+    if len(trials) < FEWEST_TRIALS:
+        return {}
+    shared = [name for name in trials[0].params if all(name in trial.params for trial in trials)]
+    found = {name: distribution([trial.params[name] for trial in trials], space.get(name)) for name in shared}
+    varied = {name: each for name, each in found.items() if each is not None}
+    return varied if len(varied) > 1 else {}
 
 
 def _number(text: str) -> float | None:

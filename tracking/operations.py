@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 KEY_TAG = "metatuner.key"
 RUN_NAME_TAG = "mlflow.runName"
 KIND_TAG = "metatuner.kind"  # study or trial
+STATE_TAG = "metatuner.state"  # running, or one of envs.records.TrialState
 TITLE_TAG = "metatuner.name"  # a trial's name without number and value
 VALUE_METRIC = "value"  # what a trial is judged by, whatever the study's metric is
 

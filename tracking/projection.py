@@ -35,12 +35,13 @@ from ..envs.records import (
 )
 from . import schedule_plots, study_plots
 from .description import LONGEST_INTRODUCTION, describe
-from .importance import importances
+from .importance import can_rank
 from .names import LONGEST_TAG, shorten
 from .operations import (
     KEY_TAG,
     KIND_TAG,
     RUN_NAME_TAG,
+    STATE_TAG,
     TITLE_TAG,
     VALUE_METRIC,
     Describe,
@@ -129,7 +130,7 @@ class Projection:
     def _start_study(self, record: StudyStarted) -> list[Operation]:
         self._summary.started = record
         if self._study is not None:
-            self._study.add_tags({"metatuner.state": "running"})
+            self._study.add_tags({STATE_TAG: "running"})
             return [ReopenRun(run=self._key), *self._study.flush(), self._described()]
         self._study = RunLog(self._key, Trace(record.name))
         space = json.dumps({name: json.loads(text) for name, text in record.space.items()}, indent=1)
@@ -161,7 +162,7 @@ class Projection:
         tags = {
             "metatuner.study": shorten(self._summary.started.name, LONGEST_TAG),
             "metatuner.version": __version__,
-            "metatuner.state": "running",
+            STATE_TAG: "running",
             KEY_TAG: log.run,
             KIND_TAG: "study" if parent is None else "trial",
             **own_tags,
@@ -187,7 +188,7 @@ class Projection:
             digest=record.digest[:_LONGEST_DIGEST],
             context=record.context,
             source=json.dumps({"uri": record.source or record.name}),
-            profile=profile if len(profile) <= _LONGEST_PROFILE else "{}",
+            profile=profile if len(profile) <= _LONGEST_PROFILE else json.dumps({"left out, characters": len(profile)}),
         )
 
     def _measure(self, record: Metrics) -> list[Operation]:
@@ -256,10 +257,17 @@ class Projection:
             )
         if study_plots.can_draw_parallel(best):
             figures["parallel_coordinates"] = partial(
-                study_plots.parallel_figure, best, started.metric, started.space, started.name
+                study_plots.parallel_figure,
+                best,
+                started.metric,
+                started.space,
+                started.name,
+                maximize=summary.maximizes,
             )
-        if shares := importances(best, started.space, maximize=summary.maximizes):
-            figures["importance"] = partial(study_plots.importance_figure, shares, started.name)
+        if can_rank(best):
+            figures["importance"] = partial(
+                study_plots.importance_figure, best, started.space, started.name, maximize=summary.maximizes
+            )
         return [Draw(run=self._key, path=f"plots/{name}.png", figure=figure) for name, figure in figures.items()]
 
     def _finish_study(self, record: StudyFinished) -> list[Operation]:
@@ -268,7 +276,7 @@ class Projection:
     def _finish(
         self, log: RunLog, record: TrialFinished | StudyFinished, drawings: Sequence[Operation]
     ) -> list[Operation]:
-        log.add_tags({"metatuner.state": str(record.state)})
+        log.add_tags({STATE_TAG: str(record.state)})
         message: list[Operation] = []
         if record.message:
             log.add_tags({"metatuner.message": shorten(record.message, LONGEST_TAG, "artifact message.txt")})

@@ -21,6 +21,7 @@ from .sampling import DEFAULT_DISTANCES, SamplingDistances
 from .shipped_study import ShippedStudy
 from .store import Origin, Store, resolve
 from .study_folder import StudyFolder, journal_root
+from .study_state import require_sound
 from .transport import Transport
 
 _log = logging.getLogger(__name__)
@@ -130,6 +131,7 @@ class MLflowRecorder:
                 _log.warning("a %s came after the recorder was closed and was dropped", type(record).__name__)
                 return
             if isinstance(record, StudyStarted):
+                require_sound(record)
                 self._finish_study(TrialState.FINISHED, "", record.time_ms)
                 self._open_study(record)
             elif self._study is None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..envs.errors import ConfigurationError, MetatunerError, PolicyFileError, StoreError, UnknownPolicyError
+from .operations import KIND_TAG
 from .policy_page import describe_policy
 from .redaction import one_line
 from .store import Kind, connect, resolve
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 WEIGHTS, CARD = "policy.safetensors", "card.json"
 EXPERIMENT = "metatuner-policies"
-_KIND_TAG = "metatuner.kind"
 _SCHEME = "models:/"
 
 
@@ -115,7 +115,7 @@ def versions(tracking_uri: str | None = None, name: str | None = None) -> list[R
     with _store(tracking_uri) as (client, _):
         found = []
         for model in client.search_registered_models(max_results=1000):
-            if model.tags.get(_KIND_TAG) != "policy" or name not in (None, model.name):
+            if model.tags.get(KIND_TAG) != "policy" or name not in (None, model.name):
                 continue
             aliases = {alias: int(version) for alias, version in model.aliases.items()}
             for version in client.search_model_versions(f"name = '{model.name}'"):
@@ -217,9 +217,9 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
     try:
         model = client.get_registered_model(name)
     except MlflowException:
-        client.create_registered_model(name, tags={_KIND_TAG: "policy"}, description="A policy of metatuner")
+        client.create_registered_model(name, tags={KIND_TAG: "policy"}, description="A policy of metatuner")
         return
-    if model.tags.get(_KIND_TAG) != "policy":
+    if model.tags.get(KIND_TAG) != "policy":
         raise ConfigurationError(f"{name!r} is a registered model that is no metatuner policy: take another name")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..envs.records import TrialState
 from .drawing import BLUE, GREY, ORANGE, RED, axis_name, lighten, new_figure, plain_text, scale
-from .importance import distribution
+from .importance import distribution, importances
 from .study_summary import TrialSummary
 
 if TYPE_CHECKING:
@@ -58,9 +58,11 @@ def history_figure(trials: Sequence[TrialSummary], metric: str, title: str = "",
     return figure
 
 
-def importance_figure(importances: Mapping[str, float], title: str = "") -> Figure:
-    """A bar for each hyperparameter, the most important one on top."""
-    shown = list(importances.items())[:_MOST_BARS]
+def importance_figure(
+    trials: Sequence[TrialSummary], space: Mapping[str, str], title: str = "", *, maximize: bool = False
+) -> Figure:
+    """A bar for each hyperparameter, the most important one on top. Arguments as for `importances`."""
+    shown = list(importances(trials, space, maximize=maximize).items())[:_MOST_BARS]
     figure = new_figure(8.5, 1.4 + 0.34 * len(shown))
     panel = figure.subplots()
     places = range(len(shown))
@@ -88,21 +90,25 @@ def parallel_figure(
     space: Mapping[str, str],
     title: str = "",
     *,
-    first: Sequence[str] = (),
+    maximize: bool = False,
 ) -> Figure:
     """Parallel coordinates: a line for each trial, dark and thick where its value is good.
+
+    Where there are more hyperparameters than fit, the most important ones are shown.
 
     Args:
         trials: Trials with a finite value, the best one first.
         metric: What they are judged by.
         space: Optuna's distributions as JSON by name, where they are known.
         title: The title.
-        first: Hyperparameters to show first, where there are more than fit.
+        maximize: Whether a larger value is better.
     """
     from matplotlib import colormaps
 
     axes = _axes(trials, space)
-    names = sorted(axes, key=lambda name: list(first).index(name) if name in first else len(first))[:_MOST_AXES]
+    names = list(axes)
+    if len(names) > _MOST_AXES:
+        names = list(dict.fromkeys([*importances(trials, space, maximize=maximize), *names]))[:_MOST_AXES]
     columns = [axes[name] for name in names]
     values = [repr(_value(trial)) for trial in trials]
     columns += [axis] if (axis := _Axis.of(values, None)) else []

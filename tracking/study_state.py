@@ -99,6 +99,28 @@ class StudyState:
             raise ConfigurationError(f"trial {trial} was started before; give each trial a number of its own")
 
 
+def require_sound(study: StudyStarted) -> None:
+    """Refuses a study whose records nobody could tell anything from.
+
+    Raises:
+        ConfigurationError: Its direction is none, or a distribution of its search space is not Optuna's JSON.
+    """
+    if study.direction not in ("minimize", "maximize"):
+        raise ConfigurationError(f"expected the direction minimize or maximize, got {study.direction!r}")
+    if not study.space:
+        return
+    from optuna.distributions import json_to_distribution
+
+    for name, text in study.space.items():
+        try:
+            json_to_distribution(text)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigurationError(
+                f"expected {name!r} of the search space as JSON of optuna.distributions.distribution_to_json, got "
+                f"{text!r}"
+            ) from error
+
+
 def _require_relative(path: str) -> None:
     parts = path.split("/")
     if path.startswith("/") or "\\" in path or any(part in ("", ".", "..") for part in parts):

@@ -19,6 +19,7 @@ from . import links
 from .names import LONGEST_TAG, shorten
 from .operations import (
     KEY_TAG,
+    STATE_TAG,
     TITLE_TAG,
     VALUE_METRIC,
     DeleteRun,
@@ -289,7 +290,7 @@ class Transport:
 
 
 def _state(run: Run) -> TrialState:
-    if run.info.status == "FINISHED" and run.data.tags.get("metatuner.state") == TrialState.PRUNED:
+    if run.info.status == "FINISHED" and run.data.tags.get(STATE_TAG) == TrialState.PRUNED:
         return TrialState.PRUNED
     return _STATES.get(run.info.status, TrialState.KILLED)
 

@@ -138,9 +138,9 @@ def kill_programs(uri: str, trials: int, kills: int, seed: int, folder: Path, pa
             patience = time.monotonic() + 15
             while len(runs_of(uri, "programs")) <= before and time.monotonic() < patience and program.poll() is None:
                 time.sleep(0.02)
-            time.sleep(clock.uniform(0.0, 0.4))
+            time.sleep(clock.uniform(0.0, 0.25))
             if program.poll() is not None:
-                break
+                raise SystemExit("the study ended before the program was killed: give more --trials")
             program.send_signal(signal.SIGKILL)
             program.wait()
             done += 1

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from metatuner.envs.data_sets import data_set_used, fingerprint
+from metatuner.envs.errors import ConfigurationError
 from metatuner.envs.records import Metrics, Record, StudyFinished, StudyStarted, TrialFinished, TrialStarted, TrialState
 from metatuner.tracking.operations import Describe, Draw, Log, StartRun, merged
 from metatuner.tracking.projection import Projection
@@ -88,6 +90,16 @@ def test_a_study_that_goes_on_still_shows_what_it_found_before(uri: str) -> None
     assert "Trials: 3 finished." in text
     # What was the best already is not the best anew.
     assert [point.value for point in client.get_metric_history(recorder.run_id, "best_value")] == [0.25]
+
+
+@pytest.mark.parametrize("wrong", [{"direction": "down"}, {"space": {"lr": "0.1"}}, {"space": {"lr": "from 0 to 1"}}])
+def test_a_study_that_makes_no_sense_is_refused_and_stops_nothing(uri: str, wrong: dict[str, Any]) -> None:
+    with MLflowRecorder(uri, "digits") as recorder:
+        record_all(recorder, [StudyStarted(name="first"), *trial(0, 0.5)])
+        with pytest.raises(ConfigurationError, match="expected"):
+            recorder.record(StudyStarted(name="second", **wrong))
+        record_all(recorder, trial(1, 0.25, at=2_000))
+    assert [run.info.run_name for run in children(MlflowClient(uri), recorder)] == ["#0 0.5 tpe", "#1 0.25 tpe"]
 
 
 def test_an_explicit_value_stands_before_the_metric(uri: str) -> None:
