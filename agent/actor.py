@@ -2,7 +2,8 @@
 
 Every hyperparameter is judged by the same small network. It sees the signals of the training, the hyperparameter's own
 block (how far it moved, how much room is left, what kind it is), and a summary of all blocks; so the order of the
-hyperparameters does not matter, and neither does their number (Deep Sets, Zaheer et al. 2017).
+hyperparameters does not matter, and neither does their number (Deep Sets, Zaheer et al. 2017). A block of zeros stands
+for none: it adds nothing to the summary.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from ..envs.controller import HYPERPARAMETER_SIGNALS
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class ActorShape:
     global_signals: int
     own_signals: int
     summary: int = 16
-    width: int = 64
+    width: int = 96
 
 
 class SetEncoder(nn.Module):
@@ -40,9 +43,19 @@ class SetEncoder(nn.Module):
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Observations (n, g + h * o) as signals with the summary (n, g + s), and blocks (n, h, o)."""
+        signals, blocks = self.split(observation)
+        summary = (self.block(blocks) * adjusted(blocks)[..., None]).sum(-2)
+        return torch.cat([signals, summary], dim=-1), blocks
+
+    def split(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Observations (n, g + h * o) as signals (n, g) and blocks (n, h, o)."""
         signals, flat = observation.tensor_split([self.shape.global_signals], dim=-1)
-        blocks = flat.reshape(*flat.shape[:-1], -1, self.shape.own_signals)
-        return torch.cat([signals, self.block(blocks).sum(-2)], dim=-1), blocks
+        return signals, flat.reshape(*flat.shape[:-1], -1, self.shape.own_signals)
+
+
+def adjusted(blocks: Tensor) -> Tensor:
+    """1 where a block (n, h, o) is of a hyperparameter that is adjusted, 0 where there is none; shape (n, h)."""
+    return blocks[..., HYPERPARAMETER_SIGNALS.index("adjusted")]
 
 
 class Actor(nn.Module):
@@ -59,7 +72,7 @@ class Actor(nn.Module):
         self.head = nn.Linear(shape.width, 1)
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Adjustments (n, h), not clipped, for observations (n, g + h * o)."""
+        """Adjustments (n, h), not clipped, for observations (n, g + h * o); those of no hyperparameter mean nothing."""
         context, blocks = self.encoder(observation)
         repeated = context.unsqueeze(-2).expand(*blocks.shape[:-1], context.shape[-1])
         adjustments: Tensor = self.head(self.body(torch.cat([repeated, blocks], dim=-1))).squeeze(-1)

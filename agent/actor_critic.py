@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
+from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from .actor import Actor, ActorShape, Critic
+from .actor import Actor, ActorShape, Critic, adjusted
+
+
+class MaskedGaussian(DiagGaussianDistribution):
+    """A Gaussian that only those actions count in whose hyperparameters are adjusted.
+
+    Its parameters are means and masks side by side, shape (n, 2 h).
+    """
+
+    def proba_distribution(self, mean_actions: Tensor, log_std: Tensor) -> Self:
+        """Takes means with masks, shape (n, 2 h), and log standard deviations, shape (h,)."""
+        means, self._mask = mean_actions.chunk(2, dim=-1)
+        super().proba_distribution(means, log_std)
+        return self
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log probabilities of actions (n, h), shape (n,)."""
+        of_each: Tensor = self.distribution.log_prob(actions)  # type: ignore[no-untyped-call]
+        return (of_each * self._mask).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropies, shape (n,)."""
+        of_each: Tensor = self.distribution.entropy()  # type: ignore[no-untyped-call]
+        return (of_each * self._mask).sum(-1)
 
 
 class _Torso(nn.Module):
@@ -24,8 +48,8 @@ class _Torso(nn.Module):
         return self.forward_actor(observation), self.forward_critic(observation)
 
     def forward_actor(self, observation: Tensor) -> Tensor:
-        adjustments: Tensor = self.actor(observation)
-        return adjustments
+        _, blocks = self.actor.encoder.split(observation)
+        return torch.cat([self.actor(observation), adjusted(blocks)], dim=-1)
 
     def forward_critic(self, observation: Tensor) -> Tensor:
         features: Tensor = self.critic(observation)
@@ -59,6 +83,7 @@ class ScheduleActorCritic(ActorCriticPolicy):
         super()._build(lr_schedule)
         # The torso ends in adjustments already; what super() put behind it goes, and so does the optimiser over it.
         self.action_net = nn.Identity()
+        self.action_dist = MaskedGaussian(self.action_space.shape[0])  # type: ignore[index]
         with torch.no_grad():
             self.actor.head.weight.mul_(0.01)
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]

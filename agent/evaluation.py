@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from ..envs.adjustments import adjustables
 from ..envs.families import TaskGroup
+from ..envs.group_runner import TaskFamily
 from ..envs.references import Reference, constant, cosine, reference_values
-from ..envs.schedule_vec_env import ScheduleVecEnv, TaskFamily
+from ..envs.schedule_vec_env import ScheduleVecEnv
 from ..envs.signals import LOSS_FLOOR
 from .policy import Policy
 
@@ -76,7 +77,7 @@ def train_fixed(group: TaskGroup, reference: Reference, decisions: int, lr: floa
     start = group.start if lr is None else {**group.start, "lr": np.full(len(group.seeds), lr)}
     hyperparameters = adjustables(["lr"])
     first = group.training.start(start, group.seeds).val_loss
-    steps = decisions * group.interval
+    steps = decisions * max(group.steps // decisions, 1)
     values = reference_values(reference, np.asarray(start["lr"])[:, None], hyperparameters, 0, steps, steps)[..., 0]
     last = group.training.advance({"lr": values if len(values) > 1 else values[0]}, steps).val_loss
     return np.where(np.isfinite(last), np.minimum(last, first), first)

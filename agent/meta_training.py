@@ -22,9 +22,9 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 from ..envs.controller import HYPERPARAMETER_SIGNALS
 from ..envs.errors import ConfigurationError
-from ..envs.families import Split, SyntheticClassification
+from ..envs.families import Split, SyntheticTasks
 from ..envs.records import Artifact, Metrics, NullRecorder, Recorder
-from ..envs.schedule_vec_env import ScheduleVecEnv
+from ..envs.schedule_vec_env import ScheduleVecEnv, Variation
 from ..envs.signals import GLOBAL_SIGNALS
 from .actor import ActorShape
 from .actor_critic import ScheduleActorCritic
@@ -32,6 +32,14 @@ from .evaluation import evaluate
 from .meta_checkpoint import MetaCheckpoint
 from .paired_ppo import PairedPPO
 from .policy import Policy
+
+OF_OPTIMIZERS = ("lr", "weight_decay", "momentum")
+
+DECISIONS = 30
+"""Decisions a training where nobody says otherwise: the middle of what policies are trained for."""
+
+VARIATION = Variation(subsets=True, horizon_hidden=0.1, validation_missing=0.25, noise=0.03)
+"""How episodes differ in meta-training."""
 
 Progress = Callable[[int, int, float], None]
 """Told after every iteration: decisions done, decisions in all, mean return of the last episodes."""
@@ -42,9 +50,11 @@ class MetaTrainingSettings:
     """What a meta-training run follows from.
 
     Attributes:
-        steps: Decisions to train on, in all trainings together; rounded up to whole iterations.
+        steps: Decisions to train on, in all trainings together; the last iteration may exceed them.
         seed: Tasks, initial weights and exploration follow from it.
-        decisions: Decisions a training.
+        decisions: Least and most decisions a training; drawn for each iteration, log-uniform between.
+        horizon: Least and most optimiser steps a training; drawn for each task group, log-uniform between.
+        adjust: The hyperparameters to adjust, in those tasks that have them.
         groups: Task groups at a time.
         group_size: Trainings a group.
         copies: Trainings of the same task, which differ in exploration alone: they are judged against each other.
@@ -52,11 +62,16 @@ class MetaTrainingSettings:
         epochs: PPO's passes over each iteration's decisions.
         exploration: Log standard deviation of the adjustments at the start.
         reference: The schedule that the policy learns to adjust, "constant" or "cosine".
+        scaled: Whether advantages are scaled within each task group.
+        varied: Whether episodes differ in which hyperparameters are adjusted and in what the policy hears, see
+            `VARIATION`.
     """
 
     steps: int = 2_700_000
     seed: int = 0
-    decisions: int = 25
+    decisions: tuple[int, int] = (10, 60)
+    horizon: tuple[int, int] = (50, 1600)
+    adjust: tuple[str, ...] = (*OF_OPTIMIZERS, "dropout", "augmentation", "label_smoothing", "clip_norm")
     groups: int = 8
     group_size: int = 32
     copies: int = 4
@@ -64,25 +79,17 @@ class MetaTrainingSettings:
     epochs: int = 8
     exploration: float = -0.7
     reference: str = "constant"
+    scaled: bool = True
+    varied: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "decisions", "groups", "group_size", "copies", "epochs"):
+        for name in ("steps", "groups", "group_size", "copies", "epochs"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.group_size % self.copies:
             raise ConfigurationError(
                 f"group_size must be a multiple of copies, got {self.group_size} and {self.copies}"
             )
-
-    @property
-    def iteration(self) -> int:
-        """Decisions an iteration: every training once from start to end."""
-        return self.decisions * self.groups * self.group_size
-
-    @property
-    def iterations(self) -> int:
-        """Iterations in all."""
-        return -(-self.steps // self.iteration)
 
 
 def train_schedule_policy(
@@ -96,6 +103,8 @@ def train_schedule_policy(
     recorder: Recorder | None = None,
     trial: int = 0,
     progress: Progress | None = None,
+    workers: int = 0,
+    device: str = "cpu",
 ) -> Policy:
     """Trains a policy and saves it, with its card, into a folder.
 
@@ -109,6 +118,8 @@ def train_schedule_policy(
         recorder: Takes the learning curve, as metrics of `trial`.
         trial: The trial's number in the recorder's study.
         progress: Told after every iteration.
+        workers: Processes that train the networks, see `ScheduleVecEnv`.
+        device: Where the networks are trained.
 
     Returns:
         The trained policy.
@@ -120,30 +131,33 @@ def train_schedule_policy(
     out.mkdir(parents=True, exist_ok=True)
     recorder = recorder or NullRecorder()
     env = ScheduleVecEnv(
-        SyntheticClassification(Split.TRAIN, copies=settings.copies),
+        SyntheticTasks(Split.TRAIN, settings.horizon, settings.copies, device=device),
         groups=settings.groups,
         group_size=settings.group_size,
+        adjust=settings.adjust,
         decisions=settings.decisions,
         reference=settings.reference,
+        variation=VARIATION if settings.varied else Variation(),
         seed=settings.seed,
+        workers=workers,
     )
     model = _ppo(env, settings)
     checkpoint = MetaCheckpoint(out / "checkpoint.safetensors", json.dumps(asdict(settings)))
     if resume and checkpoint.exists():
         checkpoint.load(model, env)
     model.set_logger(Logger(folder=None, output_formats=[RecorderOutput(recorder, trial)]))
-    total = settings.iterations * settings.iteration
-    if model.num_timesteps < total:
+    if model.num_timesteps < settings.steps:
         callback = _AfterIteration(env, checkpoint, checkpoint_every, settings, progress)
-        model.learn(total - model.num_timesteps, callback=callback, log_interval=1, reset_num_timesteps=False)
+        model.learn(settings.steps - model.num_timesteps, callback=callback, log_interval=1, reset_num_timesteps=False)
         checkpoint.save(model, env)
+    env.close()
     actor = _actor_critic(model).actor
-    policy = Policy(name, actor.eval(), settings.decisions, _card(settings))
+    policy = Policy(name, actor.eval(), DECISIONS, _card(settings))
     if evaluation_groups:
-        evaluation = evaluate(policy, SyntheticClassification(Split.VALIDATION), groups=evaluation_groups)
+        evaluation = evaluate(policy, SyntheticTasks(Split.VALIDATION, settings.horizon), groups=evaluation_groups)
         policy = Policy(name, policy.actor, policy.decisions, {**policy.card, "evaluation": evaluation})
         figures = {f"evaluation/{key}": value for key, value in evaluation.items() if isinstance(value, float)}
-        recorder.record(Metrics(trial=trial, step=total, values=figures))
+        recorder.record(Metrics(trial=trial, step=model.num_timesteps, values=figures))
     policy.save(out)
     recorder.record(Artifact(trial=trial, path="card.json", text=(out / "card.json").read_text(encoding="utf-8")))
     checkpoint.remove()
@@ -185,7 +199,8 @@ class _AfterIteration(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        done = self.num_timesteps // self._settings.iteration
+        # A resumed run goes on with the numbers of the one that stopped.
+        done = self._env.episode - 1
         if done and done % self._every == 0:
             assert isinstance(self.model, PPO)
             self._checkpoint.save(self.model, self._env)
@@ -193,8 +208,7 @@ class _AfterIteration(BaseCallback):
     def _on_rollout_end(self) -> None:
         returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
         if self._progress is not None:
-            total = self._settings.iterations * self._settings.iteration
-            self._progress(self.num_timesteps, total, float(np.mean(returns)))
+            self._progress(self.num_timesteps, self._settings.steps, float(np.mean(returns)))
 
 
 def _ppo(env: ScheduleVecEnv, settings: MetaTrainingSettings) -> PPO:
@@ -202,11 +216,14 @@ def _ppo(env: ScheduleVecEnv, settings: MetaTrainingSettings) -> PPO:
     return PairedPPO(
         ScheduleActorCritic,
         env,
+        group_size=settings.group_size,
         copies=settings.copies,
-        n_steps=settings.decisions,
-        batch_size=max(settings.iteration // 4, 2),
+        scaled=settings.scaled,
+        # Both follow from the episode, whose length varies.
+        n_steps=settings.decisions[0],
+        batch_size=settings.decisions[0] * env.num_envs,
         n_epochs=settings.epochs,
-        learning_rate=lambda left: peak * (0.01 + 0.99 * left),
+        learning_rate=lambda left: peak * (0.01 + 0.99 * max(left, 0.0)),
         gamma=1.0,
         gae_lambda=0.95,
         policy_kwargs={
@@ -227,9 +244,9 @@ def _actor_critic(model: PPO) -> ScheduleActorCritic:
 def _card(settings: MetaTrainingSettings) -> dict[str, object]:
     return {
         "algorithm": "PPO (Schulman et al. 2017), stable-baselines3",
-        "task_family": "SyntheticClassification, split train: no real data",
+        "task_family": "SyntheticTasks, split train: no real data",
         "reference": settings.reference,
-        "adjust": ["lr", "weight_decay", "momentum"],
+        "adjust": list(settings.adjust),
         "meta_training": asdict(settings),
         "command": (
             f"metatuner train schedule --steps {settings.steps} --seed {settings.seed} "

@@ -4,35 +4,70 @@ How far a loss can fall is mostly a matter of the task. A critic cannot see it i
 decisions were worth. Copies of a task differ in exploration alone, so the mean of their advantages is a baseline that
 does not depend on the decision it is subtracted from but for its own share of the mean (compare the group baseline of
 GRPO, Shao et al. 2024, and leave-one-out REINFORCE, Kool et al. 2019).
+
+How much decisions can change is a matter of the task, too: a perceptron's loss may fall to a thousandth, a language
+model's never to a half. Advantages are therefore scaled within a task group, or else the policy would learn from the
+groups with the largest losses alone.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from ..envs.schedule_vec_env import ScheduleVecEnv
+
+FLOOR = 0.3
+"""Groups whose advantages spread less than this share of the overall spread are scaled up less than fully: where
+decisions hardly matter, there is little but noise to scale."""
 
 
 class PairedPPO(PPO):
-    """PPO on environments that come in copies.
+    """PPO on whole episodes of environments that come in groups, and within a group in copies.
+
+    Every rollout is one episode, however long it is.
 
     Args:
-        copies: Environments 0 .. copies - 1 are of one task, the next `copies` of the next, and so on.
+        group_size: Environments 0 .. group_size - 1 are of the first task group, and so on.
+        copies: Within a group, each task stands so many times, one copy behind the other.
+        scaled: Whether advantages are scaled within each group.
         args: As for `PPO`.
         kwargs: As for `PPO`.
     """
 
-    def __init__(self, *args: Any, copies: int = 1, **kwargs: Any) -> None:
-        self._copies = copies
+    def __init__(self, *args: Any, group_size: int = 1, copies: int = 1, scaled: bool = True, **kwargs: Any) -> None:
+        self._group_size, self._copies, self._scaled = group_size, copies, scaled
         super().__init__(*args, **kwargs)
 
-    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
-        """Collects as PPO does, then subtracts from each advantage the mean over the task's copies at that decision."""
-        goes_on = super().collect_rollouts(*args, **kwargs)
-        if self._copies > 1:
-            assert isinstance(self.rollout_buffer, RolloutBuffer)
-            shape = self.rollout_buffer.advantages.shape  # (decisions, environments)
-            by_task = self.rollout_buffer.advantages.reshape(shape[0], -1, self._copies)
-            self.rollout_buffer.advantages = (by_task - by_task.mean(axis=2, keepdims=True)).reshape(shape)
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """Collects one episode, then makes its advantages relative to those of the same task and group."""
+        n_rollout_steps = cast(ScheduleVecEnv, env).decisions
+        if rollout_buffer.buffer_size != n_rollout_steps:
+            rollout_buffer = self.rollout_buffer = RolloutBuffer(
+                n_rollout_steps, self.observation_space, self.action_space, self.device,
+                gae_lambda=self.gae_lambda, gamma=self.gamma, n_envs=self.n_envs,
+            )  # fmt: skip
+        self.batch_size = max(n_rollout_steps * self.n_envs // 4, 2)
+        goes_on = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        rollout_buffer.advantages = self._relative(rollout_buffer.advantages)
         return goes_on
+
+    def _relative(self, advantages: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Advantages of shape (decisions, environments), relative to those of the same task and group."""
+        decisions = len(advantages)
+        if self._copies > 1:
+            by_task = advantages.reshape(decisions, -1, self._copies)
+            advantages = (by_task - by_task.mean(axis=2, keepdims=True)).reshape(decisions, -1)
+        if self._scaled:
+            by_group = advantages.reshape(decisions, -1, self._group_size)
+            spread = by_group.std(axis=(0, 2), keepdims=True)
+            advantages = (by_group / (spread + FLOOR * advantages.std() + 1e-8)).reshape(decisions, -1)
+        return advantages

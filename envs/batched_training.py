@@ -9,7 +9,8 @@ seeds, same losses.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.data import TensorDataset
 
+from .batched_model import BatchedModel
+from .layers import Loss
+from .losses import cross_entropy
 from .networks import Networks
 from .sampling import EpochSampler
 from .signals import Interval
@@ -46,27 +49,25 @@ class BatchedData:
     def __len__(self) -> int:
         return len(self.inputs)
 
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """The loss of `torch.nn.functional.cross_entropy`, for one network's logits (batch, classes).
-
-    Taken over columns, where the softmax over few classes vectorises: three times as fast in a batch of networks.
-    """
-    log_probabilities = nn.functional.log_softmax(logits.mT.contiguous(), dim=0)
-    return -log_probabilities.gather(0, targets[None]).mean()
+    def repeated(self, copies: int) -> BatchedData:
+        """Each training's data so many times, one copy behind the other."""
+        inputs, targets = (part.repeat_interleave(copies, dim=0) for part in (self.inputs, self.targets))
+        return BatchedData(inputs, targets, np.repeat(self.train_rows, copies).tolist(), self.val_from)
 
 
 class BatchedTraining:
     """The trainings of n networks of one shape.
 
-    Has the methods of `envs.training.Training`, for arrays of n instead of single numbers.
+    Has the methods of `envs.training.Training`, for arrays of n instead of single numbers. Hyperparameters are `lr`,
+    `weight_decay` and `momentum`, those of layers (see `envs.layers`), and `clip_norm` where `start` gives it.
 
     Args:
-        model: Makes a fresh module; it must hold no buffers that training changes (no batch norm statistics).
+        model: Makes a fresh module.
         optimizer: The update rule of all n.
         data: What to train on, one part for each training.
         loss: Mean loss of one network's mini-batch of outputs and targets; positive.
         batch_size: Examples a mini-batch; each training needs at least as many.
+        device: Where to train.
     """
 
     def __init__(
@@ -75,54 +76,59 @@ class BatchedTraining:
         optimizer: BatchedOptimizer,
         data: BatchedData,
         *,
-        loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+        loss: Loss = cross_entropy,
         batch_size: int = 32,
+        device: str | torch.device = "cpu",
     ) -> None:
-        self.size = len(data)
+        self.size, self._device = len(data), torch.device(device)
         self._make_model, self._rule, self._data, self._batch_size = model, optimizer, data, batch_size
-        self._loss = loss
+        self._loss, self._model = loss, BatchedModel(model, loss)
         self.adaptive = np.full(self.size, optimizer.adaptive)
         self._step = torch.zeros(self.size)
-        self._hyperparameters = {name: np.zeros(self.size) for name in ("lr", "weight_decay", "momentum")}
-        with torch.device("meta"):
-            skeleton = model()
-        shapes = {name: weight.shape for name, weight in skeleton.named_parameters()}
-
-        def loss_of_one(*tensors: Tensor) -> Tensor:
-            *weights, inputs, targets = tensors
-            named = dict(zip(shapes, weights, strict=True))
-            return loss(functional_call(skeleton, named, (inputs,)), targets)
-
-        self._networks = Networks(
-            loss_of_one, list(shapes.values()), optimizer, data.inputs, data.targets, data.val_from, batch_size
-        )
+        names = ("lr", "weight_decay", "momentum", *self._model.hyperparameters)
+        self._hyperparameters = {name: np.zeros(self.size) for name in names}
+        inputs, targets = data.inputs.to(self._device), data.targets.to(self._device)
+        self._networks = Networks(self._model, optimizer, inputs, targets, data.val_from, batch_size)
         state = self._networks.state
-        # What a snapshot holds, apart from the samplers.
-        self._buffers = {"weights": state.weights, "momentum": state.momentum, "square": state.square}
-        self._buffers["step"] = self._step
+        # What a snapshot holds, apart from the samplers and the random state.
+        self._memory = {"weights": state.weights, "momentum": state.momentum, "square": state.square}
+        self._memory |= {"step": self._step, **{f"buffer {k}": v for k, v in self._networks.buffers.items()}}
+
+    @property
+    def hyperparameters(self) -> list[str]:
+        """Names of the hyperparameters, in order."""
+        return list(self._hyperparameters)
 
     def start(self, config: Mapping[str, ArrayLike], seeds: Sequence[int]) -> Interval:
         """Begins n trainings: config values are numbers or arrays of shape (n,); one seed each."""
         for i, seed in enumerate(seeds):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                fresh = nn.utils.parameters_to_vector(self._make_model().parameters())
-            self._buffers["weights"][i] = fresh.detach()
+            weights, buffers = self._model.fresh(seed)
+            self._memory["weights"][i] = weights
+            for place, buffer in zip(self._networks.buffers.values(), buffers, strict=True):
+                place[i] = buffer
         self._samplers = [
             EpochSampler(rows, self._batch_size, seed) for rows, seed in zip(self._data.train_rows, seeds, strict=True)
         ]
         for name in ("momentum", "square", "step"):
-            self._buffers[name].zero_()
-        self._schedule(config, 1)
-        return Interval.of(val_loss=self.validate().numpy())
+            self._memory[name].zero_()
+        # What layers draw, such as dropout, is drawn for all at once: it follows from all seeds together.
+        with self._randomness(seed=sum(seeds) % 2**31):
+            self._hyperparameters.pop("clip_norm", None)
+            self._schedule(config, 1)
+        return Interval.of(val_loss=self.validate().cpu().numpy())
 
     def advance(self, hyperparameters: Mapping[str, ArrayLike], steps: int) -> Interval:
         """Trains all on: values are numbers, arrays of shape (n,), or (steps, n) for one value a step."""
+        values = self._schedule(hyperparameters, steps)
         number = self._step.double() + torch.arange(1, steps + 1)[:, None]
-        factors = self._rule.coefficients(**self._schedule(hyperparameters, steps), step=number)
+        lr, weight_decay, momentum = (values.pop(name) for name in ("lr", "weight_decay", "momentum"))
+        factors = [f.to(self._device) for f in self._rule.coefficients(lr, weight_decay, momentum, number)]
+        others = {name: value.float().to(self._device) for name, value in values.items()}
+        clip_norm = others.pop("clip_norm", None)
         rows = torch.stack([sampler.next(steps) for sampler in self._samplers])
         rows += torch.arange(self.size)[:, None, None] * self._data.inputs.shape[1]
-        meter = self._networks.train(rows.transpose(0, 1), factors)
+        with self._randomness():
+            meter = self._networks.train(rows.transpose(0, 1).to(self._device), factors, others, clip_norm)
         self._step += steps
         return meter.interval(self.validate())
 
@@ -132,31 +138,40 @@ class BatchedTraining:
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state."""
-        buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}
-        return {**buffers, "samplers": [sampler.state_dict() for sampler in self._samplers]}
+        memory = {name: part.clone() for name, part in self._memory.items()}
+        samplers = [sampler.state_dict() for sampler in self._samplers]
+        return {**memory, "samplers": samplers, "randomness": self._random_state}
 
     def restore(self, snapshot: Mapping[str, Any], where: NDArray[np.bool_] | None = None) -> None:
-        """Back to a snapshot, for the trainings where `where` (shape (n,)) is true; None restores all."""
+        """Back to a snapshot, for the trainings where `where` (shape (n,)) is true; None restores all.
+
+        What layers draw is drawn for all at once, so it goes on where only some are restored.
+        """
         chosen = torch.ones(self.size, dtype=torch.bool) if where is None else torch.as_tensor(where)
-        for name, buffer in self._buffers.items():
-            buffer[chosen] = snapshot[name][chosen]
+        for name, part in self._memory.items():
+            place = chosen.to(part.device)
+            part[place] = snapshot[name][place]
         for i in chosen.nonzero().flatten().tolist():
             self._samplers[i].load_state_dict(snapshot["samplers"][i])
+        if where is None:
+            self._random_state = snapshot["randomness"]
 
     def close(self) -> None:
         """Holds nothing that needs closing."""
 
     def twin(self, i: int) -> TorchTraining:
-        """Training i on its own, one network in torch.optim: slow and easy to read. Started alike, it trains alike."""
+        """Training i on its own, one network in torch.optim: slow and easy to read. Started alike, it trains alike.
+
+        But for what layers draw: dropout and noise are of the same strength, not the same numbers.
+        """
         rows, val_from = self._data.train_rows[i], self._data.val_from
         inputs, targets = self._data.inputs[i], self._data.targets[i]
         train, val = TensorDataset(inputs[:rows], targets[:rows]), TensorDataset(inputs[val_from:], targets[val_from:])
         optimizer = _TWIN_OPTIMIZERS[self._rule]
-        loss = nn.functional.cross_entropy if self._loss is cross_entropy else self._loss
-        return TorchTraining(self._make_model, optimizer, train, val, loss=loss, batch_size=self._batch_size)
+        return TorchTraining(self._make_model, optimizer, train, val, loss=self._loss, batch_size=self._batch_size)
 
     def _schedule(self, values: Mapping[str, ArrayLike], steps: int) -> dict[str, Tensor]:
-        """Learning rate, weight decay and momentum at each step, each of shape (steps, n); what is not given stays."""
+        """All hyperparameters at each step, each of shape (steps, n); what is not given stays."""
         for name, value in values.items():
             self._hyperparameters[name] = np.asarray(value, dtype=np.float64)
         shape = steps, self.size
@@ -164,9 +179,25 @@ class BatchedTraining:
         self._hyperparameters = {name: value[-1] for name, value in now.items()}
         return {name: torch.tensor(value) for name, value in now.items()}
 
+    @contextmanager
+    def _randomness(self, seed: int | None = None) -> Iterator[None]:
+        """Layers draw from the trainings' own generator; the caller's is left as it was."""
+        cuda = self._device.type == "cuda"
+        with torch.random.fork_rng(devices=[self._device] if cuda else []):
+            if seed is not None:
+                torch.manual_seed(seed)
+            elif cuda:
+                torch.cuda.set_rng_state(self._random_state, self._device)
+            else:
+                torch.set_rng_state(self._random_state)
+            yield
+            self._random_state = torch.cuda.get_rng_state(self._device) if cuda else torch.get_rng_state()
+
 
 _TWIN_OPTIMIZERS: dict[BatchedOptimizer, Callable[..., torch.optim.Optimizer]] = {
     BatchedOptimizer.SGD: functools.partial(torch.optim.SGD, lr=1e-3),
+    BatchedOptimizer.NESTEROV: functools.partial(torch.optim.SGD, lr=1e-3, momentum=0.9, nesterov=True),
     BatchedOptimizer.ADAM: torch.optim.Adam,
     BatchedOptimizer.ADAMW: torch.optim.AdamW,
+    BatchedOptimizer.RMSPROP: functools.partial(torch.optim.RMSprop, momentum=0.9),
 }

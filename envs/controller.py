@@ -17,8 +17,16 @@ from .adjustments import Adjustable, Kind
 from .errors import TrainingError
 from .signals import GLOBAL_SIGNALS, LIMIT, Array, Interval
 
-HYPERPARAMETER_SIGNALS = ("moved", "room_up", "room_down", "last_adjustment", *(f"is_{kind}" for kind in Kind))
-"""Signals of one hyperparameter, in their order in an observation."""
+HYPERPARAMETER_SIGNALS = (
+    "adjusted", "moved", "room_up", "room_down", "last_adjustment", *(f"is_{kind}" for kind in Kind)
+)  # fmt: skip
+"""Signals of one hyperparameter, in their order in an observation; all 0 where it is not to be adjusted."""
+
+TREND_RATE = 0.2
+"""Trends are running means that take in this share of each interval's change."""
+
+UNKNOWN_HORIZON = 10.0
+"""Decisions that a trend is carried on for where nobody knows how many are left."""
 
 ROOM = 3.0
 """Bounds further away than this many largest moves are not seen."""
@@ -42,14 +50,26 @@ class ScheduleController:
 
     Args:
         hyperparameters: The h adjustable ones.
-        decisions: T.
+        decisions: T; may be set to another number while the schedules last.
         adaptive: For each training, whether its optimiser normalises its steps, shape (n,).
+        adjusted: Which hyperparameters are to be adjusted, shape (n, h); None adjusts all.
+        horizon_known: Whether the schedule may know T, shape (n,); None tells all.
     """
 
-    def __init__(self, hyperparameters: Sequence[Adjustable], decisions: int, adaptive: Array) -> None:
+    def __init__(
+        self,
+        hyperparameters: Sequence[Adjustable],
+        decisions: int,
+        adaptive: Array,
+        *,
+        adjusted: NDArray[np.bool_] | None = None,
+        horizon_known: NDArray[np.bool_] | None = None,
+    ) -> None:
         self.hyperparameters, self.decisions = tuple(hyperparameters), decisions
         self._adaptive = np.asarray(adaptive, dtype=np.float64)
         n, h = len(self._adaptive), len(self.hyperparameters)
+        self._adjusted = np.ones((n, h)) if adjusted is None else np.asarray(adjusted, dtype=np.float64)
+        self._horizon_known = np.ones(n) if horizon_known is None else np.asarray(horizon_known, dtype=np.float64)
         kinds = [[float(each.kind is kind) for kind in Kind] for each in self.hyperparameters]
         self._kinds = np.broadcast_to(np.array(kinds).reshape(1, h, len(Kind)), (n, h, len(Kind)))
         self._is_rate = np.array([each.kind is Kind.LEARNING_RATE for each in self.hyperparameters])
@@ -78,8 +98,10 @@ class ScheduleController:
         self._validated = ~np.isnan(self._val_start)
         self._train_start, self._train_last, self._train_best = nothing.copy(), nothing.copy(), nothing.copy()
         self._log_grad_norm = nothing.copy()
+        self._train_trend, self._val_trend, self._val_noise = np.zeros(n), np.zeros(n), np.zeros(n)
+        self._val_age, self._since_best = np.zeros(n), np.zeros(n)
         self._measured = np.zeros((n, len(GLOBAL_SIGNALS)))
-        self._measured[:, GLOBAL_SIGNALS.index("adaptive")] = self._adaptive
+        self._show(self._about_the_horizon() | {"adaptive": self._adaptive})
         self._require_positive(self._val_start, "validation loss before the first step")
 
     def observe(self, interval: Interval) -> tuple[Array, NDArray[np.bool_]]:
@@ -94,7 +116,8 @@ class ScheduleController:
         self._fill_starts(interval)
         diverged = signals.has_diverged(interval, self._val_start)
         train = np.where(diverged | np.isnan(interval.train_loss), self._train_last, interval.train_loss)
-        self._validated |= ~np.isnan(interval.val_loss)
+        fresh = ~np.isnan(interval.val_loss)
+        self._validated |= fresh
         val = np.where(self._validated, interval.val_loss, train)
         val = np.where(diverged | np.isnan(val), self._val_last, val)
 
@@ -111,25 +134,34 @@ class ScheduleController:
             "relative_update": signals.relative_update_signal(interval.relative_update),
         }
         self.decision += 1
+        self._follow_trends(since(train, self._train_last, t0), since(val, self._val_last, v0), fresh & ~diverged)
+        self._since_best = np.where(val < self._val_best, 0.0, self._since_best + 1)
+        horizon = self._about_the_horizon()
+        left = np.where(self._horizon_known > 0, self.decisions - self.decision, UNKNOWN_HORIZON)
         values = {
-            "progress": np.full_like(train, self.decision / self.decisions),
+            **horizon,
             "train_since_start": since(train, t0, t0),
             "train_since_last": since(train, self._train_last, t0),
             "train_since_best": since(train, self._train_best, t0),
             "val_since_start": since(val, v0, v0),
             "val_since_last": since(val, self._val_last, v0),
             "val_since_best": since(val, self._val_best, v0),
+            "val_age": signals.counted(self._val_age),
+            "decisions_since_best": signals.counted(self._since_best),
+            "train_outlook": signals.outlook(self._train_trend, left),
+            "val_outlook": signals.outlook(self._val_trend, left),
+            "val_significance": signals.significance(self._val_trend, self._val_noise),
             "generalisation_gap": since(val, train, v0),
             **{name: np.where(diverged, 0.0, value) for name, value in inside.items()},
             "adaptive": self._adaptive,
             "diverged": diverged.astype(np.float64),
         }
-        self._measured = np.stack([values[name] for name in GLOBAL_SIGNALS], axis=1)
+        self._show(values)
         self._train_last, self._train_best = train, np.fmin(self._train_best, train)
         self._val_last, self._val_best = val, np.fmin(self._val_best, val)
         keep = diverged | np.isnan(interval.log_grad_norm)
         self._log_grad_norm = np.where(keep, self._log_grad_norm, interval.log_grad_norm)
-        self._move(-CUT_AFTER_DIVERGENCE * (diverged[:, None] & self._is_rate[None]))
+        self._move(-CUT_AFTER_DIVERGENCE * (diverged[:, None] & self._is_rate[None]) * self._adjusted)
         return reward, diverged
 
     @property
@@ -142,6 +174,7 @@ class ScheduleController:
         natural = self._base + self._offset
         own = np.stack(
             [
+                self._adjusted,
                 (natural - self._start) / (4.0 * self._moves),
                 np.clip((self._high - natural) / self._moves, 0.0, ROOM) / ROOM,
                 np.clip((natural - self._low) / self._moves, 0.0, ROOM) / ROOM,
@@ -149,14 +182,14 @@ class ScheduleController:
             ],
             axis=2,
         )
-        blocks = np.concatenate([own, self._kinds], axis=2)
+        blocks = np.concatenate([own, self._kinds], axis=2) * self._adjusted[..., None]
         seen = np.concatenate([self._measured, blocks.reshape(len(blocks), -1)], axis=1)
         clipped: NDArray[np.float32] = np.clip(seen, -LIMIT, LIMIT).astype(np.float32)
         return clipped
 
     def adjust(self, action: ArrayLike) -> None:
         """Moves the hyperparameters by actions in [-1, 1], shape (n, h); a move stops at the distribution's bounds."""
-        self._last_action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        self._last_action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0) * self._adjusted
         self._move(self._last_action * self._moves)
 
     def values(self, reference: Array) -> Array:
@@ -178,7 +211,7 @@ class ScheduleController:
         for each in self.hyperparameters:
             names += [f"{each.name}/{signal}" for signal in HYPERPARAMETER_SIGNALS]
         seen = dict(zip(names, map(float, self.observation()[training]), strict=True))
-        return {name: value for name, value in seen.items() if "/is_" not in name}
+        return {name: value for name, value in seen.items() if "/is_" not in name and "/adjusted" not in name}
 
     def state_dict(self) -> dict[str, object]:
         """A copy of everything that changes; numbers and arrays of shape (n, ...)."""
@@ -194,8 +227,31 @@ class ScheduleController:
             setattr(self, name, np.array(state[name]))
 
     def _arrays(self) -> list[str]:
-        constant = {"_adaptive", "_kinds", "_is_rate", "_moves", "_low", "_high"}
+        constant = {"_adaptive", "_adjusted", "_horizon_known", "_kinds", "_is_rate", "_moves", "_low", "_high"}
         return [name for name, value in vars(self).items() if isinstance(value, np.ndarray) and name not in constant]
+
+    def _show(self, values: Mapping[str, Array]) -> None:
+        nothing = np.zeros(len(self._adaptive))
+        self._measured = np.stack([values.get(name, nothing) for name in GLOBAL_SIGNALS], axis=1)
+
+    def _about_the_horizon(self) -> dict[str, Array]:
+        left = max(self.decisions - self.decision, 0)
+        return {
+            "progress": self._horizon_known * (self.decision / self.decisions),
+            "horizon_known": self._horizon_known,
+            "decisions_left": self._horizon_known * signals.counted(left),
+        }
+
+    def _follow_trends(self, train: Array, val: Array, fresh: NDArray[np.bool_]) -> None:
+        """Takes in the changes of the log losses in an interval; `val` counts only where it is fresh."""
+        self._train_trend = self._train_trend + TREND_RATE * (train - self._train_trend)
+        # A validation loss that comes every few intervals tells the change of all of them.
+        per_interval = val / (1.0 + self._val_age)
+        surprise = per_interval - self._val_trend
+        self._val_trend = np.where(fresh, self._val_trend + TREND_RATE * surprise, self._val_trend)
+        noise = self._val_noise + TREND_RATE * (np.abs(surprise) - self._val_noise)
+        self._val_noise = np.where(fresh, noise, self._val_noise)
+        self._val_age = np.where(fresh, 0.0, self._val_age + 1)
 
     def _natural(self, values: Array) -> Array:
         values = np.asarray(values, dtype=np.float64)

@@ -6,18 +6,24 @@ as one batch, and differ in everything else. Splits never share a seed.
 
 from __future__ import annotations
 
-import functools
-import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from . import architectures, synthetic_data
+from .architectures import Style
 from .batched_training import BatchedData, BatchedTraining
 from .errors import ConfigurationError
+from .layers import Loss
+from .losses import SmoothedCrossEntropy, cross_entropy
+from .synthetic_data import Draw
 from .update_rules import BatchedOptimizer
 
 
@@ -29,45 +35,73 @@ class Split(StrEnum):
     HELD_OUT = "held_out"
 
 
+class Architecture(StrEnum):
+    """What a group's networks are."""
+
+    PERCEPTRON = "perceptron"
+    CONVNET = "convnet"
+    TRANSFORMER = "transformer"
+    RECURRENT = "recurrent"
+
+
 @dataclass(frozen=True)
 class TaskGroup:
     """n trainings of one shape, with what each starts from.
 
     Attributes:
         training: The trainings.
-        start: Starting values by hyperparameter, each of shape (n,).
+        start: Starting values by hyperparameter, each of shape (n,); all of them can be adjusted.
         seeds: A seed for each training.
-        interval: Optimiser steps between two decisions.
+        steps: Optimiser steps of the whole training.
+        name: What the tasks are, for people.
     """
 
     training: BatchedTraining
     start: dict[str, NDArray[np.float64]]
     seeds: list[int]
-    interval: int
+    steps: int
+    name: str
 
 
 _FEWEST_TRAIN_ROWS, _TRAIN_ROWS = 64, 1024
-_VAL_ROWS = (32, 48, 96, 192, 384)
+_LENGTH, _SIDE = 8, 8
+"""Of texts, and of images."""
 
 
 @dataclass(frozen=True)
-class SyntheticClassification:
-    """Perceptrons on made-up classification data: mixtures of Gaussians, and teachers that are networks themselves.
+class SyntheticTasks:
+    """Small networks of four architectures on made-up data.
 
-    Easy tasks and hopeless ones, no, few and many wrong labels, correlated and badly scaled inputs, 64 to 1024 training
-    rows, noisy validation losses (32 to 384 rows), 2 to 10 classes; SGD with momentum, Adam and AdamW; starting
-    learning rates over five and more decades. Nothing real: real data sets stay unseen.
+    Perceptrons (classification and regression), convolutional networks, transformers (language modelling) and recurrent
+    networks (classification and language modelling); with and without normalisation layers and regularisation, some
+    with random gains on their weights; five optimisers. Easy tasks and hopeless ones; no, few and many wrong labels;
+    rare classes; correlated and badly scaled inputs; 64 to 1024 training rows; noisy validation losses (32 to 384
+    rows). Starting learning rates over five and more decades, horizons over one and a half.
+
+    The held-out split has other architectures: residual perceptrons, convolutions with batch norm, transformers with
+    the layer norm behind each part, and recurrent networks of another cell.
 
     Attributes:
         split: Which part of the family.
-        intervals: Optimiser steps between decisions, drawn for each group.
+        steps: Least and most optimiser steps of a training; log-uniform between.
         copies: Each task stands so many times in a group, one copy behind the other: the same data, initial weights,
             mini-batches and starting values.
+        mix: How often each architecture is drawn.
+        device: Where to train.
     """
 
     split: Split = Split.TRAIN
-    intervals: tuple[int, ...] = (10, 20, 40)
+    steps: tuple[int, int] = (50, 1600)
     copies: int = 1
+    mix: Mapping[Architecture, float] = field(
+        default_factory=lambda: {
+            Architecture.PERCEPTRON: 0.60,
+            Architecture.CONVNET: 0.12,
+            Architecture.TRANSFORMER: 0.14,
+            Architecture.RECURRENT: 0.14,
+        }
+    )
+    device: str = "cpu"
 
     def sample(self, size: int, seed: int, index: int) -> TaskGroup:
         """Group number `index` of a seed: `size` tasks, the same ones each time it is asked for.
@@ -77,101 +111,200 @@ class SyntheticClassification:
         """
         if size % self.copies:
             raise ConfigurationError(f"a group of {size} trainings does not hold {self.copies} copies of each task")
-        rng = np.random.default_rng([list(Split).index(self.split), seed, index])
-        features = int(rng.choice([4, 8, 16, 32, 64]))
-        classes = int(rng.integers(2, 11))
-        width, depth = int(rng.choice([16, 32, 48, 64])), int(rng.choice([1, 2, 2, 3]))
-        activation: type[nn.Module] = rng.choice([nn.ReLU, nn.ReLU, nn.Tanh, nn.GELU])  # type: ignore[arg-type]
-        rule = BatchedOptimizer(rng.choice(["sgd", "sgd", "adam", "adamw"]))
-        model = functools.partial(_perceptron, features, classes, width, depth, activation)
+        shape = self._shape(seed, index)
+        problem, rule, rng = shape.problem, shape.rule, shape.rng
         tasks = size // self.copies
-        data = _draw_data(tasks, features, classes, rng)
-        seeds = rng.integers(2**31, size=tasks)
-        start = {name: values.repeat(self.copies) for name, values in _draw_start(tasks, rule, rng).items()}
-        batch_size, interval = int(rng.choice([16, 32, 64])), int(rng.choice(self.intervals))
-        training = BatchedTraining(model, rule, _repeated(data, self.copies), batch_size=batch_size)
-        return TaskGroup(training, start, seeds.repeat(self.copies).tolist(), interval)
+        data = _draw_data(problem, tasks, rng).repeated(self.copies)
+        seeds = rng.integers(2**31, size=tasks).repeat(self.copies).tolist()
+        training = BatchedTraining(
+            problem.model, rule, data, loss=problem.loss, batch_size=problem.batch_size, device=self.device
+        )
+        start = _draw_start(tasks, rule, training.hyperparameters, rng)
+        if shape.style.regularised:
+            start["clip_norm"] = np.exp(rng.uniform(np.log(0.1), np.log(30), tasks))
+        return TaskGroup(
+            training,
+            {name: values.repeat(self.copies) for name, values in start.items()},
+            seeds,
+            shape.steps,
+            f"{problem.name} {rule}",
+        )
+
+    def cost(self, seed: int, index: int) -> float:
+        """About how long the group takes compared with others: the time of a step on one core, times the steps."""
+        shape = self._shape(seed, index)
+        return _STEP_COST[shape.architecture] * shape.steps
+
+    def _shape(self, seed: int, index: int) -> _Shape:
+        rng = np.random.default_rng([list(Split).index(self.split), seed, index])
+        shares = np.array([self.mix.get(each, 0.0) for each in Architecture])
+        architecture = list(Architecture)[rng.choice(len(shares), p=shares / shares.sum())]
+        rule = BatchedOptimizer(rng.choice(["sgd", "nesterov", "adam", "adam", "adamw", "adamw", "rmsprop"]))
+        style = Style(
+            activation=rng.choice([nn.ReLU, nn.ReLU, nn.Tanh, nn.GELU]),  # type: ignore[arg-type]
+            norm=str(rng.choice(["none", "none", "layer", "batch"])),
+            regularised=bool(rng.random() < 0.35),
+            reparametrised=bool(rng.random() < 0.25),
+        )
+        low, high = np.log(self.steps)
+        steps = round(float(np.exp(rng.uniform(low, high))))
+        problem = _PROBLEMS[architecture](rng, style, self.split is Split.HELD_OUT)
+        return _Shape(architecture, problem, rule, style, steps, rng)
 
 
-def _perceptron(features: int, classes: int, width: int, depth: int, activation: type[nn.Module]) -> nn.Module:
-    layers: list[nn.Module] = []
-    for inner in [features, *[width] * (depth - 1)]:
-        layers += [nn.Linear(inner, width), activation()]
-    return nn.Sequential(*layers, nn.Linear(width, classes))
+@dataclass(frozen=True)
+class _Problem:
+    """A shape of network, and how to draw a data set for it."""
+
+    name: str
+    model: Callable[[], nn.Module]
+    draw_data: Callable[[int, Draw], tuple[Tensor, Tensor]]
+    loss: Loss
+    batch_size: int
+    val_rows: int
 
 
-def _draw_start(size: int, rule: BatchedOptimizer, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-    low, high = (1e-6, 1.0) if rule.adaptive else (1e-5, 3.0)
-    return {
-        "lr": np.exp(rng.uniform(np.log(low), np.log(high), size)),
-        "weight_decay": np.exp(rng.uniform(np.log(1e-6), np.log(1e-2), size)),
-        "momentum": 1.0 - np.exp(rng.uniform(np.log(0.02), np.log(0.3), size)),
-    }
+@dataclass(frozen=True)
+class _Shape:
+    """What the trainings of a group have in common, and where the rest comes from."""
+
+    architecture: Architecture
+    problem: _Problem
+    rule: BatchedOptimizer
+    style: Style
+    steps: int
+    rng: np.random.Generator
 
 
-def _draw_data(size: int, features: int, classes: int, rng: np.random.Generator) -> BatchedData:
-    rows = _TRAIN_ROWS + int(rng.choice(_VAL_ROWS))
-    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    inputs, targets = torch.empty(size, rows, features), torch.empty(size, rows, dtype=torch.long)
-    for i in range(size):
-        draw = _gaussian_mixture if rng.random() < 1 / 3 else _teacher
-        x, y = draw(rows, features, classes, rng, generator)
-        inputs[i], targets[i] = _rescaled(x, rng, generator), _noisy(y, classes, rng, generator)
+def _perceptron(rng: np.random.Generator, style: Style, held_out: bool) -> _Problem:
+    features = int(rng.choice([4, 8, 16, 32, 64]))
+    width, depth = int(rng.choice([16, 32, 48, 64])), int(rng.choice([1, 2, 2, 3]))
+    regression = rng.random() < 0.25
+    outputs = int(rng.integers(1, 4) if regression else rng.integers(2, 11))
+    make: Any = architectures.ResidualPerceptron if held_out else architectures.perceptron
+    return _Problem(
+        "perceptron, regression" if regression else "perceptron",
+        partial(make, features, outputs, width, depth, style),
+        partial(_values if regression else _classes, features, outputs),
+        nn.functional.mse_loss if regression else _classification_loss(style),
+        int(rng.choice([16, 32, 64])),
+        int(rng.choice([32, 48, 96, 192, 384])),
+    )
+
+
+def _convnet(rng: np.random.Generator, style: Style, held_out: bool) -> _Problem:
+    channels, classes = int(rng.choice([1, 1, 3])), int(rng.integers(2, 11))
+    norm = "batch" if held_out else {"batch": "layer"}.get(style.norm, style.norm)
+    style = Style(style.activation, norm, style.regularised, style.reparametrised)
+    width, depth = int(rng.choice([4, 6, 8])), int(rng.choice([2, 2, 3]))
+    return _Problem(
+        "convnet",
+        partial(architectures.convnet, channels, _SIDE, classes, width, depth, style),
+        partial(_images, channels, classes),
+        _classification_loss(style),
+        16,
+        int(rng.choice([48, 96])),
+    )
+
+
+def _transformer(rng: np.random.Generator, style: Style, held_out: bool) -> _Problem:
+    tokens = int(rng.choice([8, 12, 20]))
+    width, depth = int(rng.choice([16, 24])), int(rng.choice([1, 1, 1, 2]))
+    return _Problem(
+        "transformer",
+        partial(architectures.Transformer, tokens, _LENGTH, width, depth, 2, style, norm_first=not held_out),
+        partial(_text, tokens),
+        _classification_loss(style),
+        8,
+        int(rng.choice([32, 48])),
+    )
+
+
+def _recurrent(rng: np.random.Generator, style: Style, held_out: bool) -> _Problem:
+    reads_text = bool(rng.random() < 0.5)
+    inputs = int(rng.choice([8, 12, 20] if reads_text else [3, 6]))
+    outputs, width = inputs if reads_text else int(rng.integers(2, 11)), int(rng.choice([16, 24, 32]))
+    cell: Any = architectures.MinimalGatedCell if held_out else architectures.GatedCell
+    model = partial(
+        architectures.Recurrent, inputs, outputs, width, style,
+        reads_text=reads_text, at_every_place=reads_text, cell=cell,
+    )  # fmt: skip
+    return _Problem(
+        "recurrent, text" if reads_text else "recurrent",
+        model,
+        partial(_text, inputs) if reads_text else partial(_sequences, inputs, outputs),
+        _classification_loss(style),
+        int(8 if reads_text else rng.choice([16, 32])),
+        int(rng.choice([48, 96])),
+    )
+
+
+_PROBLEMS = {
+    Architecture.PERCEPTRON: _perceptron,
+    Architecture.CONVNET: _convnet,
+    Architecture.TRANSFORMER: _transformer,
+    Architecture.RECURRENT: _recurrent,
+}
+
+
+_STEP_COST = {
+    Architecture.PERCEPTRON: 2.0,
+    Architecture.CONVNET: 9.0,
+    Architecture.TRANSFORMER: 9.0,
+    Architecture.RECURRENT: 5.0,
+}
+"""Milliseconds that a step of 32 networks takes, roughly."""
+
+
+def _classification_loss(style: Style) -> Loss:
+    return SmoothedCrossEntropy() if style.regularised else cross_entropy
+
+
+def _classes(features: int, classes: int, rows: int, draw: Draw) -> tuple[Tensor, Tensor]:
+    source = synthetic_data.gaussian_mixture if draw.rng.random() < 1 / 3 else synthetic_data.teacher_classes
+    x, y = source(rows, features, classes, draw)
+    return synthetic_data.rescaled(x, draw), synthetic_data.mislabelled(y, classes, draw)
+
+
+def _values(features: int, outputs: int, rows: int, draw: Draw) -> tuple[Tensor, Tensor]:
+    x, y = synthetic_data.teacher_values(rows, features, outputs, draw)
+    return synthetic_data.rescaled(x, draw), y
+
+
+def _images(channels: int, classes: int, rows: int, draw: Draw) -> tuple[Tensor, Tensor]:
+    source = synthetic_data.shifted_shapes if draw.rng.random() < 0.5 else synthetic_data.teacher_images
+    x, y = source(rows, channels, _SIDE, classes, draw)
+    return x, synthetic_data.mislabelled(y, classes, draw)
+
+
+def _sequences(features: int, classes: int, rows: int, draw: Draw) -> tuple[Tensor, Tensor]:
+    x, y = synthetic_data.teacher_sequences(rows, 8, features, classes, draw)
+    return x, synthetic_data.mislabelled(y, classes, draw)
+
+
+def _text(tokens: int, rows: int, draw: Draw) -> tuple[Tensor, Tensor]:
+    return synthetic_data.markov_text(rows, _LENGTH, tokens, draw)
+
+
+def _draw_data(problem: _Problem, tasks: int, rng: np.random.Generator) -> BatchedData:
+    drawn = [problem.draw_data(_TRAIN_ROWS + problem.val_rows, Draw(rng)) for _ in range(tasks)]
+    inputs, targets = (torch.stack(part) for part in zip(*drawn, strict=True))
     # Small data sets more often than large ones: there it is that the time to stop must be seen.
-    share = rng.beta(1, 2, size)
+    share = rng.beta(1, 2, tasks)
     train_rows = (_FEWEST_TRAIN_ROWS * (_TRAIN_ROWS / _FEWEST_TRAIN_ROWS) ** share).astype(int).tolist()
     return BatchedData(inputs, targets, train_rows, _TRAIN_ROWS)
 
 
-def _repeated(data: BatchedData, copies: int) -> BatchedData:
-    if copies == 1:
-        return data
-    inputs, targets = (part.repeat_interleave(copies, dim=0) for part in (data.inputs, data.targets))
-    return BatchedData(inputs, targets, np.repeat(data.train_rows, copies).tolist(), data.val_from)
-
-
-def _gaussian_mixture(
-    rows: int, features: int, classes: int, rng: np.random.Generator, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    clusters = classes * int(rng.integers(1, 5))
-    centres = torch.randn(clusters, features, generator=generator) * rng.uniform(0.3, 2.0)
-    cluster = torch.randint(0, clusters, (rows,), generator=generator)
-    return centres[cluster] + torch.randn(rows, features, generator=generator), cluster % classes
-
-
-def _teacher(
-    rows: int, features: int, classes: int, rng: np.random.Generator, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    # Examples near a class border are left out, up to three quarters of them: real classes often lie apart.
-    wanted, rows = rows, int(rows / (1 - rng.uniform(0, 0.75)))
-    hidden = int(rng.integers(4, 65))
-    x = torch.randn(rows, features, generator=generator)
-    first = torch.randn(features, hidden, generator=generator) / math.sqrt(features) * rng.uniform(1, 3)
-    bias = torch.randn(hidden, generator=generator) * 0.5
-    second = torch.randn(hidden, classes, generator=generator) / math.sqrt(hidden) * rng.uniform(1, 6)
-    activation = torch.tanh if rng.random() < 0.5 else torch.relu
-    logits = activation(x @ first + bias) @ second
-    logits = logits - logits.mean(0) + torch.randn(rows, classes, generator=generator) * rng.uniform(0, 0.5)
-    best, y = logits.topk(2, dim=1)
-    clear = (best[:, 0] - best[:, 1]).topk(wanted, sorted=False).indices.sort().values
-    return x[clear], y[clear, 0]
-
-
-def _noisy(y: Tensor, classes: int, rng: np.random.Generator, generator: torch.Generator) -> Tensor:
-    # A few wrong labels among clear ones make the validation loss fall far and then rise: the time to stop.
-    share = rng.choice([0.0, math.exp(rng.uniform(math.log(0.005), math.log(0.05))), rng.uniform(0.05, 0.3)])
-    wrong = torch.rand(len(y), generator=generator) < share
-    return torch.where(wrong, torch.randint(0, classes, (len(y),), generator=generator), y)
-
-
-def _rescaled(x: Tensor, rng: np.random.Generator, generator: torch.Generator) -> Tensor:
-    features = x.shape[1]
-    if rng.random() < 0.5:
-        # Correlated inputs: a random rotation, and a spectrum that falls off.
-        rotation = torch.linalg.qr(torch.randn(features, features, generator=generator)).Q
-        spectrum = torch.arange(1, features + 1).float() ** -rng.uniform(0, 1.5)
-        x = x * spectrum @ rotation
-    if rng.random() < 0.5:
-        return (x - x.mean(0)) / (x.std(0) + 1e-6)
-    x = x * torch.exp(torch.randn(features, generator=generator) * rng.uniform(0, 1))
-    return (x - x.mean(0)) / (x.std() + 1e-6) * math.exp(0.3 * rng.normal())
+def _draw_start(
+    tasks: int, rule: BatchedOptimizer, names: list[str], rng: np.random.Generator
+) -> dict[str, NDArray[np.float64]]:
+    low, high = (1e-6, 1.0) if rule.adaptive else (1e-5, 3.0)
+    ranges: dict[str, Callable[[], NDArray[np.float64]]] = {
+        "lr": lambda: np.exp(rng.uniform(np.log(low), np.log(high), tasks)),
+        "weight_decay": lambda: np.exp(rng.uniform(np.log(1e-6), np.log(1e-2), tasks)),
+        "momentum": lambda: 1.0 - np.exp(rng.uniform(np.log(0.02), np.log(0.3), tasks)),
+        "dropout": lambda: rng.uniform(0.01, 0.6, tasks),
+        "augmentation": lambda: rng.uniform(0.01, 0.8, tasks),
+        "label_smoothing": lambda: rng.uniform(0.005, 0.3, tasks),
+    }
+    return {name: ranges[name]() for name in names}

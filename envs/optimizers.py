@@ -41,6 +41,8 @@ def write(optimizer: Optimizer, name: str, values: Sequence[float]) -> None:
         elif name in group:
             # A rate that lives on the device (capturable optimisers) is set in place.
             group[name] = group[name].fill_(value) if isinstance(group[name], Tensor) else value
+            if name == "momentum" and isinstance(optimizer, torch.optim.RMSprop):
+                _allow_momentum(optimizer, group)
         else:
             raise _no_such(optimizer, name)
 
@@ -51,6 +53,13 @@ def _read(group: dict[str, Any], name: str, optimizer: Optimizer) -> float:
     if not isinstance(group.get(name), int | float | Tensor):
         raise _no_such(optimizer, name)
     return float(group[name])
+
+
+def _allow_momentum(optimizer: torch.optim.RMSprop, group: dict[str, Any]) -> None:
+    """RMSprop makes the buffer at the first step, and only where momentum is in use by then."""
+    for state in (optimizer.state[p] for p in group["params"] if p in optimizer.state):
+        if group["momentum"] > 0 and "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(state["square_avg"])
 
 
 def _no_such(optimizer: Optimizer, name: str) -> SearchSpaceError:

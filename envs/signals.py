@@ -29,12 +29,19 @@ DIVERGED_AT = 20.0
 
 GLOBAL_SIGNALS = (
     "progress",
+    "horizon_known",
+    "decisions_left",
     "train_since_start",
     "train_since_last",
     "train_since_best",
     "val_since_start",
     "val_since_last",
     "val_since_best",
+    "val_age",
+    "decisions_since_best",
+    "train_outlook",
+    "val_outlook",
+    "val_significance",
     "generalisation_gap",
     "loss_noise",
     "loss_slope",
@@ -117,6 +124,22 @@ def relative_update_signal(ratio: Array) -> Array:
     """log(ratio / 0.001) / 2: 0 for the textbook size of an update, -2.3 a hundred times below; 0 where unknown."""
     with np.errstate(divide="ignore"):
         return np.nan_to_num(0.5 * np.log(ratio / 1e-3), nan=0.0, posinf=LIMIT, neginf=-LIMIT)
+
+
+def counted(decisions: ArrayLike) -> Array:
+    """log(1 + a number of decisions) / 4: 0 for none, about 1 for sixty."""
+    counts: Array = np.log1p(np.asarray(decisions, dtype=np.float64)) / 4.0
+    return counts
+
+
+def outlook(trend: Array, decisions: Array) -> Array:
+    """How far the log loss would move if it moved on for `decisions` as it has lately."""
+    return trend * decisions
+
+
+def significance(trend: Array, noise: Array) -> Array:
+    """A trend over the noise around it."""
+    return trend / (noise + 1e-4)
 
 
 def has_diverged(interval: Interval, val_start: Array) -> NDArray[np.bool_]:

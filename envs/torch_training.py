@@ -14,16 +14,18 @@ from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from . import optimizers
 from .errors import TrainingError
+from .layers import Loss, ModelWithLoss, layer_hyperparameters
 from .probe import OptimizerProbe
 from .sampling import EpochSampler
 from .signals import Interval
 from .training import Values
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-
 
 class TorchTraining:
     """One PyTorch model in training; implements `envs.training.Training`.
+
+    Hyperparameters are those of the optimiser, those of layers (see `envs.layers`), and `clip_norm`: gradients longer
+    than this are scaled down to it.
 
     Args:
         model: Makes a fresh module.
@@ -40,6 +42,7 @@ class TorchTraining:
     """
 
     adaptive: float
+    _clip_norm: float | None
 
     def __init__(
         self,
@@ -58,36 +61,36 @@ class TorchTraining:
         self._make_model, self._make_optimizer = model, optimizer
         self._train, self._val, self._loss = train, val, loss
         self._batch_size, self._device = batch_size, torch.device(device)
-        self._model: nn.Module | None = None
+        self._whole: ModelWithLoss | None = None
         with self._randomness(seed=0):
             self.adaptive = optimizers.adaptive(self._fresh_optimizer(self._make_model()))
 
     @property
     def model(self) -> nn.Module:
         """The module in training."""
-        if self._model is None:
-            raise TrainingError("this training has not begun: call start(config, seed) first")
-        return self._model
+        return self._started.model
 
     def start(self, config: Mapping[str, float], seed: int) -> Interval:
         """See `Training.start`."""
         with self._randomness(seed=seed):
-            self._model = self._make_model().to(self._device)
-        self._optimizer = self._fresh_optimizer(self._model)
+            self._whole = ModelWithLoss(self._make_model(), copy.deepcopy(self._loss)).to(self._device)
+        self._optimizer, self._clip_norm = self._fresh_optimizer(self._whole.model), None
+        self._of_layers = layer_hyperparameters(self._whole)
         self._set(config, 0)
         self._sampler = EpochSampler(len(self._train), self._batch_size, seed)  # type: ignore[arg-type]
         return Interval.of(val_loss=self.validate()[0])
 
     def advance(self, hyperparameters: Values, steps: int) -> Interval:
         """See `Training.advance`."""
-        model, probe = self.model.train(), OptimizerProbe(self._optimizer, steps)
+        whole, probe = self._started.train(), OptimizerProbe(self._optimizer, steps)
         with self._randomness():
             for step, rows in enumerate(self._sampler.next(steps)):
                 self._set(hyperparameters, step)
-                inputs, targets = self._batch(self._train, rows)
-                loss = self._loss(model(inputs), targets)
+                loss = whole(*self._batch(self._train, rows))
                 self._optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
+                if self._clip_norm is not None:
+                    nn.utils.clip_grad_norm_(whole.parameters(), self._clip_norm)
                 probe.before_step()
                 self._optimizer.step()
                 probe.after_step(loss)
@@ -96,18 +99,18 @@ class TorchTraining:
     @torch.no_grad()
     def validate(self) -> tuple[float, float]:
         """Loss on the validation examples, and the share of them that is classified right (NaN for regression)."""
-        model = self.model.eval()
+        whole = self._started.eval()
         inputs, targets = self._batch(self._val, torch.arange(len(self._val)))  # type: ignore[arg-type]
-        outputs = model(inputs)
+        outputs = whole.model(inputs)
         classifies = outputs.ndim == targets.ndim + 1 and not targets.is_floating_point()
         accuracy = float((outputs.argmax(-1) == targets).float().mean()) if classifies else float("nan")
-        return float(self._loss(outputs, targets)), accuracy
+        return float(whole.loss(outputs, targets)), accuracy
 
     def snapshot(self) -> dict[str, Any]:
         """See `Training.snapshot`."""
         return copy.deepcopy(
             {
-                "model": self.model.state_dict(),
+                "model": self._started.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "sampler": self._sampler.state_dict(),
                 "randomness": self._random_state,
@@ -117,14 +120,20 @@ class TorchTraining:
     def restore(self, snapshot: Any) -> None:
         """See `Training.restore`."""
         snapshot = copy.deepcopy(snapshot)
-        self.model.load_state_dict(snapshot["model"])
+        self._started.load_state_dict(snapshot["model"])
         self._optimizer.load_state_dict(snapshot["optimizer"])
         self._sampler.load_state_dict(snapshot["sampler"])
         self._random_state = snapshot["randomness"]
 
     def close(self) -> None:
         """See `Training.close`."""
-        self._model = None
+        self._whole = None
+
+    @property
+    def _started(self) -> ModelWithLoss:
+        if self._whole is None:
+            raise TrainingError("this training has not begun: call start(config, seed) first")
+        return self._whole
 
     def _fresh_optimizer(self, model: nn.Module) -> Optimizer:
         if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -134,7 +143,13 @@ class TorchTraining:
     def _set(self, values: Values, step: int) -> None:
         for name, value in values.items():
             now = float(value) if isinstance(value, int | float) else float(value[step])
-            optimizers.write(self._optimizer, name, [now] * len(self._optimizer.param_groups))
+            if buffers := self._of_layers.get(name):
+                for buffer in buffers:
+                    buffer.fill_(now)
+            elif name == "clip_norm":
+                self._clip_norm = now
+            else:
+                optimizers.write(self._optimizer, name, [now] * len(self._optimizer.param_groups))
 
     def _batch(self, data: Dataset[Any], rows: Tensor) -> tuple[Tensor, Tensor]:
         examples = data[rows] if isinstance(data, TensorDataset) else default_collate([data[int(i)] for i in rows])

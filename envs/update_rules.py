@@ -6,27 +6,29 @@ torch.optim does; a step is then a few passes over whole tensors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
 import torch
 from torch import Tensor
 
-_BETA2, _EPS = 0.999, 1e-8
+_BETA2, _EPS, _ALPHA = 0.999, 1e-8, 0.99
 
 
 class BatchedOptimizer(StrEnum):
     """The update rules, as torch.optim defines them."""
 
     SGD = "sgd"
+    NESTEROV = "nesterov"
     ADAM = "adam"
     ADAMW = "adamw"
+    RMSPROP = "rmsprop"
 
     @property
     def adaptive(self) -> float:
         """1.0 where steps are normalised by a running gradient size."""
-        return float(self is not BatchedOptimizer.SGD)
+        return float(self not in (BatchedOptimizer.SGD, BatchedOptimizer.NESTEROV))
 
     def coefficients(self, lr: Tensor, weight_decay: Tensor, momentum: Tensor, step: Tensor) -> list[Tensor]:
         """The factors of some steps, each of shape (steps, n).
@@ -37,7 +39,7 @@ class BatchedOptimizer(StrEnum):
             momentum: Momentum, of Adam and AdamW beta1.
             step: Number of each step, from 1.
         """
-        if self is BatchedOptimizer.SGD:
+        if self in (BatchedOptimizer.SGD, BatchedOptimizer.NESTEROV, BatchedOptimizer.RMSPROP):
             factors = [momentum, weight_decay, -lr]
             if not momentum.all():
                 factors.append(momentum != 0)
@@ -49,7 +51,7 @@ class BatchedOptimizer(StrEnum):
 
     def update(self, state: OptimizerState, factors: Sequence[Tensor]) -> None:
         """One step with these factors, each of shape (n, 1)."""
-        (_sgd if self is BatchedOptimizer.SGD else _ADAMS[self])(state, *factors)
+        _UPDATES[self](state, *factors)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class OptimizerState:
         gradient: Their gradient; a step uses it up.
         momentum: Running mean of the gradient.
         pair: Gradient and momentum in the same memory, as a matrix for each network: shape (n, 2, weights).
-        square: Running mean of the gradient's square; without columns for SGD, which has none.
+        square: Running mean of the gradient's square; without columns where the rule has none.
         scratch: For results between; without columns for SGD.
     """
 
@@ -73,11 +75,12 @@ class OptimizerState:
     scratch: Tensor
 
     @classmethod
-    def zeros(cls, size: int, weights: int, rule: BatchedOptimizer) -> OptimizerState:
+    def zeros(cls, size: int, weights: int, rule: BatchedOptimizer, device: torch.device) -> OptimizerState:
         """The state of `size` networks at their first step."""
-        pair = torch.zeros(2, size, weights)
-        square, scratch = torch.zeros(2, size, weights if rule.adaptive else 0)
-        return cls(torch.zeros(size, weights), pair[0], pair[1], pair.transpose(0, 1), square, scratch)
+        pair = torch.zeros(2, size, weights, device=device)
+        square, scratch = torch.zeros(2, size, weights if rule.adaptive else 0, device=device)
+        own = torch.zeros(size, weights, device=device)
+        return cls(own, pair[0], pair[1], pair.transpose(0, 1), square, scratch)
 
     @property
     def nbytes(self) -> int:
@@ -96,8 +99,33 @@ def _sgd(
     torch.addcmul(state.gradient, state.momentum, momentum, out=state.momentum)
     state.momentum.addcmul_(state.weights, decay)
     state.weights.addcmul_(state.momentum, rate)
+    _forget(state, has_momentum)
+
+
+def _nesterov(
+    state: OptimizerState, momentum: Tensor, decay: Tensor, rate: Tensor, has_momentum: Tensor | None = None
+) -> None:
+    state.gradient.addcmul_(state.weights, decay)
+    torch.addcmul(state.gradient, state.momentum, momentum, out=state.momentum)
+    state.gradient.addcmul_(state.momentum, momentum)
+    state.weights.addcmul_(state.gradient, rate)
+    _forget(state, has_momentum)
+
+
+def _rmsprop(
+    state: OptimizerState, momentum: Tensor, decay: Tensor, rate: Tensor, has_momentum: Tensor | None = None
+) -> None:
+    state.gradient.addcmul_(state.weights, decay)
+    state.square.mul_(_ALPHA).addcmul_(state.gradient, state.gradient, value=1 - _ALPHA)
+    state.gradient.div_(torch.sqrt(state.square, out=state.scratch).add_(_EPS))
+    torch.addcmul(state.gradient, state.momentum, momentum, out=state.momentum)
+    state.weights.addcmul_(state.momentum, rate)
+    _forget(state, has_momentum)
+
+
+def _forget(state: OptimizerState, has_momentum: Tensor | None) -> None:
     if has_momentum is not None:
-        # torch.optim.SGD keeps no buffer without momentum.
+        # torch.optim keeps no buffer without momentum.
         state.momentum.mul_(has_momentum)
 
 
@@ -119,4 +147,10 @@ def _adaptive_step(state: OptimizerState, rest: Tensor, rate: Tensor, correction
     state.weights.addcdiv_(state.gradient, state.scratch)
 
 
-_ADAMS = {BatchedOptimizer.ADAM: _adam, BatchedOptimizer.ADAMW: _adamw}
+_UPDATES: dict[BatchedOptimizer, Callable[..., None]] = {
+    BatchedOptimizer.SGD: _sgd,
+    BatchedOptimizer.NESTEROV: _nesterov,
+    BatchedOptimizer.ADAM: _adam,
+    BatchedOptimizer.ADAMW: _adamw,
+    BatchedOptimizer.RMSPROP: _rmsprop,
+}
