@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,45 +20,72 @@ Array = NDArray[np.float64]
 SEARCHED_RATES = np.geomspace(1e-5, 1.0, 12)
 """The learning rates of the search that the policy is compared with."""
 
+RIVALS = ("constant", "cosine", "best_of_12_cosines")
+
 
 def evaluate(
-    policy: Policy, family: TaskFamily, *, groups: int = 8, group_size: int = 32, seed: int = 0
+    policy: Policy, families: Mapping[str, TaskFamily], *, groups: int = 4, group_size: int = 16, seed: int = 0
 ) -> dict[str, float | int]:
     """Final validation losses of one adaptive run a task, from a random start, beside fixed schedules.
 
     Args:
-        policy: What to evaluate.
-        family: Where the tasks come from: a split that the policy was not trained on.
-        groups: Task groups; each is one shape of network.
+        policy: What to evaluate; it adjusts the optimiser's hyperparameters.
+        families: Where the tasks come from, by name: tasks that the policy was not trained on.
+        groups: Task groups of each family; each is one shape of network.
         group_size: Tasks a group.
         seed: Which tasks.
 
     Returns:
         Medians over tasks of the ratio of the policy's final validation loss to that of: the constant and the cosine
-        schedule from the same start, and the best of twelve cosine runs (a learning-rate search); and `tasks`.
+        schedule from the same start, and the best of twelve cosine runs (a learning-rate search); over all families
+        together and for each by name; and `tasks`.
     """
-    ours, rivals = [], []
-    for index in range(groups):
-        ours.append(final_losses(policy, family, seed, index, group_size))
-        group = family.sample(group_size, seed, index)
-        searched = [train_fixed(group, cosine, policy.decisions, lr) for lr in SEARCHED_RATES]
-        rivals.append(
-            [
-                train_fixed(group, constant, policy.decisions),
-                train_fixed(group, cosine, policy.decisions),
-                np.min(searched, axis=0),
-            ]
-        )
-    ratios = np.maximum(np.concatenate(ours), LOSS_FLOOR) / np.maximum(np.concatenate(rivals, axis=1), LOSS_FLOOR)
-    names = ("constant", "cosine", "best_of_12_cosines")
-    medians = {f"median_ratio_to_{name}": float(np.median(ratio)) for name, ratio in zip(names, ratios, strict=True)}
-    return {**medians, "tasks": groups * group_size}
+    ratios = {
+        name: np.concatenate([_ratios(policy, family, seed, index, group_size) for index in range(groups)], axis=1)
+        for name, family in families.items()
+    }
+    figures: dict[str, float | int] = _medians(np.concatenate(list(ratios.values()), axis=1))
+    for name, of_family in ratios.items():
+        figures |= {f"{figure} {name}": value for figure, value in _medians(of_family).items()}
+    return {**figures, "tasks": len(families) * groups * group_size}
 
 
-def final_losses(policy: Policy, family: TaskFamily, seed: int, index: int, size: int) -> Array:
+def _ratios(policy: Policy, family: TaskFamily, seed: int, index: int, size: int) -> Array:
+    """Ratios to the rivals on one group, shape (rivals, size)."""
+    ours = final_losses(policy, family, seed, index, size)
+    group = family.sample(size, seed, index)
+    searched = [train_fixed(group, cosine, policy.decisions, lr) for lr in SEARCHED_RATES]
+    rivals = [
+        train_fixed(group, constant, policy.decisions),
+        train_fixed(group, cosine, policy.decisions),
+        np.min(searched, axis=0),
+    ]
+    ratio: Array = np.maximum(ours, LOSS_FLOOR) / np.maximum(rivals, LOSS_FLOOR)
+    return ratio
+
+
+def _medians(ratios: Array) -> dict[str, float | int]:
+    medians = np.median(ratios, axis=1)
+    return {f"median_ratio_to_{rival}": float(median) for rival, median in zip(RIVALS, medians, strict=True)}
+
+
+def final_losses(
+    policy: Policy,
+    family: TaskFamily,
+    seed: int,
+    index: int,
+    size: int,
+    adjust: Sequence[str] = ("lr", "weight_decay", "momentum"),
+) -> Array:
     """The policy's final validation losses on one task group, shape (size,)."""
     env = ScheduleVecEnv(
-        family, groups=1, group_size=size, decisions=policy.decisions, reference=policy.reference, seed=seed
+        family,
+        groups=1,
+        group_size=size,
+        adjust=adjust,
+        decisions=policy.decisions,
+        reference=policy.reference,
+        seed=seed,
     )
     env.episode = index
     observation = env.reset()

@@ -22,7 +22,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 from ..envs.controller import HYPERPARAMETER_SIGNALS
 from ..envs.errors import ConfigurationError
-from ..envs.families import Split, SyntheticTasks
+from ..envs.families import Architecture, Split, SyntheticTasks
 from ..envs.records import Artifact, Metrics, NullRecorder, Recorder
 from ..envs.schedule_vec_env import ScheduleVecEnv, Variation
 from ..envs.signals import GLOBAL_SIGNALS
@@ -99,7 +99,7 @@ def train_schedule_policy(
     name: str = "schedule",
     resume: bool = True,
     checkpoint_every: int = 10,
-    evaluation_groups: int = 8,
+    evaluation_groups: int = 4,
     recorder: Recorder | None = None,
     trial: int = 0,
     progress: Progress | None = None,
@@ -114,7 +114,8 @@ def train_schedule_policy(
         name: The policy's name on its card.
         resume: Go on from a checkpoint found in `out`; otherwise begin afresh.
         checkpoint_every: Iterations between checkpoints.
-        evaluation_groups: Task groups of the validation split to evaluate the result on; 0 skips the evaluation.
+        evaluation_groups: Task groups of each architecture of the validation split, and of the held-out one, to
+            evaluate the result on; 0 skips the evaluation.
         recorder: Takes the learning curve, as metrics of `trial`.
         trial: The trial's number in the recorder's study.
         progress: Told after every iteration.
@@ -154,9 +155,13 @@ def train_schedule_policy(
     actor = _actor_critic(model).actor
     policy = Policy(name, actor.eval(), DECISIONS, _card(settings))
     if evaluation_groups:
-        evaluation = evaluate(policy, SyntheticTasks(Split.VALIDATION, settings.horizon), groups=evaluation_groups)
+        evaluation = {
+            f"{split} {figure}": value
+            for split in (Split.VALIDATION, Split.HELD_OUT)
+            for figure, value in evaluate(policy, _by_architecture(split, settings), groups=evaluation_groups).items()
+        }
         policy = Policy(name, policy.actor, policy.decisions, {**policy.card, "evaluation": evaluation})
-        figures = {f"evaluation/{key}": value for key, value in evaluation.items() if isinstance(value, float)}
+        figures = {f"evaluation/{key}": float(value) for key, value in evaluation.items()}
         recorder.record(Metrics(trial=trial, step=model.num_timesteps, values=figures))
     policy.save(out)
     recorder.record(Artifact(trial=trial, path="card.json", text=(out / "card.json").read_text(encoding="utf-8")))
@@ -211,6 +216,10 @@ class _AfterIteration(BaseCallback):
             self._progress(self.num_timesteps, self._settings.steps, float(np.mean(returns)))
 
 
+def _by_architecture(split: Split, settings: MetaTrainingSettings) -> dict[str, SyntheticTasks]:
+    return {str(each): SyntheticTasks(split, settings.horizon, mix={each: 1.0}) for each in Architecture}
+
+
 def _ppo(env: ScheduleVecEnv, settings: MetaTrainingSettings) -> PPO:
     peak = settings.learning_rate
     return PairedPPO(
@@ -250,7 +259,7 @@ def _card(settings: MetaTrainingSettings) -> dict[str, object]:
         "meta_training": asdict(settings),
         "command": (
             f"metatuner train schedule --steps {settings.steps} --seed {settings.seed} "
-            f"--group-size {settings.group_size} --copies {settings.copies} --reference {settings.reference} --out DIR"
+            f"--reference {settings.reference} --out DIR"
         ),
         "versions": {
             "python": platform.python_version(),

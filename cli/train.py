@@ -8,6 +8,7 @@ command is given again. The learning curve is recorded in MLflow.
 from __future__ import annotations
 
 import argparse
+import os
 import uuid
 from pathlib import Path
 
@@ -29,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="the policy's folder")
     parser.add_argument("--name", default=None, help="the policy's name (default: the folder's)")
+    for option, default, what in (
+        ("--decisions", (10, 60), "decisions a training"),
+        ("--horizon", (50, 1600), "optimiser steps a training"),
+    ):
+        least_and_most = ("LEAST", "MOST")
+        explained = f"{what}, drawn between (default: {default[0]} {default[1]})"
+        parser.add_argument(option, type=int, nargs=2, default=default, metavar=least_and_most, help=explained)
     parser.add_argument(
         "--group-size", type=int, default=32, help="networks of one shape at once (default: %(default)s)"
     )
@@ -39,11 +47,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="networks of the same task, judged against each other (default: %(default)s)",
     )
     parser.add_argument(
-        "--evaluation-groups", type=int, default=8, help="0 skips the evaluation (default: %(default)s)"
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes that train networks (default: %(default)s)"
+    )
+    parser.add_argument("--device", default="cpu", help="where networks are trained (default: %(default)s)")
+    parser.add_argument(
+        "--evaluation-groups",
+        type=int,
+        default=4,
+        help="task groups of each architecture to evaluate on; 0 skips the evaluation (default: %(default)s)",
     )
     parser.add_argument("--checkpoint-every", type=int, default=10, help="iterations (default: %(default)s)")
     parser.add_argument("--fresh", action="store_true", help="begin anew instead of resuming")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads: small networks need one (default: 1)")
     parser.add_argument("--experiment", default="metatuner-train", help="MLflow experiment (default: %(default)s)")
     add_store_arguments(parser)
     add_json_argument(parser)
@@ -57,17 +71,20 @@ def run(args: argparse.Namespace) -> int:
     from ..envs.records import Description, StudyStarted, TrialFinished, TrialStarted
     from ..tracking.recorder import MLflowRecorder
 
-    torch.set_num_threads(args.threads)
+    # Small networks are fastest with one thread; there are as many processes as cores.
+    torch.set_num_threads(1)
     settings = MetaTrainingSettings(
         steps=args.steps,
         seed=args.seed,
+        decisions=tuple(args.decisions),
+        horizon=tuple(args.horizon),
         group_size=args.group_size,
         copies=args.copies,
         reference=args.reference,
     )
     out = Path(args.out)
     name = args.name or out.name
-    bar = ProgressBar(settings.iterations * settings.iteration, "meta-training", "decisions", silent=args.json)
+    bar = ProgressBar(settings.steps, "meta-training", "decisions", silent=args.json)
     with MLflowRecorder(args.tracking_uri, experiment=args.experiment) as recorder:
         key = _study_key(out, fresh=args.fresh)
         recorder.record(
@@ -79,8 +96,8 @@ def run(args: argparse.Namespace) -> int:
                 direction="maximize",
                 budget=f"{settings.steps:,} decisions",
                 command=(
-                    f"metatuner train schedule --steps {args.steps} --seed {args.seed} --group-size {args.group_size} "
-                    f"--copies {args.copies} --reference {args.reference} --out DIR"
+                    f"metatuner train schedule --steps {args.steps} --seed {args.seed} "
+                    f"--reference {args.reference} --out DIR"
                 ),
             )
         )
@@ -94,7 +111,9 @@ def run(args: argparse.Namespace) -> int:
             checkpoint_every=args.checkpoint_every,
             evaluation_groups=args.evaluation_groups,
             recorder=recorder,
-            progress=lambda done, total, mean: bar.at(done, f"mean return {mean:.3f}"),
+            progress=lambda done, total, mean: bar.at(min(done, total), f"mean return {mean:.3f}"),
+            workers=args.workers,
+            device=args.device,
         )
         recorder.record(TrialFinished(trial=0))
         key.unlink()
@@ -123,6 +142,6 @@ def _study_key(out: Path, *, fresh: bool) -> Path:
 def _description(name: str) -> str:
     return (
         f"# Meta-training of `{name}`\n\nPPO on batched trainings of small networks; the policy learns to adjust "
-        "learning rate, weight decay and momentum from validation rewards. `rollout/ep_rew_mean` is the mean of "
+        "hyperparameters of optimisers and layers from validation rewards. `rollout/ep_rew_mean` is the mean of "
         "log(starting / final validation loss) over the trainings of an iteration.\n"
     )

@@ -13,8 +13,13 @@ def test_the_order_and_number_of_hyperparameters_do_not_matter(hyperparameters: 
     generator = torch.Generator().manual_seed(seed)
     signals = torch.randn(3, 5, generator=generator, dtype=torch.float64)
     blocks = torch.randn(3, hyperparameters, 4, generator=generator, dtype=torch.float64)
+    blocks[..., 0] = 1.0  # adjusted
     order = torch.randperm(hyperparameters, generator=generator)
     plain = ACTOR(torch.cat([signals, blocks.flatten(1)], 1))
     shuffled = ACTOR(torch.cat([signals, blocks[:, order].flatten(1)], 1))
     assert plain.shape == (3, hyperparameters)
     torch.testing.assert_close(plain[:, order], shuffled)
+    # Nor does it matter where blocks of zeros stand, which are no hyperparameters.
+    nothing = torch.zeros(3, 2, 4, dtype=torch.float64)
+    padded = ACTOR(torch.cat([signals, torch.cat([nothing, blocks], 1).flatten(1)], 1))
+    torch.testing.assert_close(padded[:, 2:], plain)

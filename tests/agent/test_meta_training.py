@@ -13,7 +13,9 @@ from metatuner.envs.controller import observation_size
 from metatuner.envs.errors import CheckpointError, ConfigurationError
 from metatuner.envs.records import Metrics, Record
 
-SETTINGS = MetaTrainingSettings(steps=60, decisions=3, groups=1, group_size=5, copies=5, seed=2)
+SETTINGS = MetaTrainingSettings(
+    steps=60, decisions=(3, 3), horizon=(6, 12), groups=1, group_size=5, copies=5, seed=2
+)  # fmt: skip
 
 
 class StoppedError(Exception):
@@ -75,7 +77,9 @@ def test_the_card_tells_everything_and_the_learning_curve_is_recorded(tmp_path: 
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["name"] == "tiny"
     assert card["meta_training"]["seed"] == 2
-    assert card["evaluation"]["median_ratio_to_best_of_12_cosines"] > 0
+    for split in ("validation", "held_out"):
+        assert card["evaluation"][f"{split} median_ratio_to_best_of_12_cosines"] > 0
+        assert card["evaluation"][f"{split} median_ratio_to_cosine transformer"] > 0
     assert set(card["versions"]) >= {"torch", "stable-baselines3"}
     curve = [r for r in records if isinstance(r, Metrics) and "rollout/ep_rew_mean" in r.values]
     assert [r.step for r in curve] == [15, 30, 45, 60]

@@ -8,9 +8,11 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from metatuner.envs import networks
-from metatuner.envs.batched_training import BatchedData, BatchedTraining, cross_entropy
+from metatuner.envs import architectures, networks
+from metatuner.envs.architectures import Style
+from metatuner.envs.batched_training import BatchedData, BatchedTraining
 from metatuner.envs.builtin_tasks import mlp
+from metatuner.envs.losses import SmoothedCrossEntropy, cross_entropy
 from metatuner.envs.signals import Interval
 from metatuner.envs.testing import same_interval
 from metatuner.envs.update_rules import BatchedOptimizer
@@ -55,6 +57,111 @@ def test_same_losses_and_signals_as_one_at_a_time(rule: BatchedOptimizer, data: 
             for field in fields(Interval):
                 one, other = getattr(interval, field.name)[0], getattr(all_of_them, field.name)[i]
                 assert one == pytest.approx(other, abs=1e-5, rel=1e-5), (field.name, i)
+
+
+TEXT, SEQUENCES, IMAGES = torch.randint(0, 9, (2, 90, 7)), torch.randn(2, 90, 5, 3), torch.randn(2, 90, 1, 6, 6)
+ARCHITECTURES = {
+    "layer norm": (functools.partial(architectures.perceptron, 15, 4, 8, 2, Style(norm="layer")), SEQUENCES.flatten(2)),
+    "batch norm": (functools.partial(architectures.convnet, 1, 6, 4, 4, 3, Style(norm="batch")), IMAGES),
+    "group norm": (functools.partial(architectures.convnet, 1, 6, 4, 4, 2, Style(norm="layer")), IMAGES),
+    "gains": (
+        functools.partial(architectures.perceptron, 15, 4, 8, 2, Style(reparametrised=True)),
+        SEQUENCES.flatten(2),
+    ),
+    "residual": (functools.partial(architectures.ResidualPerceptron, 15, 4, 8, 2, Style()), SEQUENCES.flatten(2)),
+    "transformer": (functools.partial(architectures.Transformer, 9, 6, 8, 2, 2, Style()), TEXT),
+    "norm last": (functools.partial(architectures.Transformer, 9, 6, 8, 1, 2, Style(), norm_first=False), TEXT),
+    "recurrent": (functools.partial(architectures.Recurrent, 3, 4, 8, Style(norm="layer")), SEQUENCES),
+    "one gate": (
+        functools.partial(architectures.Recurrent, 3, 4, 8, Style(), cell=architectures.MinimalGatedCell),
+        SEQUENCES,
+    ),
+    "recurrent text": (
+        functools.partial(architectures.Recurrent, 9, 9, 8, Style(), reads_text=True, at_every_place=True),
+        TEXT,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+def test_every_architecture_trains_as_it_does_alone(name: str) -> None:
+    model, inputs = ARCHITECTURES[name]
+    reads_text = inputs is TEXT
+    targets = inputs[..., 1:] if reads_text else torch.arange(180).view(2, 90) % 4
+    data = BatchedData(inputs[..., :-1] if reads_text else inputs, targets, [64, 50], 64)
+    batched = BatchedTraining(model, BatchedOptimizer.SGD, data, batch_size=16)
+    config = {"lr": 0.05, "weight_decay": 1e-3, "momentum": 0.9}
+    batched.start(config, [1, 2])
+    together = [batched.advance({}, 5) for _ in range(2)]
+    alone = batched.twin(1)
+    alone.start(config, 2)
+    for all_of_them in together:
+        interval = alone.advance({}, 5)
+        for field in fields(Interval):
+            one, other = getattr(interval, field.name)[0], getattr(all_of_them, field.name)[1]
+            assert one == pytest.approx(other, abs=1e-4, rel=1e-4), field.name
+
+
+def test_a_gated_cell_is_that_of_torch() -> None:
+    ours, torchs = architectures.GatedCell(3, 5), torch.nn.GRUCell(3, 5)
+    with torch.no_grad():
+        for mine, other in zip(ours.parameters(), torchs.parameters(), strict=True):
+            assert mine.shape in (other.shape, other.shape[:1])
+        ours.inward.weight.copy_(torchs.weight_ih)
+        ours.inward.bias.copy_(torchs.bias_ih)
+        ours.onward.weight.copy_(torchs.weight_hh)
+        ours.onward.bias.copy_(torchs.bias_hh)
+    x, state = torch.randn(4, 3), torch.randn(4, 5)
+    torch.testing.assert_close(ours(x, state), torchs(x, state))
+
+
+def regularised(data: BatchedData) -> BatchedTraining:
+    model = functools.partial(architectures.perceptron, 12, 4, 16, 2, Style(regularised=True))
+    return BatchedTraining(model, BatchedOptimizer.SGD, data, loss=SmoothedCrossEntropy())
+
+
+PLAIN = {"lr": 0.1, "weight_decay": 0.0, "momentum": 0.9, "dropout": 0.0, "augmentation": 0.0, "label_smoothing": 0.0}
+
+
+def test_hyperparameters_of_layers_and_clipping_are_those_of_the_twin(data: BatchedData) -> None:
+    batched = regularised(data)
+    assert batched.hyperparameters == list(PLAIN)
+    config = {**PLAIN, "label_smoothing": 0.2, "clip_norm": 0.3}
+    batched.start(config, SEEDS)
+    together = [batched.advance(change, 8) for change in ({}, {"clip_norm": 0.05, "label_smoothing": 0.4})]
+    alone = batched.twin(1)
+    alone.start(config, SEEDS[1])
+    apart = [alone.advance(change, 8) for change in ({}, {"clip_norm": 0.05, "label_smoothing": 0.4})]
+    for one, other in zip(apart, together, strict=True):
+        assert one.val_loss[0] == pytest.approx(other.val_loss[1], abs=1e-5)
+        assert one.train_loss[0] == pytest.approx(other.train_loss[1], abs=1e-5)
+        assert one.log_grad_norm[0] == pytest.approx(other.log_grad_norm[1], abs=1e-4)
+    assert np.all(together[1].log_grad_norm <= np.log(0.05) + 1e-4)
+
+
+@pytest.mark.parametrize("name", ["dropout", "augmentation"])
+def test_each_network_draws_at_its_own_rate_and_the_same_numbers_again(name: str, data: BatchedData) -> None:
+    batched = regularised(data)
+    batched.start({**PLAIN, name: np.array([0.0, 0.0, 0.5, 0.5])}, SEEDS)
+    before = batched.snapshot()
+    drawn = batched.advance({}, 6)
+    batched.restore(before)
+    assert same_interval(batched.advance({}, 6), drawn)
+    batched.restore(before)
+    # Without the hyperparameter the first two train as they did, the others do not.
+    without = batched.advance({name: 0.0}, 6)
+    same = without.train_loss == drawn.train_loss
+    assert same.tolist() == [True, True, False, False]
+    # Validation draws nothing.
+    assert torch.equal(batched.validate(), batched.validate())
+
+
+def test_smoothing_is_that_of_torch_and_not_for_validation() -> None:
+    logits, targets = torch.randn(2, 16, 7), torch.randint(0, 7, (2, 16))
+    loss = SmoothedCrossEntropy(0.3)
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=0.3)
+    torch.testing.assert_close(loss(logits, targets), expected)
+    torch.testing.assert_close(loss.eval()(logits, targets), cross_entropy(logits, targets))
 
 
 def test_snapshots_return_some_trainings_and_leave_the_others(data: BatchedData) -> None:

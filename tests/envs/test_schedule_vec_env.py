@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from metatuner.envs.families import Split, SyntheticClassification
+from metatuner.envs.controller import HYPERPARAMETER_SIGNALS, observation_size
+from metatuner.envs.errors import ConfigurationError
+from metatuner.envs.families import Architecture, Split, SyntheticTasks
 from metatuner.envs.schedule import ScheduleEnv
-from metatuner.envs.schedule_vec_env import ScheduleVecEnv
+from metatuner.envs.schedule_vec_env import ScheduleVecEnv, Variation
+from metatuner.envs.signals import GLOBAL_SIGNALS
 
-FAMILY = SyntheticClassification(intervals=(3, 5))
+FAMILY = SyntheticTasks(steps=(12, 20), mix={Architecture.PERCEPTRON: 1.0})
+ALL = ("lr", "weight_decay", "momentum", "dropout", "augmentation", "label_smoothing", "clip_norm")
 
 
 def make(**options: object) -> ScheduleVecEnv:
@@ -24,7 +28,7 @@ def test_the_batch_is_the_single_environment_many_times() -> None:
         last = np.stack([info.get("terminal_observation", observation[i]) for i, info in enumerate(infos)])
         together.append((last, rewards))
     for i in range(3):
-        env = ScheduleEnv(group.training.twin(i), decisions=4, interval=group.interval)
+        env = ScheduleEnv(group.training.twin(i), decisions=4, interval=group.steps // 4)
         config = {name: float(values[i]) for name, values in group.start.items()}
         alone = [(env.reset(options={"config": config, "seed": group.seeds[i]})[0], 0.0)]
         alone += [env.step(action[i])[:2] for action in actions]
@@ -68,6 +72,89 @@ def test_a_cosine_reference_reaches_every_group_step_by_step() -> None:
 
 
 def test_splits_share_no_task() -> None:
-    parts = [SyntheticClassification(split).sample(2, 0, 0) for split in Split]
+    parts = [SyntheticTasks(split).sample(2, 0, 0) for split in Split]
     seeds = [seed for part in parts for seed in part.seeds]
     assert len(set(seeds)) == len(seeds)
+
+
+def test_worker_processes_change_no_number() -> None:
+    here, elsewhere = make(groups=3), make(groups=3, workers=2)
+    actions = np.random.default_rng(1).uniform(-1, 1, (5, 9, 3)).astype(np.float32)
+    try:
+        assert np.array_equal(here.reset(), elsewhere.reset())
+        for action in actions:
+            one, other = here.step(action), elsewhere.step(action)
+            assert np.array_equal(one[0], other[0])
+            assert np.array_equal(one[1], other[1])
+    finally:
+        elsewhere.close()
+        elsewhere.close()
+
+
+def test_the_number_of_decisions_varies_between_episodes_and_the_horizon_does_not_follow_it() -> None:
+    env = make(decisions=(2, 6))
+    lengths = []
+    env.reset()
+    for _ in range(4):
+        lengths.append(env.decisions)
+        done = False
+        while not done:
+            *_, dones, infos = env.step(np.zeros((6, 3), dtype=np.float32))
+            done = bool(dones.all())
+        assert infos[0]["episode"]["l"] == lengths[-1]
+    assert min(lengths) >= 2
+    assert max(lengths) <= 6
+    assert len(set(lengths)) > 1
+    with pytest.raises(ConfigurationError, match="the least before the most"):
+        make(decisions=(6, 2))
+
+
+def blocks(observation: np.ndarray) -> np.ndarray:
+    """Hyperparameter blocks, shape (n, h, signals)."""
+    return observation[:, len(GLOBAL_SIGNALS) :].reshape(len(observation), -1, len(HYPERPARAMETER_SIGNALS))
+
+
+def test_what_a_group_lacks_or_does_not_adjust_is_all_zeros_and_stays_where_it_is() -> None:
+    env = make(groups=8, adjust=ALL, variation=Variation(subsets=True))
+    seen = env.reset()
+    assert seen.shape == (24, observation_size(len(ALL)))
+    adjusted = blocks(seen)[:, :, 0] == 1.0
+    assert np.all(blocks(seen)[~adjusted] == 0.0)
+    assert np.all(adjusted.any(axis=1))
+    assert len({tuple(row) for row in adjusted}) > 1
+    moved = blocks(env.step(np.full((24, len(ALL)), -0.5, dtype=np.float32))[0])
+    last = HYPERPARAMETER_SIGNALS.index("last_adjustment")
+    assert np.all(moved[adjusted][:, last] == -0.5)
+    assert np.all(moved[~adjusted] == 0.0)
+
+
+def test_missing_validation_and_a_hidden_horizon_hide_only_what_they_should() -> None:
+    plain = make(decisions=7)
+    hard = make(decisions=7, variation=Variation(validation_missing=1.0, horizon_hidden=1.0))
+    at = {name: GLOBAL_SIGNALS.index(name) for name in GLOBAL_SIGNALS}
+    plain.reset()
+    assert np.all(hard.reset()[:, at["horizon_known"]] == 0.0)
+    totals, ages = np.zeros((2, 6)), []
+    for _ in range(7):
+        for total, env in zip(totals, (plain, hard), strict=True):
+            seen, rewards, _, infos = env.step(np.zeros((6, 3), dtype=np.float32))
+            total += rewards
+        last = np.stack([info.get("terminal_observation", seen[i]) for i, info in enumerate(infos)])
+        assert np.all(last[:, [at["progress"], at["decisions_left"]]] == 0.0)
+        ages.append(last[:, at["val_age"]])
+    assert np.any(np.array(ages[:-1]) > 0.0)
+    assert np.all(ages[-1] == 0.0)
+    np.testing.assert_allclose(totals[0], totals[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("split", list(Split))
+@pytest.mark.parametrize("architecture", list(Architecture))
+def test_every_architecture_of_every_split_trains(architecture: Architecture, split: Split) -> None:
+    family = SyntheticTasks(split, steps=(6, 9), mix={architecture: 1.0})
+    env = ScheduleVecEnv(family, groups=3, group_size=2, adjust=ALL, decisions=2)
+    env.reset()
+    for _ in range(2):
+        seen, rewards, _, infos = env.step(np.zeros((6, len(ALL)), dtype=np.float32))
+    assert np.all(np.isfinite(seen))
+    assert np.all(np.isfinite(rewards))
+    assert all(info["val_loss"] > 0 for info in infos)
