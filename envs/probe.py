@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from .meter import IntervalMeter
 from .optimizers import gradient_statistics, parameters, update_statistics
+from .parameter_sample import ParameterSample
 from .signals import Interval
 
 
@@ -19,6 +20,7 @@ class OptimizerProbe:
 
     def __init__(self, optimizer: Optimizer, steps: int) -> None:
         self._optimizer = optimizer
+        self._sample = ParameterSample(parameters(optimizer))
         self._weights: list[Tensor] | None = None
         self.meter = IntervalMeter(steps)
 
@@ -31,15 +33,15 @@ class OptimizerProbe:
     def before_step(self) -> None:
         """To be called when the gradients are ready and the optimiser has not yet used them."""
         if self.meter.wants_gradient:
-            self.meter.gradient(*gradient_statistics(self._optimizer))
+            self.meter.gradient(*gradient_statistics(self._optimizer, self._sample))
         if self.meter.wants_update:
-            self._weights = [parameter.detach().clone() for parameter in parameters(self._optimizer)]
+            self._weights = [self._sample.of(parameter).clone() for parameter in parameters(self._optimizer)]
 
     @torch.no_grad()
     def after_step(self, loss: Tensor) -> None:
         """To be called after the optimiser's step, with the mini-batch loss it followed from."""
         if self._weights is not None:
-            self.meter.update(*update_statistics(self._optimizer, self._weights))
+            self.meter.update(*update_statistics(self._optimizer, self._weights, self._sample))
             self._weights = None
         self.meter.loss(loss)
 
