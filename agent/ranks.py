@@ -65,7 +65,7 @@ class Ranks:
 
     def of_first(self, values: Array) -> Array:
         """The first rank's values, on every rank; the shape is the same everywhere."""
-        if self.size == 1:
+        if self._group is None or self.size == 1:
             return values
         tensor = self._tensor(values)
         dist.broadcast(tensor, dist.get_global_rank(self._group, 0), group=self._group)

@@ -84,7 +84,10 @@ def _copy(state: Mapping[str, Any], into: Mapping[str, Any]) -> dict[str, Any]:
 def _copied(tensor: Tensor, into: object) -> Tensor:
     """A copy, in the memory of an earlier one where that fits."""
     tensor = tensor.detach()
-    fits = isinstance(into, Tensor) and into.shape == tensor.shape and into.dtype == tensor.dtype
-    if fits and into.device == tensor.device:  # type: ignore[union-attr]
-        return into.copy_(tensor)  # type: ignore[union-attr,no-any-return]
+    if isinstance(into, Tensor) and (into.shape, into.dtype, into.device) == (
+        tensor.shape,
+        tensor.dtype,
+        tensor.device,
+    ):
+        return into.copy_(tensor)
     return tensor.clone()

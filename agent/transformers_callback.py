@@ -14,7 +14,6 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from ..envs.errors import CheckpointError, ConfigurationError, MissingPackageError
@@ -58,14 +57,7 @@ class TransformersAdaptiveSchedule(TrainerCallback):
         self._losses = _Losses()
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        *,
-        model: nn.Module,
-        optimizer: Optimizer,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Makes the schedule, now that the Trainer has restored model and optimiser.
 
@@ -73,8 +65,11 @@ class TransformersAdaptiveSchedule(TrainerCallback):
             CheckpointError: The Trainer resumes from a checkpoint without a schedule's state.
         """
         self._end()
-        plain = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
-        self.schedule = AdaptiveSchedule(plain, state.max_steps, reference="optimizer", model=model, **self._options)
+        model, optimizer = kwargs["model"], kwargs["optimizer"]
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+        self.schedule = AdaptiveSchedule(
+            optimizer, state.max_steps, reference="optimizer", model=model, **self._options
+        )
         if state.global_step:
             file = self._saved_file(args, state)
             self.schedule.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
@@ -85,20 +80,13 @@ class TransformersAdaptiveSchedule(TrainerCallback):
         if self.schedule is not None:
             self.schedule.step(self._losses.take())
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        *,
-        metrics: Mapping[str, float],
-        **kwargs: Any,
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Takes the validation loss, during training only.
 
         Raises:
             ConfigurationError: It is not among the metrics.
         """
+        metrics: Mapping[str, float] = kwargs["metrics"]
         if self.schedule is None or self._is_of_another_set(metrics):
             return
         if self._val_metric not in metrics:
