@@ -50,7 +50,7 @@ from ..envs.records import (
     next_trial,
 )
 from ..envs.references import constant, reference_named, reference_values
-from .dials import Dials
+from .dials import Array, Dials
 from .knobs import Knob
 from .policy import DEFAULT_POLICY, Policy
 from .ranks import Ranks
@@ -77,7 +77,8 @@ class AdaptiveSchedule:
         total_steps: Optimiser steps of the whole training, at least 1.
         policy: A policy, its name, or its folder. "zero" follows the reference bit for bit.
         adjust: The hyperparameters to adjust, out of those the optimiser has; `momentum` is also Adam's first beta.
-            Parameter groups keep their ratios. And any of `knobs`.
+            Parameter groups keep their ratios: one without weight decay, beside one that has some, goes on without.
+            And any of `knobs`.
         recorder: Takes decisions and losses.
         reference: A scheduler on `optimizer` whose schedule is adjusted; it is stepped by `step`, do not step it
             yourself. "optimizer" takes what stands in the optimiser right before each of its steps, for schedulers that
@@ -126,6 +127,8 @@ class AdaptiveSchedule:
         self._hyperparameters = adjustables(adjust, space)
         self._dials = Dials(optimizer, adjust, knobs or {})
         self._start = self._reference = self._adjusted = self._dials.read()
+        # For each hyperparameter the group that stands for all: the first one that has it.
+        self._leading = np.argmax(self._start != 0.0, axis=0)
         self._own_reference = reference_named(self.policy.reference) if reference is None else None
         self._decisions = min(self.policy.decisions, self.total_steps)
         adaptive = np.array([optimizers.adaptive(optimizer)])
@@ -145,9 +148,8 @@ class AdaptiveSchedule:
 
     @property
     def values(self) -> dict[str, float]:
-        """The adjusted hyperparameters as they are now, in the optimiser's first parameter group."""
-        now = self._adjusted if self._outside else self._dials.read()
-        return {each.name: float(now[0, i]) for i, each in enumerate(self._hyperparameters)}
+        """The adjusted hyperparameters as they are now, in the first parameter group where they are not 0."""
+        return self._named(self._adjusted if self._outside else self._dials.read())
 
     @property
     def signals(self) -> dict[str, float]:
@@ -351,7 +353,7 @@ class AdaptiveSchedule:
         action = self.policy.decide(seen) if self._ranks.first else np.zeros((1, len(self._hyperparameters)))
         action = self._ranks.of_first(action)
         number, signals = self._controller.decision, self._controller.named_signals()
-        self._controller.follow(self._reference[:1])
+        self._controller.follow(self._lead(self._reference)[None])
         self._controller.adjust(action)
         self._apply()
         if self._rollback is not None:
@@ -376,7 +378,7 @@ class AdaptiveSchedule:
     def _begin(self) -> None:
         self._ranks.require_same(self._identity())
         start = self._ranks.mean(np.array([np.nan if self._val_loss is None else self._val_loss]))
-        self._controller.begin(self._reference[:1], start)
+        self._controller.begin(self._lead(self._reference)[None], start)
         self._begun, self._val_loss = True, None
 
     def _observe(self) -> tuple[float, str]:
@@ -400,8 +402,18 @@ class AdaptiveSchedule:
         self._require_finite_weights()
         return float(rewards[0]), "diverged: rate cut"
 
+    def _lead(self, values: Array) -> Array:
+        """Of values of shape (groups, h) those that stand for all groups, shape (h,)."""
+        return values[self._leading, np.arange(values.shape[1])]
+
+    def _named(self, values: Array) -> dict[str, float]:
+        return dict(zip([each.name for each in self._hyperparameters], self._lead(values).tolist(), strict=True))
+
     def _apply(self, *, optimizer: bool = True) -> None:
-        self._adjusted = self._controller.values(self._reference[:, None, :])[:, 0]
+        adjusted = self._controller.values(self._reference[:, None, :])[:, 0]
+        nothing = self._reference == 0.0
+        # Beside others that have some, a group that has none keeps that ratio too.
+        self._adjusted = np.where(nothing & ~nothing.all(axis=0), 0.0, adjusted)
         self._dials.write_knobs(self._adjusted)
         if optimizer:
             self._dials.write_optimizer(self._adjusted)
@@ -436,7 +448,7 @@ class AdaptiveSchedule:
         if self._announced:
             return
         self._announced = True
-        params = {each.name: float(self._start[0, i]) for i, each in enumerate(self._hyperparameters)}
+        params = self._named(self._start)
         settings = {"policy": self.policy.name, "total_steps": self.total_steps}
         kind = {"optimizer": type(self._optimizer).__name__}
         tags = {"metatuner.strategy": self.policy.name} | (

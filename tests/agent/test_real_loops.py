@@ -313,7 +313,6 @@ def test_nothing_waits_for_the_device_between_decisions(
         reference=chosen,  # type: ignore[arg-type]
         on_divergence=on_divergence,  # type: ignore[arg-type]
     )
-    at_decisions = 0
     for batch in batches(50):
         loss = loss_of(model, batch)
         optimizer.zero_grad()
@@ -323,8 +322,6 @@ def test_nothing_waits_for_the_device_between_decisions(
             tuner._before_step((optimizer,), {})
         if len(memory.decisions) == before:
             assert reads.found == []
-        else:
-            at_decisions += len(reads.found)
         for handle in tuner._hooks[:1]:
             handle.remove()
         optimizer.step()
@@ -336,6 +333,47 @@ def test_nothing_waits_for_the_device_between_decisions(
     with DeviceReads() as reads:
         float(loss.detach())
     assert reads.found == ["_local_scalar_dense.default"]
+
+
+@pytest.mark.parametrize("on_divergence", ["rollback", "cut"])
+@pytest.mark.parametrize("width", [8, 512])
+def test_a_device_that_cannot_be_read_is_not_read_before_a_decision(
+    lively: Policy, on_divergence: str, width: int
+) -> None:
+    """Tensors on "meta" have no values: whoever reads one gets an error."""
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3))
+        batch = torch.ones(16, 4), torch.ones(16, dtype=torch.long)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    tuner = AdaptiveSchedule(optimizer, 30 * lively.decisions, lively, on_divergence=on_divergence)  # type: ignore[arg-type]
+    for step in range(31):
+        loss = loss_of(model, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        if step == 30:
+            with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+                optimizer.step()
+        else:
+            optimizer.step()
+            tuner.step(loss)
+    assert tuner.steps == 30
+
+
+def test_groups_without_weight_decay_go_on_without(lively: Policy) -> None:
+    model = small_model()
+    groups = [{"params": [p], "weight_decay": 0.0 if p.dim() == 1 else 0.1} for p in reversed([*model.parameters()])]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
+    tuner = AdaptiveSchedule(optimizer, 30, lively)
+    assert tuner.values["weight_decay"] == 0.1
+    for batch in batches(30):
+        loss = loss_of(model, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        tuner.step(loss)
+    decays = [group["weight_decay"] for group in optimizer.param_groups]
+    assert decays == [0.0, tuner.values["weight_decay"]] * 2
+    assert decays[1] != 0.1
 
 
 def test_a_device_copy_is_noticed() -> None:
