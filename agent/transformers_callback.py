@@ -54,7 +54,7 @@ class TransformersAdaptiveSchedule(TrainerCallback):
     ) -> None:
         self._val_metric, self._from_checkpoint, self._options = val_metric, from_checkpoint, options
         self.schedule: AdaptiveSchedule | None = None
-        self._losses = _Losses()
+        self._losses, self._resumed_at = _Losses(), 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -70,6 +70,7 @@ class TransformersAdaptiveSchedule(TrainerCallback):
         self.schedule = AdaptiveSchedule(
             optimizer, state.max_steps, reference="optimizer", model=model, **self._options
         )
+        self._resumed_at = state.global_step
         if state.global_step:
             file = self._saved_file(args, state)
             self.schedule.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
@@ -87,7 +88,9 @@ class TransformersAdaptiveSchedule(TrainerCallback):
             ConfigurationError: It is not among the metrics.
         """
         metrics: Mapping[str, float] = kwargs["metrics"]
-        if self.schedule is None or self._is_of_another_set(metrics):
+        # `eval_on_start` evaluates where a training resumes, too: there the schedule has heard what it was to hear.
+        again = state.global_step == self._resumed_at > 0
+        if self.schedule is None or again or self._is_of_another_set(metrics):
             return
         if self._val_metric not in metrics:
             raise ConfigurationError(

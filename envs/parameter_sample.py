@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-SAMPLE = 2**17
-"""Models of up to this many parameters are measured in full, larger ones on about this many."""
+SAMPLE = 2**16
+"""Models of fewer than twice as many parameters are measured in full, larger ones on about this many."""
 
-BLOCK = 16
-"""Neighbouring elements that are taken together: what a processor fetches from memory in one go."""
+BLOCK = 64
+"""Neighbouring elements that are taken together: reading them one by one from all over the memory is slow."""
 
-FEWEST_BLOCKS = 16
+FEWEST_BLOCKS = 4
 """A tensor that would contribute fewer blocks is taken in full."""
 
 

@@ -38,7 +38,7 @@ def test_a_large_model_is_measured_on_a_sample_that_agrees() -> None:
     assert full.full
     assert not sample.full
     measured = sum(sample.of(parameter).numel() for parameter in model.parameters())
-    assert measured < 1.3 * SAMPLE
+    assert measured < 2 * SAMPLE
     assert measured < sum(parameter.numel() for parameter in model.parameters()) / 8
     estimates, exact = gradient_statistics(optimizer, sample), gradient_statistics(optimizer, full)
     for estimate, value in zip(estimates, exact, strict=True):
@@ -56,7 +56,7 @@ def test_a_weight_that_is_not_finite_is_seen_wherever_it_is() -> None:
     before = [sample.of(parameter).clone() for parameter in model.parameters()]
     weight = model[2].weight
     with torch.no_grad():
-        weight[3, 20] = torch.nan
+        weight[3, 100] = torch.nan
     assert bool(torch.isfinite(sample.of(weight)).all()), "choose an element that is not in the sample"
     assert not bool(torch.isfinite(update_statistics(optimizer, before, sample)[1]))
 
