@@ -1,10 +1,9 @@
 """What AdaptiveSchedule costs: the same training with and without it, in turn, in one process.
 
 For each case two copies of a model of 10 million parameters train side by side, on labels that no one can learn: a
-loss that vanishes brings denormal numbers, which are slow, and the two would not do the same work any more. A block is
-one interval: as many steps as lie between two decisions, one decision and one rollback copy among them. Blocks with and
-without alternate, and swap who goes first; a pair's ratio compares neighbours in time, so that a busy machine slows
-down both.
+loss that vanishes brings denormal numbers, which are slow, and the two would not do the same work any more. Steps with
+and without alternate, and swap who goes first, so that a busy machine slows down both. A pair is one interval of each:
+as many steps as lie between two decisions, one decision and one rollback copy among them. Time is processor time.
 
     OMP_NUM_THREADS=1 python experiments/schedule_overhead/run.py
 """
@@ -71,7 +70,8 @@ def transformer() -> tuple[nn.Module, Tensor, Tensor]:
 
 MODELS = {"MLP": mlp, "transformer": transformer}
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
-    "SGD with momentum": lambda p: torch.optim.SGD(p, lr=1e-4, momentum=0.9),
+    # With weight decay, which costs SGD one more pass over the weights: it is adjusted, so both are to have some.
+    "SGD with momentum": lambda p: torch.optim.SGD(p, lr=1e-4, momentum=0.9, weight_decay=1e-4),
     "AdamW": lambda p: torch.optim.AdamW(p, lr=1e-5),
 }
 
@@ -103,27 +103,25 @@ def steps_of(model: str, optimizer: str, interval: int, tuned: Literal["rollback
     return step
 
 
-def seconds(step: Step, count: int) -> float:
-    """Wall time of `count` steps."""
-    start = time.perf_counter()
-    for _ in range(count):
-        step()
-    return time.perf_counter() - start
+def timed_pair(bare: Step, tuned: Step, steps: int) -> tuple[float, float]:
+    """Processor time of so many steps of each, in seconds."""
+    spent = {bare: 0.0, tuned: 0.0}
+    for i in range(steps):
+        for step in (bare, tuned) if i % 2 else (tuned, bare):
+            start = time.process_time()
+            step()
+            spent[step] += time.process_time() - start
+    return spent[bare], spent[tuned]
 
 
 def compare(model: str, optimizer: str, interval: int, on_divergence: Literal["rollback", "cut"]) -> dict[str, Any]:
     """Times one case."""
     bare = steps_of(model, optimizer, interval, None)
     with_tuner = steps_of(model, optimizer, interval, on_divergence)
-    seconds(bare, 5)
     # The first two intervals allocate what later ones use again.
-    once = seconds(with_tuner, 2 * interval) / 2
+    once = sum(timed_pair(bare, with_tuner, 2 * interval)) / 2
     load = os.getloadavg()[0]
-    pairs = []
-    for i in range(max(6, round(SECONDS / (2 * once)))):
-        order = [bare, with_tuner][:: 1 if i % 2 else -1]
-        times = {step: seconds(step, interval) for step in order}
-        pairs.append((times[bare], times[with_tuner]))
+    pairs = [timed_pair(bare, with_tuner, interval) for _ in range(max(6, round(SECONDS / once)))]
     ratios = [(tuned / plain - 1) * 100 for plain, tuned in pairs]
     quartiles = statistics.quantiles(ratios, n=4)
     plain, tuned = (statistics.median(one) for one in zip(*pairs, strict=True))
