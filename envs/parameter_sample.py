@@ -39,10 +39,12 @@ class ParameterSample:
 
     def of(self, tensor: Tensor) -> Tensor:
         """The measured elements of a tensor in one row; those of half precision in single precision."""
-        flat = tensor.detach().flatten()
-        if blocks := self._blocks(flat.numel()):
-            span = BLOCK * self._stride
-            flat = flat[: blocks * span].view(blocks, span)[:, :BLOCK].flatten()
+        tensor = tensor.detach()
+        if blocks := self._blocks(tensor.numel()):
+            tensor = tensor.contiguous()
+            shape, strides = (blocks, BLOCK), (BLOCK * self._stride, 1)
+            tensor = tensor.as_strided(shape, strides, tensor.storage_offset())
+        flat = tensor.reshape(-1)
         return flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
 
     def total(self, parts: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:

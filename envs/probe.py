@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .meter import IntervalMeter
+from .meter import GRADIENT_MEASUREMENTS, IntervalMeter
 from .optimizers import gradient_statistics, parameters, update_statistics
 from .parameter_sample import ParameterSample
 from .signals import Interval
+
+LARGE_MODEL_MEASUREMENTS = 8
+"""Gradients of models too large to be measured in full are measured at this many steps of an interval."""
 
 
 class OptimizerProbe:
@@ -22,11 +25,12 @@ class OptimizerProbe:
         self._optimizer = optimizer
         self._sample = ParameterSample(parameters(optimizer))
         self._weights: list[Tensor] | None = None
-        self.meter = IntervalMeter(steps)
+        self._measurements = GRADIENT_MEASUREMENTS if self._sample.full else LARGE_MODEL_MEASUREMENTS
+        self.meter = IntervalMeter(steps, self._measurements)
 
     def begin(self, steps: int) -> None:
         """Begins an interval of `steps` optimiser steps."""
-        self.meter = IntervalMeter(steps)
+        self.meter = IntervalMeter(steps, self._measurements)
         self._weights = None
 
     @torch.no_grad()

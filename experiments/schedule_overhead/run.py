@@ -1,9 +1,9 @@
-"""What AdaptiveSchedule costs: the same training with and without it, in turn, in one process.
+"""What AdaptiveSchedule costs: steps of one training with and without it, in turn.
 
-For each case two copies of a model of 10 million parameters train side by side, on labels that no one can learn: a
-loss that vanishes brings denormal numbers, which are slow, and the two would not do the same work any more. Steps with
-and without alternate, and swap who goes first, so that a busy machine slows down both. A pair is one interval of each:
-as many steps as lie between two decisions, one decision and one rollback copy among them. Time is processor time.
+A model of 10 million parameters trains on labels that no one can learn (a loss that vanishes brings denormal numbers,
+which are slow). Every other step is taken without the schedule: its hooks are unhooked and it is not told. So both
+kinds of steps share the memory, the hyperparameters and, on a busy machine, the neighbours. A pair is as many steps of
+each kind as lie between two decisions, one decision and one rollback copy among them. Time is processor time.
 
     OMP_NUM_THREADS=1 python experiments/schedule_overhead/run.py
 """
@@ -16,6 +16,7 @@ import os
 import platform
 import statistics
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -27,13 +28,13 @@ from optuna.distributions import FloatDistribution
 from torch import Tensor, nn
 
 HERE = Path(__file__).parent
-INTERVALS = (20, 50, 100)
+INTERVALS = (20, 100)
 SECONDS = float(os.environ.get("SECONDS_PER_CASE", "60"))
 """About how long one case is timed."""
 
 BATCHES = 64
 
-Step = Callable[[], Tensor]
+OnDivergence = Literal["rollback", "cut"]
 
 
 class Transformer(nn.Module):
@@ -76,52 +77,52 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 }
 
 
-def steps_of(model: str, optimizer: str, interval: int, tuned: Literal["rollback", "cut"] | None) -> Step:
-    """A training; each call takes one step."""
-    torch.manual_seed(0)
-    net, x, y = MODELS[model]()
-    made, tuner = OPTIMIZERS[optimizer](net.parameters()), None
-    if tuned:
+class Training:
+    """A training whose steps are taken with or without the schedule."""
+
+    def __init__(self, model: str, optimizer: str, interval: int, on_divergence: OnDivergence) -> None:
+        torch.manual_seed(0)
+        self.net, x, y = MODELS[model]()
+        self.optimizer = OPTIMIZERS[optimizer](self.net.parameters())
+        self.batches = itertools.cycle(zip(x, y, strict=True))
         policy = Policy.load(DEFAULT_POLICY)
         # So long that it never ends here; only the length of an interval matters.
         policy = Policy("endless", policy.actor, 10**6, policy.card)
         space = {"lr": FloatDistribution(1e-6, 1e-3, log=True)}
-        tuner = AdaptiveSchedule(made, interval * 10**6, policy, on_divergence=tuned, space=space)
+        self.tuner = AdaptiveSchedule(
+            self.optimizer, interval * 10**6, policy, on_divergence=on_divergence, space=space
+        )
+        self.hooks = self.optimizer._optimizer_step_pre_hooks
 
-    batches = itertools.cycle(zip(x, y, strict=True))
-
-    def step() -> Tensor:
-        inputs, targets = next(batches)
-        loss = nn.functional.cross_entropy(net(inputs), targets)
-        made.zero_grad()
+    def step(self, tuned: bool) -> float:
+        """Takes a step; returns its processor time in seconds."""
+        inputs, targets = next(self.batches)
+        self.optimizer._optimizer_step_pre_hooks = self.hooks if tuned else OrderedDict()
+        start = time.process_time()
+        loss = nn.functional.cross_entropy(self.net(inputs), targets)
+        self.optimizer.zero_grad()
         loss.backward()
-        made.step()
-        if tuner is not None:
-            tuner.step(loss)
-        return loss
+        self.optimizer.step()
+        if tuned:
+            self.tuner.step(loss)
+        return time.process_time() - start
 
-    return step
-
-
-def timed_pair(bare: Step, tuned: Step, steps: int) -> tuple[float, float]:
-    """Processor time of so many steps of each, in seconds."""
-    spent = {bare: 0.0, tuned: 0.0}
-    for i in range(steps):
-        for step in (bare, tuned) if i % 2 else (tuned, bare):
-            start = time.process_time()
-            step()
-            spent[step] += time.process_time() - start
-    return spent[bare], spent[tuned]
+    def pair(self, steps: int) -> tuple[float, float]:
+        """Processor time of so many steps without and with the schedule."""
+        spent = [0.0, 0.0]
+        for i in range(steps):
+            for tuned in (False, True) if i % 2 else (True, False):
+                spent[tuned] += self.step(tuned)
+        return spent[0], spent[1]
 
 
-def compare(model: str, optimizer: str, interval: int, on_divergence: Literal["rollback", "cut"]) -> dict[str, Any]:
+def compare(model: str, optimizer: str, interval: int, on_divergence: OnDivergence) -> dict[str, Any]:
     """Times one case."""
-    bare = steps_of(model, optimizer, interval, None)
-    with_tuner = steps_of(model, optimizer, interval, on_divergence)
+    training = Training(model, optimizer, interval, on_divergence)
     # The first two intervals allocate what later ones use again.
-    once = sum(timed_pair(bare, with_tuner, 2 * interval)) / 2
+    once = sum(training.pair(2 * interval)) / 2
     load = os.getloadavg()[0]
-    pairs = [timed_pair(bare, with_tuner, interval) for _ in range(max(6, round(SECONDS / once)))]
+    pairs = [training.pair(interval) for _ in range(max(4, round(SECONDS / once)))]
     ratios = [(tuned / plain - 1) * 100 for plain, tuned in pairs]
     quartiles = statistics.quantiles(ratios, n=4)
     plain, tuned = (statistics.median(one) for one in zip(*pairs, strict=True))
@@ -142,13 +143,13 @@ def compare(model: str, optimizer: str, interval: int, on_divergence: Literal["r
 def main() -> None:
     """Times all cases and writes results.json."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    cases: list[tuple[str, str, int, Literal["rollback", "cut"]]] = [
+    cases: list[tuple[str, str, int, OnDivergence]] = [
         ("MLP", optimizer, interval, how)
         for optimizer in OPTIMIZERS
         for interval in INTERVALS
         for how in ("rollback", "cut")
     ]
-    cases += [("transformer", "AdamW", interval, "rollback") for interval in (20, 50)]
+    cases += [("transformer", "AdamW", interval, "rollback") for interval in INTERVALS]
     results = []
     for case in cases:
         results.append(compare(*case))
