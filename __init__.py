@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .agent.adaptive_schedule import AdaptiveSchedule
+    from .agent.knobs import Attribute, DropoutRate
+    from .agent.lightning_callback import LightningAdaptiveSchedule
     from .agent.policy import Policy
+    from .agent.transformers_callback import TransformersAdaptiveSchedule
     from .envs.errors import MetatunerError
     from .envs.schedule import ScheduleEnv
     from .envs.torch_training import TorchTraining
@@ -29,21 +32,29 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdaptiveSchedule",
+    "Attribute",
+    "DropoutRate",
+    "LightningAdaptiveSchedule",
     "MLflowRecorder",
     "MetatunerError",
     "Policy",
     "ScheduleEnv",
     "TorchTraining",
+    "TransformersAdaptiveSchedule",
     "__version__",
 ]
 
 _HOME = {
     "AdaptiveSchedule": ".agent.adaptive_schedule",
+    "Attribute": ".agent.knobs",
+    "DropoutRate": ".agent.knobs",
+    "LightningAdaptiveSchedule": ".agent.lightning_callback",
     "MLflowRecorder": ".tracking.recorder",
     "MetatunerError": ".envs.errors",
     "Policy": ".agent.policy",
     "ScheduleEnv": ".envs.schedule",
     "TorchTraining": ".envs.torch_training",
+    "TransformersAdaptiveSchedule": ".agent.transformers_callback",
 }
 
 

@@ -8,6 +8,14 @@
         tuner.validate(validation_loss)     # whenever one is known; the decisions are as good as it is fresh
 
 Measurements, signals and moves are those of the environment that the policy was trained in: the same code.
+
+- Gradient accumulation: call `step` after each `optimizer.step()`, with the mean loss of its mini-batches.
+- Mixed precision: a step that a `GradScaler` skips does not count. Fused optimisers skip it on the device, where nobody
+  sees it: there it counts.
+- Distributed training: every rank constructs the schedule and calls `step` alike. Measurements are averaged over the
+  ranks, and the first rank's action is applied on all, both at decisions only. Only the first rank records, and what it
+  records between decisions is its own. Each rank's `state_dict` holds its own measurements: save them all to go on bit
+  for bit; from the first rank's alone all ranks go on alike, but not quite as they would have.
 """
 
 from __future__ import annotations
@@ -16,11 +24,10 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -43,11 +50,20 @@ from ..envs.records import (
     next_trial,
 )
 from ..envs.references import constant, reference_named, reference_values
+from .dials import Array, Dials
+from .knobs import Knob
 from .policy import DEFAULT_POLICY, Policy
+from .ranks import Ranks
 from .rollback import Rollback
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 HOPELESS = 8
 """So many diverged intervals in a row are not the learning rate's doing: give up and say so."""
+
+SUSPICIOUS = 8
+"""After so many skipped steps in a row the loss is looked at: a gradient scaler skips forever once it is not finite."""
 
 
 class AdaptiveSchedule:
@@ -61,11 +77,13 @@ class AdaptiveSchedule:
         total_steps: Optimiser steps of the whole training, at least 1.
         policy: A policy, its name, or its folder. "zero" follows the reference bit for bit.
         adjust: The hyperparameters to adjust, out of those the optimiser has; `momentum` is also Adam's first beta.
-            Parameter groups keep their ratios.
+            Parameter groups keep their ratios: one without weight decay, beside one that has some, goes on without.
+            And any of `knobs`.
         recorder: Takes decisions and losses.
         reference: A scheduler on `optimizer` whose schedule is adjusted; it is stepped by `step`, do not step it
-            yourself. None takes the reference that the policy was trained on, from the optimiser's current values
-            ("zero": these values as they are).
+            yourself. "optimizer" takes what stands in the optimiser right before each of its steps, for schedulers that
+            someone else steps: adjusted values stand there only while the optimiser steps. None takes the reference
+            that the policy was trained on, from the optimiser's current values ("zero": these values as they are).
         space: Distributions that bound the adjusted values; by default the usual range of each kind.
         on_divergence: What to do when a loss or weight stops being finite, or the validation loss reaches 20 times its
             start. "rollback" returns to the weights of the last decision (kept in memory: parameters and optimiser
@@ -73,9 +91,13 @@ class AdaptiveSchedule:
         model: Where given, its buffers (batch norm statistics) are rolled back too.
         trial: The trial's number in the recorder's study; None takes the next one.
         name: The trial's name in the recorder's study.
+        knobs: Hyperparameters that live outside of the optimiser, by their names in `adjust`.
+        process_group: The processes that train this model together; by default all, where `torch.distributed` is
+            initialised. None decides alone.
 
     Raises:
-        ConfigurationError: `total_steps` below 1, an unknown `on_divergence`, or an optimiser without parameters.
+        ConfigurationError: `total_steps` below 1, an unknown `on_divergence`, an optimiser without parameters, or a
+            knob that is not in `adjust`.
         SearchSpaceError: The optimiser lacks a hyperparameter of `adjust`.
         PolicyError: The policy cannot be loaded.
     """
@@ -88,19 +110,25 @@ class AdaptiveSchedule:
         adjust: Sequence[str] = ("lr", "weight_decay", "momentum"),
         recorder: Recorder | None = None,
         *,
-        reference: LRScheduler | None = None,
+        reference: LRScheduler | Literal["optimizer"] | None = None,
         space: Mapping[str, BaseDistribution] | None = None,
         on_divergence: Literal["rollback", "cut"] = "rollback",
         model: nn.Module | None = None,
         trial: int | None = None,
         name: str | None = None,
+        knobs: Mapping[str, Knob] | None = None,
+        process_group: ProcessGroup | Literal["default"] | None = "default",
     ) -> None:
         _check_arguments(optimizer, total_steps, reference, on_divergence)
         self.policy = policy if isinstance(policy, Policy) else Policy.load(policy)
         self.total_steps, self.steps = int(total_steps), 0
-        self._optimizer, self._scheduler = optimizer, reference
+        self._optimizer, self._outside = optimizer, reference == "optimizer"
+        self._scheduler = reference if isinstance(reference, LRScheduler) else None
         self._hyperparameters = adjustables(adjust, space)
-        self._start = self._reference = {name: optimizers.read(optimizer, name) for name in adjust}
+        self._dials = Dials(optimizer, adjust, knobs or {})
+        self._start = self._reference = self._adjusted = self._dials.read()
+        # For each hyperparameter the group that stands for all: the first one that has it.
+        self._leading = np.argmax(self._start != 0.0, axis=0)
         self._own_reference = reference_named(self.policy.reference) if reference is None else None
         self._decisions = min(self.policy.decisions, self.total_steps)
         adaptive = np.array([optimizers.adaptive(optimizer)])
@@ -109,16 +137,19 @@ class AdaptiveSchedule:
         self._rollback = Rollback(optimizer, model) if on_divergence == "rollback" else None
         self._val_loss: float | None = None
         self._begun = self._stepped = self._announced = False
-        self._due, self._diverged_in_a_row = True, 0
-        self._recorder = recorder or NullRecorder()
+        self._due, self._diverged_in_a_row, self._skipped_in_a_row = True, 0, 0
+        self._ranks = Ranks(process_group, optimizers.parameters(optimizer)[0].device)
+        self._recorder = recorder if recorder is not None and self._ranks.first else NullRecorder()
         self._trial = next_trial(self._recorder) if trial is None else trial
-        self._name = name or f"{self.policy.name} lr={self._reference.get('lr', ['?'])[0]:.3g}"
-        self._hook = optimizer.register_step_pre_hook(_before_step_of(weakref.ref(self)))
+        self._name = name or " ".join([self.policy.name, *(f"lr={v:.3g}" for k, v in self.values.items() if k == "lr")])
+        self._hooks = [optimizer.register_step_pre_hook(_before_step_of(weakref.ref(self)))]
+        if self._outside:
+            self._hooks.append(optimizer.register_step_post_hook(_after_step_of(weakref.ref(self))))
 
     @property
     def values(self) -> dict[str, float]:
-        """The adjusted hyperparameters as they are now, in the optimiser's first parameter group."""
-        return {each.name: optimizers.read(self._optimizer, each.name)[0] for each in self._hyperparameters}
+        """The adjusted hyperparameters as they are now, in the first parameter group where they are not 0."""
+        return self._named(self._adjusted if self._outside else self._dials.read())
 
     @property
     def signals(self) -> dict[str, float]:
@@ -129,19 +160,21 @@ class AdaptiveSchedule:
         """Tells that the optimiser took a step; to be called after each `optimizer.step()`.
 
         Args:
-            loss: The mini-batch loss that the step followed from: a number or a tensor of one element. A tensor stays
-                on its device until the next decision.
+            loss: The mini-batch loss that the step followed from, the mean where several were accumulated: a number or
+                a tensor of one element. A tensor stays on its device until the next decision.
 
         Raises:
             ConfigurationError: The loss is not a single number.
+            TrainingError: The losses are not finite from the start, although the optimiser skips its steps.
         """
         loss = loss.detach() if isinstance(loss, Tensor) else torch.tensor(float(loss), dtype=torch.float64)
         if loss.numel() != 1:
             raise ConfigurationError(f"expected one mini-batch loss, got a tensor of shape {tuple(loss.shape)}")
         if not self._stepped:
             # The optimiser took no step: a gradient scaler skips those whose gradients overflowed.
+            self._skipped(loss.reshape(()))
             return
-        self._stepped = False
+        self._stepped, self._skipped_in_a_row = False, 0
         self.steps += 1
         if self.steps <= self.total_steps:
             self._probe.after_step(loss.reshape(()))
@@ -168,7 +201,8 @@ class AdaptiveSchedule:
             interval = self._probe.interval(self._val_loss)
             rewards, _ = self._controller.observe(interval)
             self._record_metrics({"train/loss": float(interval.train_loss[0]), "reward": float(rewards[0])})
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         if self._announced:
             self._recorder.record(TrialFinished(trial=self._trial, state=state, message=message))
             self._announced = False
@@ -199,10 +233,10 @@ class AdaptiveSchedule:
             "identity": self._identity(),
             "steps": self.steps,
             "flags": [self._begun, self._due, self._stepped],
-            "diverged_in_a_row": self._diverged_in_a_row,
+            "in_a_row": [self._diverged_in_a_row, self._skipped_in_a_row],
             "val_loss": self._val_loss,
-            "start": {name: list(values) for name, values in self._start.items()},
-            "reference": {name: list(values) for name, values in self._reference.items()},
+            "start": self._start.tolist(),
+            "reference": self._reference.tolist(),
             "scheduler": self._scheduler.state_dict() if self._scheduler is not None else None,
             "controller": controller,
             "meter": self._probe.meter.state_dict(),
@@ -223,9 +257,9 @@ class AdaptiveSchedule:
             )
         self.steps = state["steps"]
         self._begun, self._due, self._stepped = state["flags"]
-        self._diverged_in_a_row, self._val_loss = state["diverged_in_a_row"], state["val_loss"]
-        self._start = {name: list(values) for name, values in state["start"].items()}
-        self._reference = {name: list(values) for name, values in state["reference"].items()}
+        self._diverged_in_a_row, self._skipped_in_a_row = state["in_a_row"]
+        self._val_loss = state["val_loss"]
+        self._start, self._reference = np.array(state["start"]), np.array(state["reference"])
         if self._scheduler is not None and state["scheduler"] is not None:
             self._scheduler.load_state_dict(state["scheduler"])
         self._controller.load_state_dict({k: _as_array(v) for k, v in state["controller"].items()})
@@ -236,28 +270,79 @@ class AdaptiveSchedule:
             else:
                 self._rollback.keep()
         if self._begun:
-            self._apply()
+            self._apply(optimizer=not self._outside)
 
     def _identity(self) -> dict[str, Any]:
         return {
             "policy": self.policy.card.get("sha256", self.policy.name),
             "total_steps": self.total_steps,
             "adjust": [each.name for each in self._hyperparameters],
+            "groups": len(self._start),
         }
 
-    def _before_step(self) -> None:
-        if self._due and self.steps < self.total_steps:
-            self._decide()
-            if self._diverged_in_a_row:
-                # The gradients at hand were computed with the weights that diverged. Without them the optimiser's
-                # step does nothing, and it does not count.
-                self._optimizer.zero_grad(set_to_none=True)
-                return
+    def _before_step(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The optimiser is about to step: `optimizer.step(*args, **kwargs)`, where args begins with the optimiser."""
+        if self._outside:
+            self._reference = self._dials.read_optimizer(self._reference)
+        rolled_back = self._due and self.steps < self.total_steps and self._decide()
+        if self._outside and self._begun:
+            self._apply()
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if rolled_back:
+            # The gradients at hand were computed with the weights that diverged. Without them the optimiser's step
+            # does nothing, and it does not count, unless a closure is about to compute new ones.
+            self._optimizer.zero_grad(set_to_none=True)
+        if closure is not None:
+            measuring = self._measuring(closure)
+            return (args[0], measuring, *args[2:]), {k: v for k, v in kwargs.items() if k != "closure"}
+        if not rolled_back:
+            self._measure()
+        return None
+
+    def _measuring(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """A closure whose gradients are measured once it has computed them for the first time in this step."""
+        measured = False
+
+        def measuring() -> Any:
+            nonlocal measured
+            loss = closure()
+            if not measured:
+                self._measure()
+            measured = True
+            return loss
+
+        return measuring
+
+    def _measure(self) -> None:
         if self.steps < self.total_steps:
             self._probe.before_step()
         self._stepped = True
 
-    def _decide(self) -> None:
+    def _after_step(self) -> None:
+        """The optimiser has stepped: whoever steps its scheduler finds the scheduler's own values."""
+        self._dials.write_optimizer(self._reference)
+
+    def _skipped(self, loss: Tensor) -> None:
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row % SUSPICIOUS or self.steps >= self.total_steps:
+            return
+        if not self._ranks.any(not bool(torch.isfinite(loss))):
+            return
+        if not self._begun:
+            raise TrainingError(
+                f"the first {self._skipped_in_a_row} steps were skipped and their losses are not finite: look for NaN "
+                "or infinity in the data and the initial weights"
+            )
+        # No optimiser step will ever come to decide before.
+        self._probe.meter.loss(loss)
+        self._decide()
+        if self._outside:
+            self._after_step()
+
+    def _decide(self) -> bool:
+        """Takes in the interval that ended and sets hyperparameters for the next; returns whether it rolled back."""
         self._due = False
         reward, note = float("nan"), ""
         if not self._begun:
@@ -265,14 +350,16 @@ class AdaptiveSchedule:
         else:
             reward, note = self._observe()
         seen = self._controller.observation()
-        action = self.policy.decide(seen)
+        action = self.policy.decide(seen) if self._ranks.first else np.zeros((1, len(self._hyperparameters)))
+        action = self._ranks.of_first(action)
         number, signals = self._controller.decision, self._controller.named_signals()
-        self._controller.follow(self._references()[0])
+        self._controller.follow(self._lead(self._reference)[None])
         self._controller.adjust(action)
         self._apply()
         if self._rollback is not None:
             self._rollback.keep()
-        self._probe.begin(self._boundary(number + 1) - self._boundary(number))
+        # As a rule the step is the boundary before this decision; one that skipped steps called for comes early.
+        self._probe.begin(max(1, self._boundary(min(number + 1, self._decisions)) - self.steps))
         self._announce()
         self._recorder.record(
             Decision(
@@ -286,15 +373,17 @@ class AdaptiveSchedule:
                 note=note,
             )
         )
+        return self._diverged_in_a_row > 0
 
     def _begin(self) -> None:
-        start = np.nan if self._val_loss is None else self._val_loss
-        self._controller.begin(self._references()[0], np.array([start]))
+        self._ranks.require_same(self._identity())
+        start = self._ranks.mean(np.array([np.nan if self._val_loss is None else self._val_loss]))
+        self._controller.begin(self._lead(self._reference)[None], start)
         self._begun, self._val_loss = True, None
 
     def _observe(self) -> tuple[float, str]:
         """Takes in the interval that ended; returns its reward and a note for the record."""
-        interval = self._probe.interval(self._val_loss)
+        interval = self._ranks.average(self._probe.interval(self._val_loss))
         self._val_loss = None
         rewards, diverged = self._controller.observe(interval)
         self._record_metrics({"train/loss": float(interval.train_loss[0])})
@@ -313,29 +402,35 @@ class AdaptiveSchedule:
         self._require_finite_weights()
         return float(rewards[0]), "diverged: rate cut"
 
-    def _references(self) -> NDArray[np.float64]:
-        """Reference values, shape (groups, 1, h)."""
-        return np.array([self._reference[each.name] for each in self._hyperparameters]).T[:, None, :]
+    def _lead(self, values: Array) -> Array:
+        """Of values of shape (groups, h) those that stand for all groups, shape (h,)."""
+        return np.take_along_axis(values, self._leading[None], axis=0)[0]
 
-    def _apply(self) -> None:
-        values = self._controller.values(self._references())[:, 0]
-        for i, each in enumerate(self._hyperparameters):
-            optimizers.write(self._optimizer, each.name, values[:, i].tolist())
+    def _named(self, values: Array) -> dict[str, float]:
+        return dict(zip([each.name for each in self._hyperparameters], self._lead(values).tolist(), strict=True))
+
+    def _apply(self, *, optimizer: bool = True) -> None:
+        adjusted = self._controller.values(self._reference[:, None, :])[:, 0]
+        nothing = self._reference == 0.0
+        # Beside others that have some, a group that has none keeps that ratio too.
+        self._adjusted = np.where(nothing & ~nothing.all(axis=0), 0.0, adjusted)
+        self._dials.write_knobs(self._adjusted)
+        if optimizer:
+            self._dials.write_optimizer(self._adjusted)
 
     def _follow_reference(self) -> None:
-        if self._own_reference is constant:
-            return
-        if self._own_reference is not None:
-            start = np.array([self._start[each.name] for each in self._hyperparameters]).T
+        if self._own_reference is not None and self._own_reference is not constant:
             at = min(self.steps, self.total_steps - 1)
-            now = reference_values(self._own_reference, start, self._hyperparameters, at, 1, self.total_steps)[0]
-            self._reference = {each.name: now[:, i].tolist() for i, each in enumerate(self._hyperparameters)}
+            self._reference = reference_values(
+                self._own_reference, self._start, self._hyperparameters, at, 1, self.total_steps
+            )[0]
         elif self._scheduler is not None:
             # A scheduler may compute its next value from the current one: it must find its own, not the adjusted one.
-            for name, values in self._reference.items():
-                optimizers.write(self._optimizer, name, values)
+            self._dials.write_optimizer(self._reference)
             self._scheduler.step()
-            self._reference = {name: optimizers.read(self._optimizer, name) for name in self._reference}
+            self._reference = self._dials.read_optimizer(self._reference)
+        else:
+            return
         self._apply()
 
     def _boundary(self, decision: int) -> int:
@@ -353,7 +448,7 @@ class AdaptiveSchedule:
         if self._announced:
             return
         self._announced = True
-        params = {name: values[0] for name, values in self._start.items()}
+        params = self._named(self._start)
         settings = {"policy": self.policy.name, "total_steps": self.total_steps}
         kind = {"optimizer": type(self._optimizer).__name__}
         tags = {"metatuner.strategy": self.policy.name} | (
@@ -371,7 +466,7 @@ class AdaptiveSchedule:
         self._recorder.record(Metrics(trial=self._trial, step=self.steps, values=values))
 
 
-def _check_arguments(optimizer: Optimizer, total_steps: int, reference: LRScheduler | None, on_divergence: str) -> None:
+def _check_arguments(optimizer: Optimizer, total_steps: int, reference: object, on_divergence: str) -> None:
     if not isinstance(total_steps, int | np.integer) or isinstance(total_steps, bool) or total_steps < 1:
         raise ConfigurationError(
             f"total_steps must be a whole number of at least 1 optimiser steps, got {total_steps!r}"
@@ -380,16 +475,28 @@ def _check_arguments(optimizer: Optimizer, total_steps: int, reference: LRSchedu
         raise ConfigurationError(f"on_divergence must be 'rollback' or 'cut', got {on_divergence!r}")
     if not any(parameter.requires_grad for parameter in optimizers.parameters(optimizer)):
         raise ConfigurationError("the optimiser has no parameters to train: give it those of a model that has some")
-    if reference is not None and reference.optimizer is not optimizer:
+    if reference not in (None, "optimizer") and not isinstance(reference, LRScheduler):
+        raise ConfigurationError(f"reference must be a torch LRScheduler, 'optimizer' or None, got {reference!r}")
+    if isinstance(reference, LRScheduler) and reference.optimizer is not optimizer:
         raise ConfigurationError("`reference` schedules another optimiser: make it on the one that is adjusted")
 
 
-def _before_step_of(schedule: weakref.ref[AdaptiveSchedule]) -> Callable[..., None]:
+def _before_step_of(schedule: weakref.ref[AdaptiveSchedule]) -> Callable[..., Any]:
     """A hook that does not keep its schedule alive: one that is dropped without `close` stops adjusting."""
+
+    def hook(_: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        alive = schedule()
+        return alive._before_step(args, kwargs) if alive is not None else None
+
+    return hook
+
+
+def _after_step_of(schedule: weakref.ref[AdaptiveSchedule]) -> Callable[..., None]:
+    """As `_before_step_of`, after the step."""
 
     def hook(*_: object) -> None:
         if (alive := schedule()) is not None:
-            alive._before_step()
+            alive._after_step()
 
     return hook
 

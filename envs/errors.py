@@ -3,6 +3,7 @@
 MetatunerError
 ├── ConfigurationError      an argument is wrong: also a ValueError
 │   └── SearchSpaceError    a hyperparameter, its distribution or its starting value is wrong
+├── MissingPackageError     an optional package is not installed: also an ImportError
 ├── TrainingError           what is to be trained cannot be trained
 ├── CheckpointError         a saved state does not belong to what it is loaded into
 ├── PolicyError             a policy cannot be used
@@ -28,6 +29,10 @@ class ConfigurationError(MetatunerError, ValueError):
 
 class SearchSpaceError(ConfigurationError):
     """A hyperparameter, its distribution or its starting value is wrong."""
+
+
+class MissingPackageError(MetatunerError, ImportError):
+    """An optional package is not installed."""
 
 
 class TrainingError(MetatunerError):

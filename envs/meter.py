@@ -15,9 +15,9 @@ GRADIENT_MEASUREMENTS = 20
 """Gradients are measured at this many evenly spread steps of an interval at most, so that long intervals stay cheap."""
 
 
-def measures_gradient(step: int, steps: int) -> bool:
+def measures_gradient(step: int, steps: int, measurements: int = GRADIENT_MEASUREMENTS) -> bool:
     """Whether the gradient is measured at a step of an interval, counted from 0."""
-    wanted = min(GRADIENT_MEASUREMENTS, steps)
+    wanted = min(measurements, steps)
     return (step + 1) * wanted // steps > step * wanted // steps
 
 
@@ -26,10 +26,14 @@ class IntervalMeter:
 
     The mean and the variance of the loss are accumulated by Welford's method (1962), so that a long interval of a
     nearly constant loss loses no digits and the state stays a handful of numbers.
+
+    Args:
+        steps: Length of the interval.
+        measurements: At how many of its steps the gradient is measured, at most.
     """
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
+    def __init__(self, steps: int, measurements: int = GRADIENT_MEASUREMENTS) -> None:
+        self.steps, self._measurements = steps, measurements
         self._counts = {"losses": 0, "gradients": 0}
         self._sums: dict[str, Tensor] = {}
 
@@ -41,7 +45,7 @@ class IntervalMeter:
     @property
     def wants_gradient(self) -> bool:
         """Whether the gradient of the coming step is to be measured."""
-        return measures_gradient(self._counts["losses"], self.steps)
+        return measures_gradient(self._counts["losses"], self.steps, self._measurements)
 
     @property
     def wants_update(self) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .errors import SearchSpaceError
+from .parameter_sample import ParameterSample
 
 
 def adaptive(optimizer: Optimizer) -> float:
@@ -75,37 +76,57 @@ def parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def gradient_statistics(optimizer: Optimizer) -> tuple[Tensor, Tensor, Tensor]:
+def gradient_statistics(optimizer: Optimizer, sample: ParameterSample) -> tuple[Tensor, Tensor, Tensor]:
     """|g|^2, g.m and |m|^2 over all parameters, for gradients g and momentum buffers m; scalars on the device."""
-    squared, dots, momenta = [], [], []
+    squared, dots, momenta, sizes, momentum_sizes = [], [], [], [], []
     for parameter in parameters(optimizer):
         if parameter.grad is None:
             continue
-        gradient = parameter.grad.detach().flatten()
+        gradient = sample.of(parameter.grad)
         squared.append(torch.dot(gradient, gradient))
+        sizes.append(parameter.numel())
         buffer = _momentum_buffer(optimizer, parameter)
         if buffer is not None:
-            dots.append(torch.dot(gradient, buffer.flatten()))
-            momenta.append(torch.dot(buffer.flatten(), buffer.flatten()))
-    return _total(squared), _total(dots), _total(momenta)
+            momentum = sample.of(buffer).to(gradient.dtype)
+            dots.append(torch.dot(gradient, momentum))
+            momenta.append(torch.dot(momentum, momentum))
+            momentum_sizes.append(parameter.numel())
+    totals = sample.total(squared, sizes), sample.total(dots, momentum_sizes), sample.total(momenta, momentum_sizes)
+    return _unscaled(optimizer, *totals)
 
 
-def update_statistics(optimizer: Optimizer, before: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """|w' - w|^2 and |w|^2 for weights w before a step and w' now; scalars on the device."""
-    updates, weights = [], []
+def update_statistics(optimizer: Optimizer, before: Sequence[Tensor], sample: ParameterSample) -> tuple[Tensor, Tensor]:
+    """|w' - w|^2 and |w|^2 for weights w' now and the sample `before` of those before a step; scalars on the device.
+
+    The second is not finite where any weight is not, sampled or not.
+    """
+    updates, weights, sizes = [], [], []
     for parameter, old in zip(parameters(optimizer), before, strict=True):
-        old = old.flatten()
-        change = parameter.detach().flatten() - old
+        change = sample.of(parameter) - old
         updates.append(torch.dot(change, change))
         weights.append(torch.dot(old, old))
-    return _total(updates), _total(weights)
+        sizes.append(parameter.numel())
+    update, weight = sample.total(updates, sizes), sample.total(weights, sizes)
+    return update, weight if sample.full else weight + _nan_unless_finite(optimizer).to(weight.device)
+
+
+def _nan_unless_finite(optimizer: Optimizer) -> Tensor:
+    """0 where all weights are finite, else NaN: a scalar on the device, for one look at each weight."""
+    norms = [torch.linalg.vector_norm(parameter.detach(), dtype=torch.float32) for parameter in parameters(optimizer)]
+    return 0.0 * torch.stack([norm.to(norms[0].device) for norm in norms]).sum()
+
+
+def _unscaled(optimizer: Optimizer, squared: Tensor, dot: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Undoes what a gradient scaler leaves to a fused optimiser: the scale, and overflows, which count as unknown."""
+    scale, overflow = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
+    if isinstance(scale, Tensor):
+        squared, dot = squared / scale.square(), dot / scale
+    if isinstance(overflow, Tensor):
+        squared = torch.where(overflow > 0, torch.full_like(squared, torch.nan), squared)
+    return squared, dot, momentum
 
 
 def _momentum_buffer(optimizer: Optimizer, parameter: Tensor) -> Tensor | None:
     state: dict[str, Tensor | None] = optimizer.state.get(parameter, {})
     buffer = state.get("momentum_buffer")
     return state.get("exp_avg") if buffer is None else buffer
-
-
-def _total(parts: list[Tensor]) -> Tensor:
-    return torch.stack([part.to(parts[0].device) for part in parts]).sum() if parts else torch.zeros(())

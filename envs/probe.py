@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .meter import IntervalMeter
+from .meter import GRADIENT_MEASUREMENTS, IntervalMeter
 from .optimizers import gradient_statistics, parameters, update_statistics
+from .parameter_sample import ParameterSample
 from .signals import Interval
+
+LARGE_MODEL_MEASUREMENTS = 8
+"""Gradients of models too large to be measured in full are measured at this many steps of an interval."""
 
 
 class OptimizerProbe:
@@ -19,27 +23,29 @@ class OptimizerProbe:
 
     def __init__(self, optimizer: Optimizer, steps: int) -> None:
         self._optimizer = optimizer
+        self._sample = ParameterSample(parameters(optimizer))
         self._weights: list[Tensor] | None = None
-        self.meter = IntervalMeter(steps)
+        self._measurements = GRADIENT_MEASUREMENTS if self._sample.full else LARGE_MODEL_MEASUREMENTS
+        self.meter = IntervalMeter(steps, self._measurements)
 
     def begin(self, steps: int) -> None:
         """Begins an interval of `steps` optimiser steps."""
-        self.meter = IntervalMeter(steps)
+        self.meter = IntervalMeter(steps, self._measurements)
         self._weights = None
 
     @torch.no_grad()
     def before_step(self) -> None:
         """To be called when the gradients are ready and the optimiser has not yet used them."""
         if self.meter.wants_gradient:
-            self.meter.gradient(*gradient_statistics(self._optimizer))
+            self.meter.gradient(*gradient_statistics(self._optimizer, self._sample))
         if self.meter.wants_update:
-            self._weights = [parameter.detach().clone() for parameter in parameters(self._optimizer)]
+            self._weights = [self._sample.of(parameter).clone() for parameter in parameters(self._optimizer)]
 
     @torch.no_grad()
     def after_step(self, loss: Tensor) -> None:
         """To be called after the optimiser's step, with the mini-batch loss it followed from."""
         if self._weights is not None:
-            self.meter.update(*update_statistics(self._optimizer, self._weights))
+            self.meter.update(*update_statistics(self._optimizer, self._weights, self._sample))
             self._weights = None
         self.meter.loss(loss)
 
