@@ -49,8 +49,9 @@ from ..envs.records import (
     TrialState,
     next_trial,
 )
-from ..envs.references import constant, reference_named, reference_values
+from ..envs.references import Reference, constant, reference_named, reference_values
 from .dials import Array, Dials
+from .horizon import Horizon
 from .knobs import Knob
 from .policy import DEFAULT_POLICY, Policy
 from .ranks import Ranks
@@ -74,7 +75,8 @@ class AdaptiveSchedule:
 
     Args:
         optimizer: Any torch optimiser. Its current hyperparameters are the starting values.
-        total_steps: Optimiser steps of the whole training, at least 1.
+        total_steps: Optimiser steps of the whole training, at least 1. None where it has no known end: the policy is
+            told so, and `extend` tells the end once it is known.
         policy: A policy, its name, or its folder. "zero" follows the reference bit for bit.
         adjust: The hyperparameters to adjust, out of those the optimiser has; `momentum` is also Adam's first beta.
             Parameter groups keep their ratios: one without weight decay, beside one that has some, goes on without.
@@ -92,6 +94,8 @@ class AdaptiveSchedule:
         trial: The trial's number in the recorder's study; None takes the next one.
         name: The trial's name in the recorder's study.
         knobs: Hyperparameters that live outside of the optimiser, by their names in `adjust`.
+        decide_every: Optimiser steps between two decisions. None spreads the policy's number of decisions over the
+            training, and decides every `horizon.OPEN_INTERVAL` steps where it has no known end.
         process_group: The processes that train this model together; by default all, where `torch.distributed` is
             initialised. None decides alone.
 
@@ -105,7 +109,7 @@ class AdaptiveSchedule:
     def __init__(
         self,
         optimizer: Optimizer,
-        total_steps: int,
+        total_steps: int | None,
         policy: str | Path | Policy = DEFAULT_POLICY,
         adjust: Sequence[str] = ("lr", "weight_decay", "momentum"),
         recorder: Recorder | None = None,
@@ -117,11 +121,12 @@ class AdaptiveSchedule:
         trial: int | None = None,
         name: str | None = None,
         knobs: Mapping[str, Knob] | None = None,
+        decide_every: int | None = None,
         process_group: ProcessGroup | Literal["default"] | None = "default",
     ) -> None:
-        _check_arguments(optimizer, total_steps, reference, on_divergence)
+        _check_arguments(optimizer, reference, on_divergence)
         self.policy = policy if isinstance(policy, Policy) else Policy.load(policy)
-        self.total_steps, self.steps = int(total_steps), 0
+        self._horizon, self.steps = Horizon(total_steps, self.policy.decisions, decide_every), 0
         self._optimizer, self._outside = optimizer, reference == "optimizer"
         self._scheduler = reference if isinstance(reference, LRScheduler) else None
         self._hyperparameters = adjustables(adjust, space)
@@ -130,14 +135,17 @@ class AdaptiveSchedule:
         # For each hyperparameter the group that stands for all: the first one that has it.
         self._leading = np.argmax(self._start != 0.0, axis=0)
         self._own_reference = reference_named(self.policy.reference) if reference is None else None
-        self._decisions = min(self.policy.decisions, self.total_steps)
+        _check_reference(self._own_reference, total_steps)
         adaptive = np.array([optimizers.adaptive(optimizer)])
-        self._controller = ScheduleController(self._hyperparameters, self._decisions, adaptive)
+        self._controller = ScheduleController(self._hyperparameters, self._horizon.decisions or 1, adaptive)
+        self._controller.set_horizon(self._horizon.decisions)
         self._probe = OptimizerProbe(optimizer, 1)
         self._rollback = Rollback(optimizer, model) if on_divergence == "rollback" else None
         self._val_loss: float | None = None
         self._begun = self._stepped = self._announced = False
         self._due, self._diverged_in_a_row, self._skipped_in_a_row = True, 0, 0
+        # What the last interval brought, where that was taken in before the next decision.
+        self._observed: tuple[float, str] | None = None
         self._ranks = Ranks(process_group, optimizers.parameters(optimizer)[0].device)
         self._recorder = recorder if recorder is not None and self._ranks.first else NullRecorder()
         self._trial = next_trial(self._recorder) if trial is None else trial
@@ -145,6 +153,11 @@ class AdaptiveSchedule:
         self._hooks = [optimizer.register_step_pre_hook(_before_step_of(weakref.ref(self)))]
         if self._outside:
             self._hooks.append(optimizer.register_step_post_hook(_after_step_of(weakref.ref(self))))
+
+    @property
+    def total_steps(self) -> int | None:
+        """Optimiser steps of the whole training; None where it has no known end."""
+        return self._horizon.total_steps
 
     @property
     def values(self) -> dict[str, float]:
@@ -176,9 +189,9 @@ class AdaptiveSchedule:
             return
         self._stepped, self._skipped_in_a_row = False, 0
         self.steps += 1
-        if self.steps <= self.total_steps:
+        if self._horizon.goes_on(self.steps - 1):
             self._probe.after_step(loss.reshape(()))
-            self._due = self._probe.meter.full and self.steps < self.total_steps
+            self._due = self._probe.meter.full and self._horizon.goes_on(self.steps)
         self._follow_reference()
 
     def validate(self, val_loss: Tensor | float) -> None:
@@ -195,9 +208,53 @@ class AdaptiveSchedule:
             )
         self._record_metrics({"val/loss": self._val_loss})
 
+    def extend(self, total_steps: int) -> None:
+        """Gives the training another end: a later one, also when it has reached its end, or the first that is known.
+
+        Decisions keep their distance. On every rank alike.
+
+        Args:
+            total_steps: Optimiser steps of the whole training, those so far included.
+
+        Raises:
+            ConfigurationError: So many steps were taken already.
+        """
+        if isinstance(total_steps, int) and 0 < total_steps <= self.steps:
+            raise ConfigurationError(
+                f"{self.steps} optimiser steps were taken, so the training cannot end after {total_steps}: count all "
+                "of its steps, those so far included"
+            )
+        finished = self._begun and not self._horizon.goes_on(self.steps)
+        running = 1 if self._begun else 0
+        left = self._probe.meter.left if self._begun else 0
+        self._horizon.extend(total_steps, self._controller.decision + running, self.steps + left)
+        self._controller.set_horizon(self._horizon.decisions)
+        self._due = self._due or finished
+
+    def new_data(self, val_loss: Tensor | float | None = None) -> None:
+        """Tells that the data changed: losses from here on are compared with each other, not with those before.
+
+        Args:
+            val_loss: The validation loss on the new data, where it is known.
+
+        Raises:
+            TrainingError: It is not positive.
+        """
+        now = self._ranks.mean(np.array([np.nan if val_loss is None else float(val_loss)]))
+        if self._begun and self._due:
+            self._observed = self._observe()
+            self._controller.rebase(now)
+        elif self._begun:
+            # What the running interval has measured was measured on the old data.
+            self._controller.rebase(now)
+            self._probe.begin(max(1, self._probe.meter.left))
+            self._val_loss = None
+        elif val_loss is not None:
+            self._val_loss = float(val_loss)
+
     def close(self, state: TrialState = TrialState.FINISHED, message: str = "") -> None:
         """Ends the trial in the record and lets go of the optimiser. Safe to call twice."""
-        if self._announced and self.steps >= self.total_steps and self._probe.meter.full:
+        if self._announced and not self._horizon.goes_on(self.steps) and self._probe.meter.full:
             interval = self._probe.interval(self._val_loss)
             rewards, _ = self._controller.observe(interval)
             self._record_metrics({"train/loss": float(interval.train_loss[0]), "reward": float(rewards[0])})
@@ -235,10 +292,12 @@ class AdaptiveSchedule:
             "flags": [self._begun, self._due, self._stepped],
             "in_a_row": [self._diverged_in_a_row, self._skipped_in_a_row],
             "val_loss": self._val_loss,
+            "observed": self._observed,
             "start": self._start.tolist(),
             "reference": self._reference.tolist(),
             "scheduler": self._scheduler.state_dict() if self._scheduler is not None else None,
             "controller": controller,
+            "horizon": self._horizon.state_dict(),
             "meter": self._probe.meter.state_dict(),
             "rollback": self._rollback.state_dict() if self._rollback is not None and rollback else None,
         }
@@ -246,9 +305,13 @@ class AdaptiveSchedule:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state, bit for bit; load the model's and the optimiser's state first.
 
+        Where this schedule was made for another number of steps, the training gets another end, as by `extend`.
+
         Raises:
-            CheckpointError: The state is of another schedule: another policy, horizon or set of hyperparameters.
+            CheckpointError: The state is of another schedule: another policy or set of hyperparameters.
+            ConfigurationError: This schedule is to end before the saved one stood.
         """
+        wanted = self.total_steps
         if not isinstance(state, Mapping) or state.get("identity") != self._identity():
             found = state.get("identity") if isinstance(state, Mapping) else type(state).__name__
             raise CheckpointError(
@@ -258,24 +321,27 @@ class AdaptiveSchedule:
         self.steps = state["steps"]
         self._begun, self._due, self._stepped = state["flags"]
         self._diverged_in_a_row, self._skipped_in_a_row = state["in_a_row"]
-        self._val_loss = state["val_loss"]
+        self._val_loss, self._observed = state["val_loss"], state["observed"]
         self._start, self._reference = np.array(state["start"]), np.array(state["reference"])
         if self._scheduler is not None and state["scheduler"] is not None:
             self._scheduler.load_state_dict(state["scheduler"])
         self._controller.load_state_dict({k: _as_array(v) for k, v in state["controller"].items()})
         self._probe.meter.load_state_dict(state["meter"])
+        self._horizon.load_state_dict(state["horizon"])
         if self._rollback is not None:
             if state["rollback"] is not None:
                 self._rollback.load_state_dict(state["rollback"])
             else:
                 self._rollback.keep()
+        if wanted is not None and wanted != self.total_steps:
+            self.extend(wanted)
+        self._controller.set_horizon(self._horizon.decisions)
         if self._begun:
             self._apply(optimizer=not self._outside)
 
     def _identity(self) -> dict[str, Any]:
         return {
             "policy": self.policy.card.get("sha256", self.policy.name),
-            "total_steps": self.total_steps,
             "adjust": [each.name for each in self._hyperparameters],
             "groups": len(self._start),
         }
@@ -286,7 +352,7 @@ class AdaptiveSchedule:
         """The optimiser is about to step: `optimizer.step(*args, **kwargs)`, where args begins with the optimiser."""
         if self._outside:
             self._reference = self._dials.read_optimizer(self._reference)
-        rolled_back = self._due and self.steps < self.total_steps and self._decide()
+        rolled_back = self._due and self._horizon.goes_on(self.steps) and self._decide()
         if self._outside and self._begun:
             self._apply()
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
@@ -316,7 +382,7 @@ class AdaptiveSchedule:
         return measuring
 
     def _measure(self) -> None:
-        if self.steps < self.total_steps:
+        if self._horizon.goes_on(self.steps):
             self._probe.before_step()
         self._stepped = True
 
@@ -326,7 +392,7 @@ class AdaptiveSchedule:
 
     def _skipped(self, loss: Tensor) -> None:
         self._skipped_in_a_row += 1
-        if self._skipped_in_a_row % SUSPICIOUS or self.steps >= self.total_steps:
+        if self._skipped_in_a_row % SUSPICIOUS or not self._horizon.goes_on(self.steps):
             return
         if not self._ranks.any(not bool(torch.isfinite(loss))):
             return
@@ -348,7 +414,8 @@ class AdaptiveSchedule:
         if not self._begun:
             self._begin()
         else:
-            reward, note = self._observe()
+            reward, note = self._observed or self._observe()
+        self._observed = None
         seen = self._controller.observation()
         action = self.policy.decide(seen) if self._ranks.first else np.zeros((1, len(self._hyperparameters)))
         action = self._ranks.of_first(action)
@@ -358,8 +425,7 @@ class AdaptiveSchedule:
         self._apply()
         if self._rollback is not None:
             self._rollback.keep()
-        # As a rule the step is the boundary before this decision; one that skipped steps called for comes early.
-        self._probe.begin(max(1, self._boundary(min(number + 1, self._decisions)) - self.steps))
+        self._probe.begin(self._horizon.steps_after(number, self.steps))
         self._announce()
         self._recorder.record(
             Decision(
@@ -376,7 +442,7 @@ class AdaptiveSchedule:
         return self._diverged_in_a_row > 0
 
     def _begin(self) -> None:
-        self._ranks.require_same(self._identity())
+        self._ranks.require_same({**self._identity(), "total_steps": self.total_steps})
         start = self._ranks.mean(np.array([np.nan if self._val_loss is None else self._val_loss]))
         self._controller.begin(self._lead(self._reference)[None], start)
         self._begun, self._val_loss = True, None
@@ -404,7 +470,8 @@ class AdaptiveSchedule:
 
     def _lead(self, values: Array) -> Array:
         """Of values of shape (groups, h) those that stand for all groups, shape (h,)."""
-        return np.take_along_axis(values, self._leading[None], axis=0)[0]
+        leading: Array = np.take_along_axis(values, self._leading[None], axis=0)[0]
+        return leading
 
     def _named(self, values: Array) -> dict[str, float]:
         return dict(zip([each.name for each in self._hyperparameters], self._lead(values).tolist(), strict=True))
@@ -419,7 +486,7 @@ class AdaptiveSchedule:
             self._dials.write_optimizer(self._adjusted)
 
     def _follow_reference(self) -> None:
-        if self._own_reference is not None and self._own_reference is not constant:
+        if self._own_reference is not None and self._own_reference is not constant and self.total_steps is not None:
             at = min(self.steps, self.total_steps - 1)
             self._reference = reference_values(
                 self._own_reference, self._start, self._hyperparameters, at, 1, self.total_steps
@@ -433,10 +500,6 @@ class AdaptiveSchedule:
             return
         self._apply()
 
-    def _boundary(self, decision: int) -> int:
-        """The step before which a decision falls."""
-        return decision * self.total_steps // self._decisions
-
     def _require_finite_weights(self) -> None:
         if not all(bool(torch.isfinite(p).all()) for p in optimizers.parameters(self._optimizer)):
             raise TrainingError(
@@ -449,13 +512,16 @@ class AdaptiveSchedule:
             return
         self._announced = True
         params = self._named(self._start)
-        settings = {"policy": self.policy.name, "total_steps": self.total_steps}
-        kind = {"optimizer": type(self._optimizer).__name__}
+        settings: dict[str, float | str] = {
+            "policy": self.policy.name,
+            "total_steps": self.total_steps or "open",
+            "optimizer": type(self._optimizer).__name__,
+        }
         tags = {"metatuner.strategy": self.policy.name} | (
             {"metatuner.resumed_at": str(self.steps)} if self.steps else {}
         )
         self._recorder.record(
-            TrialStarted(trial=self._trial, name=self._name, params=params | settings | kind, tags=tags)
+            TrialStarted(trial=self._trial, name=self._name, params={**params, **settings}, tags=tags)
         )
         if self.policy.card:
             card = self.policy.card_json()
@@ -466,11 +532,15 @@ class AdaptiveSchedule:
         self._recorder.record(Metrics(trial=self._trial, step=self.steps, values=values))
 
 
-def _check_arguments(optimizer: Optimizer, total_steps: int, reference: object, on_divergence: str) -> None:
-    if not isinstance(total_steps, int | np.integer) or isinstance(total_steps, bool) or total_steps < 1:
+def _check_reference(reference: Reference | None, total_steps: int | None) -> None:
+    if total_steps is None and reference not in (None, constant):
         raise ConfigurationError(
-            f"total_steps must be a whole number of at least 1 optimiser steps, got {total_steps!r}"
+            "this policy adjusts a schedule that depends on the end of the training, so total_steps cannot be None: "
+            "give a number, a reference of your own, or a policy whose reference is constant"
         )
+
+
+def _check_arguments(optimizer: Optimizer, reference: object, on_divergence: str) -> None:
     if on_divergence not in ("rollback", "cut"):
         raise ConfigurationError(f"on_divergence must be 'rollback' or 'cut', got {on_divergence!r}")
     if not any(parameter.requires_grad for parameter in optimizers.parameters(optimizer)):

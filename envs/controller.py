@@ -50,7 +50,7 @@ class ScheduleController:
 
     Args:
         hyperparameters: The h adjustable ones.
-        decisions: T; may be set to another number while the schedules last.
+        decisions: T; `set_horizon` changes it.
         adaptive: For each training, whether its optimiser normalises its steps, shape (n,).
         adjusted: Which hyperparameters are to be adjusted, shape (n, h); None adjusts all.
         horizon_known: Whether the schedule may know T, shape (n,); None tells all.
@@ -103,6 +103,23 @@ class ScheduleController:
         self._measured = np.zeros((n, len(GLOBAL_SIGNALS)))
         self._show(self._about_the_horizon() | {"adaptive": self._adaptive})
         self._require_positive(self._val_start, "validation loss before the first step")
+
+    def set_horizon(self, decisions: int | None) -> None:
+        """Tells how many decisions there are from here on, those so far included; None where nobody knows."""
+        self.decisions = self.decisions if decisions is None else decisions
+        self._horizon_known = np.full_like(self._horizon_known, float(decisions is not None))
+
+    def rebase(self, val_loss: Array) -> None:
+        """Forgets all losses: those from here on are compared with each other only, as after a change of the data.
+
+        Args:
+            val_loss: Validation losses now, shape (n,); NaN where unknown.
+        """
+        nothing = np.full(len(val_loss), np.nan)
+        self._val_start = self._val_last = self._val_best = np.array(val_loss, dtype=np.float64)
+        self._train_start, self._train_last, self._train_best = nothing.copy(), nothing.copy(), nothing.copy()
+        self._log_grad_norm = nothing.copy()
+        self._require_positive(self._val_start, "validation loss on the new data")
 
     def observe(self, interval: Interval) -> tuple[Array, NDArray[np.bool_]]:
         """Takes in what an interval measured.
@@ -217,17 +234,19 @@ class ScheduleController:
         """A copy of everything that changes; numbers and arrays of shape (n, ...)."""
         return {
             "decision": self.decision,
+            "decisions": self.decisions,
             **{name: getattr(self, name).copy() for name in self._arrays()},
         }
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Back to a state, bit for bit."""
         self.decision = int(state["decision"])  # type: ignore[call-overload]
+        self.decisions = int(state["decisions"])  # type: ignore[call-overload]
         for name in self._arrays():
             setattr(self, name, np.array(state[name]))
 
     def _arrays(self) -> list[str]:
-        constant = {"_adaptive", "_adjusted", "_horizon_known", "_kinds", "_is_rate", "_moves", "_low", "_high"}
+        constant = {"_adaptive", "_adjusted", "_kinds", "_is_rate", "_moves", "_low", "_high"}
         return [name for name, value in vars(self).items() if isinstance(value, np.ndarray) and name not in constant]
 
     def _show(self, values: Mapping[str, Array]) -> None:
@@ -264,8 +283,11 @@ class ScheduleController:
 
     def _fill_starts(self, interval: Interval) -> None:
         first = np.where(np.isfinite(interval.first_loss), interval.first_loss, np.nan)
+        # Once validation losses are known, a training loss is no longer what they are compared with.
+        val = np.where(self._validated, interval.val_loss, first)
         for name in ("_train_start", "_train_last", "_train_best", "_val_start", "_val_last", "_val_best"):
-            setattr(self, name, np.where(np.isnan(getattr(self, name)), first, getattr(self, name)))
+            known, stands_in = getattr(self, name), val if "val" in name else first
+            setattr(self, name, np.where(np.isnan(known), stands_in, known))
         self._require_positive(self._train_start, "training loss of the first mini-batch")
 
     @staticmethod

@@ -43,6 +43,11 @@ class IntervalMeter:
         return self._counts["losses"] >= self.steps
 
     @property
+    def left(self) -> int:
+        """Steps of the interval that are still to come."""
+        return self.steps - self._counts["losses"]
+
+    @property
     def wants_gradient(self) -> bool:
         """Whether the gradient of the coming step is to be measured."""
         return measures_gradient(self._counts["losses"], self.steps, self._measurements)

@@ -333,8 +333,7 @@ def test_bad_arguments_are_refused(lively: Policy) -> None:
 def test_a_state_of_another_schedule_is_refused(lively: Policy) -> None:
     optimizer = torch.optim.Adam(small_model().parameters())
     state = AdaptiveSchedule(optimizer, 10, lively).state_dict()
-    for other in (AdaptiveSchedule(optimizer, 11, lively), AdaptiveSchedule(optimizer, 10, lively, adjust=("lr",))):
-        with pytest.raises(CheckpointError, match="same arguments"):
-            other.load_state_dict(state)
+    with pytest.raises(CheckpointError, match="same arguments"):
+        AdaptiveSchedule(optimizer, 10, lively, adjust=("lr",)).load_state_dict(state)
     with pytest.raises(CheckpointError):
         AdaptiveSchedule(optimizer, 10, lively).load_state_dict([])  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ def test_an_action_of_no_hyperparameter_counts_for_nothing() -> None:
     seen[:, -own:] = 0.0
     actions = torch.zeros(4, 2)
     other = actions + torch.tensor([0.0, 3.0])
-    values, log_prob, entropy = ppo.policy.evaluate_actions(seen, actions)
+    _, log_prob, entropy = ppo.policy.evaluate_actions(seen, actions)
     assert torch.equal(log_prob, ppo.policy.evaluate_actions(seen, other)[1])
     alone = torch.distributions.Normal(ppo.policy.get_distribution(seen).mode()[:, 0], ppo.policy.log_std.exp()[0])
     torch.testing.assert_close(log_prob, alone.log_prob(actions[:, 0]))
