@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import metatuner.envs.adjustments
 import metatuner.envs.controller
 import metatuner.envs.signals
 import numpy as np
@@ -79,7 +80,7 @@ class Strategies:
 
 def _code() -> str:
     """Of what lies between a policy and a training."""
-    modules = metatuner.envs.controller, metatuner.envs.signals
+    modules = metatuner.envs.adjustments, metatuner.envs.controller, metatuner.envs.signals
     sources = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     return hashlib.sha256(sources).hexdigest()[:16]
 
