@@ -1,214 +1,232 @@
-"""One adaptive run against learning-rate searches, on real data that the policy never saw.
+"""One adaptive run against learning-rate searches, on networks, data and horizons that the policy never saw.
 
-    python experiments/schedule_transfer/run.py [--policy NAME_OR_FOLDER] [--interval 20] [--seeds 5] [--out FOLDER]
-    python experiments/schedule_transfer/run.py --data FOLDER --rows 600       # your own: NAME.npz with X and y
+    python experiments/schedule_transfer/run.py --cache FOLDER [--data FOLDER] --rivals-only      # once; takes long
+    python experiments/schedule_transfer/run.py --cache FOLDER [--data FOLDER] --policy NAME_OR_FOLDER --out FOLDER
 
-Every strategy trains the same perceptrons (two hidden layers of 48) from the same initial weights on the same
-mini-batches, for 25 intervals of optimiser steps. Losses are validation losses; no test set is used.
+All strategies train the same networks from the same initial weights on the same mini-batches for equally many steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
+import hashlib
+import importlib.metadata
 import json
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import metatuner.envs.adjustments
+import metatuner.envs.controller
+import metatuner.envs.signals
 import numpy as np
+import plots
+import rivals
+import scoring
 import torch
-from matplotlib.figure import Figure
-from metatuner.agent.evaluation import final_losses, train_fixed
+from cache import Cache
 from metatuner.agent.policy import Policy
-from metatuner.envs.batched_training import BatchedData, BatchedTraining
-from metatuner.envs.builtin_tasks import DATA_SETS, load_examples, mlp, split_examples
-from metatuner.envs.families import TaskGroup
-from metatuner.envs.references import constant, cosine
-from metatuner.envs.update_rules import BatchedOptimizer
-from numpy.typing import NDArray
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from rivals import RIVALS, Outcome
+from scoring import TaskResult
+from tasks import SEARCHED, STARTS, Problem, Task, problems
 
 HERE = Path(__file__).parent
-OPTIMIZERS = (BatchedOptimizer.ADAM, BatchedOptimizer.SGD)
-STARTING_RATES = np.geomspace(1e-5, 10**-0.5, 24)
-"""Four and a half decades; the best rate of every task lies well inside."""
-MOST_CLASSES = 20
+STEPS = {"short": 480, "long": 8040}
+"""Five times the longest of meta-training is the long one; both are multiples of 120, so that intervals are equal."""
+SEEDS = {"short": 5, "long": 3}
+VERSION = 1
+"""To be raised when a strategy changes, so that no outcome of the old one is taken from a cache."""
+ADJUSTED = ("lr", "weight_decay", "momentum")
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "schedulefree", "prodigyopt")
 
 
-@dataclass(frozen=True)
-class RealTask:
-    """One data set and optimiser; each (seed, starting rate) is one training. A family of one group."""
+class Strategies:
+    """Runs strategies, through the cache.
 
-    data_set: str
-    examples: torch.Tensor
-    targets: torch.Tensor
-    optimizer: BatchedOptimizer
-    seeds: int
-    interval: int
+    Args:
+        cache: Where outcomes lie.
+        policy: The policy; None leaves it out.
+        adjust: What the policy adjusts.
+        decisions: How often.
+        train_rivals: Whether rivals' outcomes that are not in the cache are worked out, or left out.
+    """
 
-    @property
-    def name(self) -> str:
-        """What it is called in the results."""
-        return f"{self.data_set} {self.optimizer}"
+    def __init__(
+        self, cache: Cache, policy: Policy | None, adjust: tuple[str, ...], decisions: int, train_rivals: bool
+    ) -> None:
+        self._cache, self._policy, self._adjust = cache, policy, adjust
+        self._decisions, self._train_rivals = decisions, train_rivals
 
-    def sample(self, size: int, seed: int, index: int) -> TaskGroup:
-        """All seeds x rates at once; rates vary fastest."""
-        del size, seed, index
-        examples, targets = self.examples, self.targets
-        per_seed = [_joined(*split_examples(examples, targets, seed)) for seed in range(self.seeds)]
-        rates = len(STARTING_RATES)
-        inputs = torch.stack([x for x, _ in per_seed]).repeat_interleave(rates, 0)
-        labels = torch.stack([y for _, y in per_seed]).repeat_interleave(rates, 0)
-        cut = int(0.7 * len(examples))
-        model = functools.partial(mlp, examples.shape[1], int(targets.max()) + 1)
-        training = BatchedTraining(model, self.optimizer, BatchedData(inputs, labels, [cut] * len(inputs), cut))
-        n = len(inputs)
-        start = {
-            "lr": np.tile(STARTING_RATES, self.seeds),
-            "weight_decay": np.full(n, 1e-4),
-            "momentum": np.full(n, 0.9),
-        }
-        return TaskGroup(training, start, np.repeat(np.arange(self.seeds), rates).tolist(), self.interval)
+    def outcome(self, task: Task, strategy: str) -> Outcome | None:
+        """What a strategy reaches, where it is to be known."""
+        if strategy != "policy":
+            rival = RIVALS[strategy]
+            settings = task.description(rival.of_optimizer) | {"strategy": strategy, "version": VERSION}
+            settings["rates"] = (SEARCHED if strategy == "cosine" else STARTS).round(12).tolist()
+            title = f"{task.name if rival.of_optimizer else task.problem.name} {task.steps} {task.seed} {strategy}"
+            if not self._train_rivals:
+                return self._cache.get(title, settings)
+            return self._cache.compute(title, settings, functools.partial(rival.run, task))
+        assert self._policy is not None
+        settings = task.description() | {"strategy": "policy", "version": VERSION, "code": _code()}
+        settings |= {"policy": self._policy.card.get("sha256", self._policy.name), "adjust": self._adjust}
+        settings |= {"decisions": self._decisions, "rates": STARTS.round(12).tolist()}
+        run = functools.partial(rivals.policy, task, self._policy, self._adjust, self._decisions)
+        return self._cache.compute(f"{task.name} {task.steps} {task.seed} policy", settings, run)
 
 
-def data_sets(folder: Path | None, rows: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Inputs and class numbers by name: scikit-learn's own, or the classification sets of a folder, cut to `rows`."""
-    if folder is None:
-        return {name: load_examples(name) for name in DATA_SETS}
-    found = {}
-    for path in sorted(folder.glob("*.npz")):
-        with np.load(path, allow_pickle=False) as arrays:
-            x, y = arrays["X"][:rows].astype(np.float32), arrays["y"][:rows]
-        classes, numbers = np.unique(y, return_inverse=True)
-        if np.issubdtype(y.dtype, np.integer) and len(classes) <= MOST_CLASSES:
-            found[path.stem] = (torch.from_numpy(x), torch.from_numpy(numbers))
+def _code() -> str:
+    """Of what lies between a policy and a training."""
+    modules = metatuner.envs.adjustments, metatuner.envs.controller, metatuner.envs.signals
+    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
+    return hashlib.sha256(sources).hexdigest()[:16]
+
+
+def run_horizon(
+    chosen: Sequence[Problem], horizon: str, seeds: int, names: Sequence[str], strategies: Strategies
+) -> dict[str, TaskResult]:
+    """Trains all tasks of a horizon; a strategy without all seeds of a task is left out there."""
+    names = [name for name in names if horizon == "short" or name == "policy" or RIVALS[name].also_long]
+    found: dict[str, dict[str, list[Outcome | None]]] = {}
+    problem_of: dict[str, str] = {}
+    # Seeds last: all tasks are there once before any is there twice.
+    for seed in range(seeds):
+        for problem in chosen:
+            for optimizer in problem.optimizers if horizon == "short" else [problem.long]:
+                if optimizer is None:
+                    continue
+                task = Task(problem, optimizer, STEPS[horizon], seed)
+                problem_of[task.name] = problem.name
+                for name in names:
+                    outcomes = found.setdefault(task.name, {}).setdefault(name, [])
+                    outcomes.append(strategies.outcome(task, name))
+    results = {}
+    for task_name, by_strategy in found.items():
+        whole = {name: [each for each in of if each is not None] for name, of in by_strategy.items()}
+        whole = {name: outcomes for name, outcomes in whole.items() if len(outcomes) == seeds}
+        if "cosine" in whole:
+            val, test = (
+                {name: np.stack([getattr(each, part) for each in of]) for name, of in whole.items()}
+                for part in ("val", "test")
+            )
+            results[task_name] = TaskResult(problem_of[task_name], val, test)
+        else:
+            print(f"left out, for want of the cosine runs: {task_name}")
+    return results
+
+
+def report(results: Mapping[str, TaskResult], settings: dict[str, Any], policy: Policy | None, out: Path) -> None:
+    """Writes the results and the plots of a horizon, and prints the table."""
+    order = [
+        "policy", "best_of_5", "best_of_12", "best_of_24", "tuned_elsewhere", "pbt",
+        "prodigy", "schedule_free", "plateau", "cosine", "constant", "hypergradient",
+    ]  # fmt: skip
+    summary = scoring.summarise(results, order)
+    document: dict[str, Any] = {"settings": settings, "summary": summary}
+    compared: dict[str, dict[str, Any]] = {}
+    if policy is not None:
+        compared = scoring.compare(results, order[1:], sensible=True)
+        document |= {"policy_against_rivals": scoring.compare(results, order[1:])}
+        document |= {"policy_against_rivals_from_sensible_starts": compared}
+        document |= {"policy_against_its_reference": scoring.guard(results, policy.reference)}
+    for part in ("val", "test"):
+        document |= {f"final_{part}_losses": {task: getattr(result, part) for task, result in results.items()}}
+    stem, lines = f"{settings['steps']}", [f'"{k}": {json.dumps(_rounded(v))}' for k, v in document.items()]
+    (out / f"results_{stem}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    plots.losses(results, out / f"losses_{stem}.png")
+    plots.forest(summary, out / f"ratios_{stem}.png")
+    table = _table(summary, compared)
+    (out / f"table_{stem}.md").write_text(table, encoding="utf-8")
+    print(table)
+    if policy is not None:
+        print("over its reference, worst task:", document["policy_against_its_reference"]["worst_task_median"])
+
+
+def _table(summary: Mapping[str, Mapping[str, Any]], compared: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = [
+        "| strategy | runs | all starts | 95 % | sensible starts | 95 % | test, sensible | worst sensible start: "
+        "median, worst task | policy ahead on (sensible starts) | p (Holm) | tasks |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    runs = {"best_of_5": 5, "best_of_12": 12, "best_of_24": 24, "tuned_elsewhere": "24 each other seed", "pbt": 12}
+    for name, figures in summary.items():
+        worst, against = list(figures["worst_sensible_start"].values()), compared.get(name)
+        cells = [
+            name, runs.get(name, 1), f"**{figures['iqm']:.2f}**", "{:.2f} to {:.2f}".format(*figures["iqm_95"]),
+            f"**{figures['iqm_sensible']:.2f}**", "{:.2f} to {:.2f}".format(*figures["iqm_sensible_95"]),
+            f"{figures['iqm_sensible_test']:.2f}", f"{np.median(worst):.2f}, {np.max(worst):.2f}",
+            f"{against['beaten']:.0%}" if against else "", f"{against['p_holm']:.2g}" if against else "",
+            figures["tasks"],
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    """Plain data with five significant digits."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_rounded(each) for each in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in _PACKAGES:
+        # Whoever only compares with runs of the cache needs no rival's library.
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
     return found
 
 
-def _joined(train: torch.utils.data.TensorDataset, val: torch.utils.data.TensorDataset) -> tuple[torch.Tensor, ...]:
-    return tuple(torch.cat([a, b]) for a, b in zip(train.tensors, val.tensors, strict=True))
-
-
-def train_plateau(group: TaskGroup, decisions: int) -> NDArray[np.float64]:
-    """Torch's ReduceLROnPlateau, told the validation loss after every interval: a third after two without progress."""
-    first = group.training.start(group.start, group.seeds).val_loss
-    optimizers = [torch.optim.SGD([torch.zeros(1)], lr=float(lr)) for lr in group.start["lr"]]
-    schedulers = [ReduceLROnPlateau(optimizer, factor=0.3, patience=2) for optimizer in optimizers]
-    for _ in range(decisions):
-        rates = np.array([optimizer.param_groups[0]["lr"] for optimizer in optimizers])
-        last = group.training.advance({"lr": rates}, group.interval).val_loss
-        for scheduler, loss in zip(schedulers, last, strict=True):
-            scheduler.step(float(loss))
-    return np.where(np.isfinite(last), np.minimum(last, first), first)
-
-
-def run_task(task: RealTask, policy: Policy) -> dict[str, NDArray[np.float64]]:
-    """Final validation losses by strategy, each of shape (seeds, rates)."""
-    size = task.seeds * len(STARTING_RATES)
-    strategies: dict[str, Callable[[], NDArray[np.float64]]] = {
-        "policy": lambda: final_losses(policy, task, 0, 0, size),
-        "constant": lambda: train_fixed(task.sample(size, 0, 0), constant, policy.decisions),
-        "cosine": lambda: train_fixed(task.sample(size, 0, 0), cosine, policy.decisions),
-        "plateau": lambda: train_plateau(task.sample(size, 0, 0), policy.decisions),
-    }
-    return {name: train().reshape(task.seeds, -1) for name, train in strategies.items()}
-
-
-def tuned_elsewhere(losses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each seed's loss at the rate that is best in the median over the other seeds, shape (seeds, 1).
-
-    What a search is worth that does not choose by the very validation rows that score it.
-    """
-    chosen = [np.median(np.delete(losses, seed, axis=0), axis=0).argmin() for seed in range(len(losses))]
-    return losses[np.arange(len(losses)), chosen][:, None]
-
-
-def summarise(losses: dict[str, NDArray[np.float64]]) -> dict[str, dict[str, float]]:
-    """Ratios to the best of the 24 cosine runs of the same seed: median and quartiles over seeds and starts."""
-    best = losses["cosine"].min(axis=1, keepdims=True)
-    summary = {}
-    for name, values in {**losses, "tuned_cosine": tuned_elsewhere(losses["cosine"])}.items():
-        low, median, high = np.percentile(values / best, [25, 50, 75])
-        summary[name] = {
-            "median_ratio": float(median),
-            "quartile_1": float(low),
-            "quartile_3": float(high),
-            "worst_ratio": float((values / best).max()),
-            "median_loss": float(np.median(values)),
-        }
-    summary["best_of_24_cosines"] = {"median_loss": float(np.median(best))}
-    return summary
-
-
-def plot(results: dict[str, dict[str, list[list[float]]]], path: Path) -> None:
-    """Final loss against starting rate, a panel for each task."""
-    bands = -(-len(results) // 8)
-    figure = Figure(figsize=(15, 7 * bands), layout="constrained")
-    grid = figure.subplots(2 * bands, 4)
-    # A band of panels holds four data sets, one optimiser above the other.
-    axes = np.concatenate([grid[2 * band : 2 * band + 2].T.flatten() for band in range(bands)])
-    for unused in axes[len(results) :]:
-        unused.set_axis_off()
-    colours = {"policy": "#0072B2", "constant": "#999999", "cosine": "#D55E00", "plateau": "#009E73"}
-    for axis, (task, by_strategy) in zip(axes, results.items(), strict=False):
-        for strategy, colour in colours.items():
-            values = np.array(by_strategy[strategy])
-            axis.fill_between(STARTING_RATES, values.min(0), values.max(0), color=colour, alpha=0.15, lw=0)
-            axis.plot(STARTING_RATES, np.median(values, 0), color=colour, label=strategy)
-        best = float(np.median(np.array(by_strategy["cosine"]).min(1)))
-        axis.axhline(best, color="black", ls=":", label="best of 24 cosines")
-        axis.set(xscale="log", yscale="log", title=task)
-        axis.set(xlabel="starting learning rate", ylabel="final validation loss")
-        axis.grid(alpha=0.25)
-    axes[0].legend(fontsize=8)
-    figure.savefig(path, dpi=110 if bands == 1 else 55)
-
-
 def main() -> None:
-    """Runs all tasks, writes results.json and the plot, prints the table."""
+    """Runs all tasks, writes the results and the plots, prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", default="schedule-default")
-    parser.add_argument("--interval", type=int, default=20, help="optimiser steps between two decisions")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--data", type=Path, help="a folder of NAME.npz with X (rows, features) and y (class numbers)")
-    parser.add_argument("--rows", type=int, default=1800, help="rows of each file that are used (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=HERE)
+    choose: Callable[..., argparse.Action] = parser.add_argument
+    choose("--policy", default="schedule-default", help="a policy's name or folder (default: %(default)s)")
+    choose("--adjust", nargs="+", default=ADJUSTED, help="what the policy adjusts (default: %(default)s)")
+    choose("--decisions", type=int, default=30, help="decisions of the policy (default: %(default)s)")
+    choose("--data", type=Path, help="a folder with the data sets that scikit-learn does not bring, see README")
+    choose("--cache", type=Path, default=Path("schedule_transfer_cache"), help="a folder of finished runs")
+    choose("--out", type=Path, default=HERE, help="a folder for results and plots")
+    choose("--horizons", nargs="+", choices=list(STEPS), default=list(STEPS))
+    choose("--seeds", type=int, help=f"fewer seeds than {SEEDS}")
+    choose("--tasks", nargs="+", help="only problems whose names contain one of these words")
+    choose("--rivals", nargs="+", choices=list(RIVALS), default=list(RIVALS))
+    choose("--rivals-only", action="store_true", help="fill the cache, without a policy")
+    choose("--cached", action="store_true", help="train no rivals: compare with those in the cache")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    policy = Policy.load(args.policy)
+    policy = None if args.rivals_only else Policy.load(args.policy)
+    strategies = Strategies(Cache(args.cache), policy, tuple(args.adjust), args.decisions, not args.cached)
+    words = args.tasks or [""]
+    chosen = [problem for problem in problems(args.data) if any(word in problem.name for word in words)]
+    names = [*args.rivals] if policy is None else [*args.rivals, "policy"]
     args.out.mkdir(parents=True, exist_ok=True)
-    losses, summaries = {}, {}
-    for data_set, (examples, targets) in data_sets(args.data, args.rows).items():
-        for optimizer in OPTIMIZERS:
-            task = RealTask(data_set, examples, targets, optimizer, args.seeds, args.interval)
-            measured = run_task(task, policy)
-            losses[task.name] = {name: np.round(values, 5).tolist() for name, values in measured.items()}
-            summaries[task.name] = summarise(measured)
-            figures = "  ".join(f"{name} {summaries[task.name][name]['median_ratio']:.3f}" for name in measured)
-            best = summaries[task.name]["best_of_24_cosines"]["median_loss"]
-            print(f"{task.name:<20} best of 24: {best:.4f}  median ratios: {figures}", flush=True)
-    strategies = ("policy", "constant", "cosine", "plateau", "tuned_cosine")
-    overall = {
-        name: float(np.median([summary[name]["median_ratio"] for summary in summaries.values()])) for name in strategies
-    }
-    print("median over tasks: " + "  ".join(f"{name} {ratio:.3f}" for name, ratio in overall.items()))
-    settings = {
-        "policy": policy.name,
-        "policy_sha256": policy.card.get("sha256"),
-        "interval": args.interval,
-        "decisions": policy.decisions,
-        "seeds": args.seeds,
-        "data": "scikit-learn" if args.data is None else f"{args.data.name}, {args.rows} rows of each set",
-        "starting_rates": np.round(STARTING_RATES, 9).tolist(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-    stem = f"results_{args.interval}" if args.data is None else f"results_{args.data.name}_{args.rows}_{args.interval}"
-    document = {"settings": settings, "median_over_tasks": overall, "tasks": summaries, "final_val_losses": losses}
-    (args.out / f"{stem}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    plot(losses, args.out / f"{stem}.png")
+    for horizon in args.horizons:
+        seeds = min(args.seeds or SEEDS[horizon], SEEDS[horizon])
+        results = run_horizon(chosen, horizon, seeds, names, strategies)
+        if not results:
+            continue
+        settings = {
+            "steps": STEPS[horizon],
+            "seeds": seeds,
+            "policy": policy and policy.name,
+            "policy_sha256": policy and policy.card.get("sha256"),
+            "adjust": args.adjust,
+            "decisions": args.decisions,
+            "rival_intervals": rivals.INTERVALS,
+            "starts": STARTS,
+            "searched": SEARCHED,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            **_versions(),
+        }
+        report(results, settings, policy, args.out)
 
 
 if __name__ == "__main__":
