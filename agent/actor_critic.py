@@ -11,6 +11,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from .actor import Actor, ActorShape, Critic, adjusted
+from .standardiser import Standardiser
 
 
 class MaskedGaussian(DiagGaussianDistribution):
@@ -41,18 +42,19 @@ class _Torso(nn.Module):
 
     def __init__(self, shape: ActorShape, hyperparameters: int) -> None:
         super().__init__()
-        self.actor, self.critic = Actor(shape), Critic(shape)
+        self.actor, self.critic, self.standardiser = Actor(shape), Critic(shape), Standardiser(shape)
         self.latent_dim_pi, self.latent_dim_vf = hyperparameters, shape.width
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         return self.forward_actor(observation), self.forward_critic(observation)
 
     def forward_actor(self, observation: Tensor) -> Tensor:
+        observation = self.standardiser(observation)
         _, blocks = self.actor.encoder.split(observation)
         return torch.cat([self.actor(observation), adjusted(blocks)], dim=-1)
 
     def forward_critic(self, observation: Tensor) -> Tensor:
-        features: Tensor = self.critic(observation)
+        features: Tensor = self.critic(self.standardiser(observation))
         return features
 
 
@@ -70,11 +72,18 @@ class ScheduleActorCritic(ActorCriticPolicy):
         super().__init__(*args, **kwargs)
 
     @property
-    def actor(self) -> Actor:
-        """The part that is kept when training is over."""
-        actor = self.mlp_extractor.actor
-        assert isinstance(actor, Actor)
-        return actor
+    def standardiser(self) -> Standardiser:
+        """What observations go through first."""
+        return self._torso.standardiser
+
+    def learnt_actor(self) -> Actor:
+        """The part that is kept when training is over; it takes observations as they are."""
+        return self.standardiser.folded_into(self._torso.actor)
+
+    @property
+    def _torso(self) -> _Torso:
+        assert isinstance(self.mlp_extractor, _Torso)
+        return self.mlp_extractor
 
     def _build_mlp_extractor(self) -> None:
         self.mlp_extractor = _Torso(self._shape, self.action_space.shape[0])  # type: ignore[assignment, index]
@@ -85,5 +94,5 @@ class ScheduleActorCritic(ActorCriticPolicy):
         self.action_net = nn.Identity()
         self.action_dist = MaskedGaussian(self.action_space.shape[0])  # type: ignore[index]
         with torch.no_grad():
-            self.actor.head.weight.mul_(0.01)
+            self._torso.actor.head.weight.mul_(0.01)
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]

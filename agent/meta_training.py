@@ -38,7 +38,7 @@ OF_OPTIMIZERS = ("lr", "weight_decay", "momentum")
 DECISIONS = 30
 """Decisions a training where nobody says otherwise: the middle of what policies are trained for."""
 
-VARIATION = Variation(subsets=True, horizon_hidden=0.1, validation_missing=0.25, noise=0.03)
+VARIATION = Variation(subsets=True, horizon_hidden=0.1, validation_missing=0.25, noise=0.01)
 """How episodes differ in meta-training."""
 
 Progress = Callable[[int, int, float], None]
@@ -72,8 +72,8 @@ class MetaTrainingSettings:
     decisions: tuple[int, int] = (10, 60)
     horizon: tuple[int, int] = (50, 1600)
     adjust: tuple[str, ...] = (*OF_OPTIMIZERS, "dropout", "augmentation", "label_smoothing", "clip_norm")
-    groups: int = 8
-    group_size: int = 32
+    groups: int = 12
+    group_size: int = 16
     copies: int = 4
     learning_rate: float = 1e-3
     epochs: int = 8
@@ -152,7 +152,7 @@ def train_schedule_policy(
         model.learn(settings.steps - model.num_timesteps, callback=callback, log_interval=1, reset_num_timesteps=False)
         checkpoint.save(model, env)
     env.close()
-    actor = _actor_critic(model).actor
+    actor = _actor_critic(model).learnt_actor()
     policy = Policy(name, actor.eval(), DECISIONS, _card(settings))
     if evaluation_groups:
         evaluation = {

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -22,6 +23,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..envs.schedule_vec_env import ScheduleVecEnv
+from .actor_critic import ScheduleActorCritic
 
 FLOOR = 0.3
 """Groups whose advantages spread less than this share of the overall spread are scaled up less than fully: where
@@ -49,6 +51,10 @@ class PairedPPO(PPO):
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
         """Collects one episode, then makes its advantages relative to those of the same task and group."""
+        if rollout_buffer.full:
+            # Between two rollouts, so that what was tried and what is learnt from it are on one scale.
+            seen = rollout_buffer.observations.reshape(-1, *self.observation_space.shape)  # type: ignore[misc]
+            cast(ScheduleActorCritic, self.policy).standardiser.update(torch.from_numpy(seen))
         n_rollout_steps = cast(ScheduleVecEnv, env).decisions
         if rollout_buffer.buffer_size != n_rollout_steps:
             rollout_buffer = self.rollout_buffer = RolloutBuffer(

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         explained = f"{what}, drawn between (default: {default[0]} {default[1]})"
         parser.add_argument(option, type=int, nargs=2, default=default, metavar=least_and_most, help=explained)
     parser.add_argument(
-        "--group-size", type=int, default=32, help="networks of one shape at once (default: %(default)s)"
+        "--group-size", type=int, default=16, help="networks of one shape at once (default: %(default)s)"
     )
     parser.add_argument(
         "--copies",
