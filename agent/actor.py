@@ -25,12 +25,14 @@ class ActorShape:
         own_signals: Signals of each hyperparameter.
         summary: Units of the summary of all hyperparameters.
         width: Units of each of the two hidden layers.
+        adjusted: Which own signal tells whether a block is of a hyperparameter at all; None where all blocks are.
     """
 
     global_signals: int
     own_signals: int
     summary: int = 16
     width: int = 96
+    adjusted: int | None = HYPERPARAMETER_SIGNALS.index("adjusted")
 
 
 class SetEncoder(nn.Module):
@@ -44,18 +46,15 @@ class SetEncoder(nn.Module):
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Observations (n, g + h * o) as signals with the summary (n, g + s), and blocks (n, h, o)."""
         signals, blocks = self.split(observation)
-        summary = (self.block(blocks) * adjusted(blocks)[..., None]).sum(-2)
-        return torch.cat([signals, summary], dim=-1), blocks
+        of_each = self.block(blocks)
+        if self.shape.adjusted is not None:
+            of_each = of_each * blocks[..., self.shape.adjusted, None]
+        return torch.cat([signals, of_each.sum(-2)], dim=-1), blocks
 
     def split(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Observations (n, g + h * o) as signals (n, g) and blocks (n, h, o)."""
         signals, flat = observation.tensor_split([self.shape.global_signals], dim=-1)
         return signals, flat.reshape(*flat.shape[:-1], -1, self.shape.own_signals)
-
-
-def adjusted(blocks: Tensor) -> Tensor:
-    """1 where a block (n, h, o) is of a hyperparameter that is adjusted, 0 where there is none; shape (n, h)."""
-    return blocks[..., HYPERPARAMETER_SIGNALS.index("adjusted")]
 
 
 class Actor(nn.Module):

@@ -10,8 +10,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from .actor import Actor, ActorShape, Critic, adjusted
-from .standardiser import Standardiser
+from .actor import Actor, ActorShape, Critic
+from .standardiser import Standardiser, adjusted
 
 
 class MaskedGaussian(DiagGaussianDistribution):

@@ -48,12 +48,16 @@ class Policy:
         actor: The network; None adjusts nothing.
         decisions: Decisions a training that it was trained for.
         card: Everything else that is known of it: what it was trained on and how, its evaluation, package versions.
+        global_signals: What it sees of a training, in its own order.
+        own_signals: What it sees of each hyperparameter, in its own order.
     """
 
     name: str
     actor: Actor | None
     decisions: int = 25
     card: Mapping[str, Any] = field(default_factory=dict)
+    global_signals: tuple[str, ...] = GLOBAL_SIGNALS
+    own_signals: tuple[str, ...] = HYPERPARAMETER_SIGNALS
 
     @property
     def reference(self) -> str:
@@ -88,7 +92,9 @@ class Policy:
     def _read(cls, folder: Path) -> Policy:
         card = _read_card(folder / _CARD)
         weights = _read_weights(folder / _WEIGHTS, card)
-        actor = Actor(ActorShape(len(card["global_signals"]), len(card["own_signals"]), **card["network"]))
+        seen, own = tuple(card["global_signals"]), tuple(card["own_signals"])
+        mask = own.index("adjusted") if "adjusted" in own else None
+        actor = Actor(ActorShape(len(seen), len(own), **card["network"], adjusted=mask))
         try:
             actor.load_state_dict(weights)
         except RuntimeError as error:
@@ -96,7 +102,7 @@ class Policy:
                 f"the weights in {folder / _WEIGHTS} do not have the shapes that {_CARD} tells: take both files from "
                 "one policy"
             ) from error
-        return cls(str(card["name"]), actor.eval(), int(card["decisions"]), card)
+        return cls(str(card["name"]), actor.eval(), int(card["decisions"]), card, seen, own)
 
     def save(self, folder: str | Path) -> Path:
         """Writes weights and card into a folder, made where it does not exist; returns the folder.
@@ -116,8 +122,8 @@ class Policy:
             "kind": "schedule",
             "name": self.name,
             "decisions": self.decisions,
-            "global_signals": list(GLOBAL_SIGNALS),
-            "own_signals": list(HYPERPARAMETER_SIGNALS),
+            "global_signals": list(self.global_signals),
+            "own_signals": list(self.own_signals),
             "network": {"summary": shape.summary, "width": shape.width},
             "sha256": hashlib.sha256(weights).hexdigest(),
         }
@@ -132,10 +138,14 @@ class Policy:
     @torch.no_grad()
     def decide(self, observation: NDArray[np.float32]) -> NDArray[np.float64]:
         """Adjustments in [-1, 1], shape (n, h), for observations of shape (n, observation_size(h))."""
-        hyperparameters = (observation.shape[1] - len(GLOBAL_SIGNALS)) // len(HYPERPARAMETER_SIGNALS)
+        signals, flat = np.split(observation, [len(GLOBAL_SIGNALS)], axis=1)
+        blocks = flat.reshape(len(flat), -1, len(HYPERPARAMETER_SIGNALS))
         if self.actor is None:
-            return np.zeros((len(observation), hyperparameters))
-        adjustments: NDArray[np.float64] = self.actor(torch.from_numpy(observation)).clamp(-1, 1).double().numpy()
+            return np.zeros(blocks.shape[:2])
+        seen = signals[:, [GLOBAL_SIGNALS.index(name) for name in self.global_signals]]
+        own = blocks[..., [HYPERPARAMETER_SIGNALS.index(name) for name in self.own_signals]]
+        joined = torch.from_numpy(np.concatenate([seen, own.reshape(len(own), -1)], axis=1))
+        adjustments: NDArray[np.float64] = self.actor(joined).clamp(-1, 1).double().numpy()
         return adjustments
 
 
@@ -177,11 +187,12 @@ def _read_card(path: Path) -> dict[str, Any]:
         raise PolicyFileError(f"{path} tells network sizes {network!r}; expected summary and width, each 1 to 4096")
     if card["decisions"] < 1:
         raise PolicyFileError(f"{path} tells {card['decisions']} decisions; expected at least 1")
-    seen = (card["global_signals"], card["own_signals"])
-    if seen != (list(GLOBAL_SIGNALS), list(HYPERPARAMETER_SIGNALS)):
+    unknown = [str(name) for name in card["global_signals"] if name not in GLOBAL_SIGNALS]
+    unknown += [str(name) for name in card["own_signals"] if name not in HYPERPARAMETER_SIGNALS]
+    if unknown:
         raise PolicyFileError(
-            f"the policy of {path} was trained on other signals than this metatuner makes: retrain it, or use the "
-            "metatuner that wrote it"
+            f"the policy of {path} was trained on signals that this metatuner does not make ({', '.join(unknown)}): "
+            "retrain it, or use the metatuner that wrote it"
         )
     return card
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..envs.controller import HYPERPARAMETER_SIGNALS
-from .actor import Actor, ActorShape, adjusted
+from .actor import Actor, ActorShape
 
 LEAST_DEVIATION = 0.05
 """Signals that spread less are not scaled up further: a flag that is hardly ever set would be enormous when it is."""
@@ -22,6 +22,11 @@ ENOUGH = 500_000
 """After so many observations the scale stays as it is."""
 
 _FLAGS = {"adjusted", *(name for name in HYPERPARAMETER_SIGNALS if name.startswith("is_"))}
+
+
+def adjusted(blocks: Tensor) -> Tensor:
+    """1 where a block (n, h, o) is of a hyperparameter that is adjusted, 0 where there is none; shape (n, h)."""
+    return blocks[..., HYPERPARAMETER_SIGNALS.index("adjusted")]
 
 
 class Standardiser(nn.Module):

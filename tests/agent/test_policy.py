@@ -71,7 +71,7 @@ def change_card(folder: Path, **entries: object) -> None:
         ({"schema_version": 99}, "schema version 99"),
         ({"sha256": "0" * 64}, "cut short or altered"),
         ({"sha256": 5}, "'sha256'"),
-        ({"global_signals": ["progress"]}, "other signals"),
+        ({"global_signals": ["progress", "weather"]}, "does not make .weather."),
         ({"network": {"summary": 16, "width": 10**9}}, "network sizes"),
         ({"network": {"summary": 16, "width": 32}}, "shapes"),
         ({"decisions": 0}, "decisions"),
