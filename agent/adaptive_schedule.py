@@ -404,7 +404,8 @@ class AdaptiveSchedule:
 
     def _lead(self, values: Array) -> Array:
         """Of values of shape (groups, h) those that stand for all groups, shape (h,)."""
-        return np.take_along_axis(values, self._leading[None], axis=0)[0]
+        leading: Array = np.take_along_axis(values, self._leading[None], axis=0)[0]
+        return leading
 
     def _named(self, values: Array) -> dict[str, float]:
         return dict(zip([each.name for each in self._hyperparameters], self._lead(values).tolist(), strict=True))
