@@ -24,13 +24,14 @@ import torch
 from matplotlib.figure import Figure
 from metatuner.envs.batched_training import BatchedData, BatchedTraining
 from metatuner.envs.builtin_tasks import mlp
-from metatuner.envs.families import SyntheticClassification, TaskGroup
+from metatuner.envs.families import Architecture, SyntheticTasks, TaskGroup
+from metatuner.envs.group_runner import TaskFamily
 from metatuner.envs.schedule import ScheduleEnv
-from metatuner.envs.schedule_vec_env import ScheduleVecEnv, TaskFamily
+from metatuner.envs.schedule_vec_env import ScheduleVecEnv
 from metatuner.envs.update_rules import BatchedOptimizer
 
 HERE = Path(__file__).parent
-GROUP_SIZE, INTERVAL = 64, 20
+GROUP_SIZE, INTERVAL, DECISIONS = 64, 20, 1000
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,12 @@ class OneShape:
         training = BatchedTraining(model, self.rule, data, batch_size=self.batch_size)
         values = {"lr": 1e-3, "weight_decay": 1e-4, "momentum": 0.9}
         start = {name: np.full(size, value) for name, value in values.items()}
-        return TaskGroup(training, start, list(range(size)), INTERVAL)
+        return TaskGroup(training, start, list(range(size)), INTERVAL * DECISIONS, self.name)
+
+    def cost(self, seed: int, index: int) -> float:
+        """All groups take as long."""
+        del seed, index
+        return 1.0
 
     def bmm_seconds(self) -> float:
         """Time of the matrix products alone, for one optimiser step of a whole group."""
@@ -88,7 +94,7 @@ def timed(work: Callable[[], object], times: int) -> float:
 
 def batched_seconds(family: TaskFamily, groups: int) -> float:
     """Seconds a decision of all groups together, tasks already made."""
-    env = ScheduleVecEnv(family, groups=groups, group_size=GROUP_SIZE, decisions=1000)
+    env = ScheduleVecEnv(family, groups=groups, group_size=GROUP_SIZE, decisions=DECISIONS)
     env.reset()
     action = np.zeros((env.num_envs, 3), dtype=np.float32)
     return timed(lambda: env.step(action), 5)
@@ -97,7 +103,7 @@ def batched_seconds(family: TaskFamily, groups: int) -> float:
 def single_seconds(group: TaskGroup) -> float:
     """Seconds a decision of the single-network environment on a group's first task."""
     config = {name: float(values[0]) for name, values in group.start.items()}
-    env = ScheduleEnv(group.training.twin(0), decisions=1000, interval=group.interval)
+    env = ScheduleEnv(group.training.twin(0), decisions=DECISIONS, interval=INTERVAL)
     env.reset(seed=0, options={"config": config, "seed": group.seeds[0]})
     action = np.zeros(3, dtype=np.float32)
     return timed(lambda: env.step(action), 5)
@@ -106,7 +112,7 @@ def single_seconds(group: TaskGroup) -> float:
 def measure(family: TaskFamily, groups: int, repeats: int) -> dict[str, float]:
     """Medians over repeats; batched and single run in turn, so that both see the machine in the same mood."""
     drawn = [family.sample(GROUP_SIZE, 0, index) for index in range(groups)]
-    steps = GROUP_SIZE * sum(group.interval for group in drawn)
+    steps = GROUP_SIZE * INTERVAL * groups
     rows = []
     for _ in range(repeats):
         batched = batched_seconds(family, groups)
@@ -153,7 +159,9 @@ def main() -> None:
     families: dict[str, tuple[TaskFamily, int]] = {
         family.name: (family, 1) for shape in shapes for family in (OneShape(*shape, sgd), OneShape(*shape, adamw))
     }
-    families["the meta-training mix"] = (SyntheticClassification(), 8)
+    for each in Architecture:
+        steps = INTERVAL * DECISIONS, INTERVAL * DECISIONS
+        families[f"meta-training: {each}s"] = (SyntheticTasks(steps=steps, mix={each: 1.0}), 4)
     results = {}
     for name, (family, groups) in families.items():
         results[name] = measure(family, groups, args.repeats)
