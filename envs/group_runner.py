@@ -92,7 +92,7 @@ class Runners:
         groups: How many.
         size: Trainings a group.
         seed: The groups follow from it.
-        workers: Processes; 0 or 1 trains in this one. The numbers are the same.
+        workers: Processes, of one thread each; 0 or 1 trains in this one. With one thread the numbers are the same.
     """
 
     def __init__(self, family: TaskFamily, groups: int, size: int, seed: int, workers: int = 0) -> None:

@@ -57,7 +57,8 @@ class ScheduleVecEnv(VecEnv):
         reference: What zero adjustment reproduces, "constant" or "cosine".
         variation: How episodes differ apart from their tasks.
         seed: The tasks follow from it.
-        workers: Processes that train; 0 or 1 trains in this one. The numbers are the same.
+        workers: Processes that train, of one thread each; 0 or 1 trains in this one. With one thread the numbers are
+            the same.
     """
 
     def __init__(

@@ -105,8 +105,6 @@ def test_every_architecture_trains_as_it_does_alone(name: str) -> None:
 def test_a_gated_cell_is_that_of_torch() -> None:
     ours, torchs = architectures.GatedCell(3, 5), torch.nn.GRUCell(3, 5)
     with torch.no_grad():
-        for mine, other in zip(ours.parameters(), torchs.parameters(), strict=True):
-            assert mine.shape in (other.shape, other.shape[:1])
         ours.inward.weight.copy_(torchs.weight_ih)
         ours.inward.bias.copy_(torchs.bias_ih)
         ours.onward.weight.copy_(torchs.weight_hh)
