@@ -33,7 +33,7 @@ demo: .venv/.installed
 	@$(BIN)/python -m metatuner demo $(ARGS)
 
 test: .venv/.installed-test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: .venv/.installed-test
 	$(BIN)/ruff check .
