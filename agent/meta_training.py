@@ -7,6 +7,7 @@ stopped. Rewards are undiscounted over whole trainings: a short horizon teaches 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import sys
@@ -16,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
@@ -86,10 +88,30 @@ class MetaTrainingSettings:
         for name in ("steps", "groups", "group_size", "copies", "epochs"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("decisions", "horizon"):
+            least, most = getattr(self, name)
+            if not 1 <= least <= most:
+                raise ConfigurationError(
+                    f"{name} must be at least 1, the least before the most, got {least} and {most}"
+                )
         if self.group_size % self.copies:
             raise ConfigurationError(
                 f"group_size must be a multiple of copies, got {self.group_size} and {self.copies}"
             )
+
+    @property
+    def command(self) -> str:
+        """The command that makes this run, for whatever it has an option."""
+        options = {
+            "steps": self.steps,
+            "seed": self.seed,
+            "decisions": "{} {}".format(*self.decisions),
+            "horizon": "{} {}".format(*self.horizon),
+            "group-size": self.group_size,
+            "copies": self.copies,
+            "reference": self.reference,
+        }
+        return " ".join(["metatuner train schedule", *(f"--{k} {v}" for k, v in options.items()), "--out DIR"])
 
 
 def train_schedule_policy(
@@ -127,7 +149,9 @@ def train_schedule_policy(
 
     Raises:
         CheckpointError: The checkpoint in `out` belongs to other settings.
+        ConfigurationError: There is no such device.
     """
+    _require_device(device)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     recorder = recorder or NullRecorder()
@@ -142,16 +166,19 @@ def train_schedule_policy(
         seed=settings.seed,
         workers=workers,
     )
-    model = _ppo(env, settings)
-    checkpoint = MetaCheckpoint(out / "checkpoint.safetensors", json.dumps(asdict(settings)))
-    if resume and checkpoint.exists():
-        checkpoint.load(model, env)
-    model.set_logger(Logger(folder=None, output_formats=[RecorderOutput(recorder, trial)]))
-    if model.num_timesteps < settings.steps:
-        callback = _AfterIteration(env, checkpoint, checkpoint_every, settings, progress)
-        model.learn(settings.steps - model.num_timesteps, callback=callback, log_interval=1, reset_num_timesteps=False)
-        checkpoint.save(model, env)
-    env.close()
+    # The processes that train end with the run, however it ends.
+    with contextlib.closing(env):
+        model = _ppo(env, settings)
+        checkpoint = MetaCheckpoint(out / "checkpoint.safetensors", json.dumps(asdict(settings)))
+        if resume and checkpoint.exists():
+            checkpoint.load(model, env)
+        model.set_logger(Logger(folder=None, output_formats=[RecorderOutput(recorder, trial)]))
+        if model.num_timesteps < settings.steps:
+            callback = _AfterIteration(env, checkpoint, checkpoint_every, settings, progress)
+            model.learn(
+                settings.steps - model.num_timesteps, callback=callback, log_interval=1, reset_num_timesteps=False
+            )
+            checkpoint.save(model, env)
     actor = _actor_critic(model).learnt_actor()
     policy = Policy(name, actor.eval(), DECISIONS, _card(settings))
     if evaluation_groups:
@@ -216,6 +243,14 @@ class _AfterIteration(BaseCallback):
             self._progress(self.num_timesteps, self._settings.steps, float(np.mean(returns)))
 
 
+def _require_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigurationError(f"expected a device that torch can use, got {device!r} ({reason}): try cpu") from error
+
+
 def _by_architecture(split: Split, settings: MetaTrainingSettings) -> dict[str, SyntheticTasks]:
     return {str(each): SyntheticTasks(split, settings.horizon, mix={each: 1.0}) for each in Architecture}
 
@@ -257,10 +292,7 @@ def _card(settings: MetaTrainingSettings) -> dict[str, object]:
         "reference": settings.reference,
         "adjust": list(settings.adjust),
         "meta_training": asdict(settings),
-        "command": (
-            f"metatuner train schedule --steps {settings.steps} --seed {settings.seed} "
-            f"--reference {settings.reference} --out DIR"
-        ),
+        "command": settings.command,
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "stable-baselines3", "gymnasium", "numpy")},

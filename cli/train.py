@@ -95,10 +95,7 @@ def run(args: argparse.Namespace) -> int:
                 metric="rollout/ep_rew_mean",
                 direction="maximize",
                 budget=f"{settings.steps:,} decisions",
-                command=(
-                    f"metatuner train schedule --steps {args.steps} --seed {args.seed} "
-                    f"--reference {args.reference} --out DIR"
-                ),
+                command=settings.command,
             )
         )
         recorder.record(Description(markdown=_description(name)))

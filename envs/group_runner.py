@@ -5,6 +5,7 @@ A group's networks never leave the process that trains them: only hyperparameter
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 from collections.abc import Mapping, Sequence
@@ -194,16 +195,15 @@ def _work(connection: Connection, runners: Sequence[GroupRunner]) -> None:
     # Ctrl-C is for the parent, which ends its workers in good order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    while True:
-        try:
+    # When the parent closes its end, or is gone, there is nobody left to work for.
+    with contextlib.suppress(EOFError, OSError):
+        while True:
             method, arguments = connection.recv()
-        except EOFError:
-            return
-        try:
-            answer: Any = {group: _call(runners[group], method, args) for group, args in arguments.items()}
-        except Exception as error:
-            answer = error
-        connection.send(answer)
+            try:
+                answer: Any = {group: _call(runners[group], method, args) for group, args in arguments.items()}
+            except Exception as error:
+                answer = error
+            connection.send(answer)
 
 
 def _call(runner: GroupRunner, method: str, arguments: tuple[Any, ...] | None) -> Any:
