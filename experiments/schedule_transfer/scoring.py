@@ -196,6 +196,8 @@ def guard(results: Mapping[str, TaskResult], reference: str) -> dict[str, Any]:
     medians, worst = {}, {}
     for name, result in results.items():
         losses = result.with_searches().val
+        if reference not in losses:
+            continue
         quotient = (losses["policy"] / losses[reference])[:, result.sensible]
         medians[name], worst[name] = float(np.median(quotient)), float(np.median(quotient, axis=0).max())
     return {
