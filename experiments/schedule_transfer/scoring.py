@@ -191,7 +191,8 @@ def guard(results: Mapping[str, TaskResult], reference: str) -> dict[str, Any]:
     """The policy over the reference that it adjusts, from the same starts in the sensible two decades.
 
     Returns:
-        By task the median over seeds and starts, and the worst start (median over seeds); and the worst of both.
+        By task the median over seeds and starts, and the worst start (median over seeds); and the worst of both, None
+        where the reference was run on no task. Tasks that it was not run on are left out.
     """
     medians, worst = {}, {}
     for name, result in results.items():
@@ -203,8 +204,8 @@ def guard(results: Mapping[str, TaskResult], reference: str) -> dict[str, Any]:
     return {
         "median": medians,
         "worst_start": worst,
-        "worst_task_median": max(medians.items(), key=lambda item: item[1]),
-        "worst_task_worst_start": max(worst.items(), key=lambda item: item[1]),
+        "worst_task_median": max(medians.items(), key=lambda item: item[1], default=None),
+        "worst_task_worst_start": max(worst.items(), key=lambda item: item[1], default=None),
     }
 
 
