@@ -50,6 +50,7 @@ from ..envs.records import (
     next_trial,
 )
 from ..envs.references import Reference, constant, reference_named, reference_values
+from ..envs.signals import Interval
 from .dials import Array, Dials
 from .horizon import Horizon
 from .knobs import Knob
@@ -137,7 +138,9 @@ class AdaptiveSchedule:
         self._own_reference = reference_named(self.policy.reference) if reference is None else None
         _check_reference(self._own_reference, total_steps)
         adaptive = np.array([optimizers.adaptive(optimizer)])
-        self._controller = ScheduleController(self._hyperparameters, self._horizon.decisions or 1, adaptive)
+        self._controller = ScheduleController(
+            self._hyperparameters, self._horizon.decisions or 1, adaptive, first_move=self.policy.first_move
+        )
         self._controller.set_horizon(self._horizon.decisions)
         self._probe = OptimizerProbe(optimizer, 1)
         self._rollback = Rollback(optimizer, model) if on_divergence == "rollback" else None
@@ -352,10 +355,12 @@ class AdaptiveSchedule:
         """The optimiser is about to step: `optimizer.step(*args, **kwargs)`, where args begins with the optimiser."""
         if self._outside:
             self._reference = self._dials.read_optimizer(self._reference)
-        rolled_back = self._due and self._horizon.goes_on(self.steps) and self._decide()
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        # The first decision looks at the first gradient, which a closure has yet to compute.
+        waits = closure is not None and not self._begun
+        rolled_back = not waits and self._decide_if_due()
         if self._outside and self._begun:
             self._apply()
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if rolled_back:
             # The gradients at hand were computed with the weights that diverged. Without them the optimiser's step
             # does nothing, and it does not count, unless a closure is about to compute new ones.
@@ -375,6 +380,8 @@ class AdaptiveSchedule:
             nonlocal measured
             loss = closure()
             if not measured:
+                if not self._begun:
+                    self._decide_if_due()
                 self._measure()
             measured = True
             return loss
@@ -406,6 +413,9 @@ class AdaptiveSchedule:
         self._decide()
         if self._outside:
             self._after_step()
+
+    def _decide_if_due(self) -> bool:
+        return self._due and self._horizon.goes_on(self.steps) and self._decide()
 
     def _decide(self) -> bool:
         """Takes in the interval that ended and sets hyperparameters for the next; returns whether it rolled back."""
@@ -443,8 +453,12 @@ class AdaptiveSchedule:
 
     def _begin(self) -> None:
         self._ranks.require_same({**self._identity(), "total_steps": self.total_steps})
-        start = self._ranks.mean(np.array([np.nan if self._val_loss is None else self._val_loss]))
-        self._controller.begin(self._lead(self._reference)[None], start)
+        # Reading it waits for the device: not for a policy that does not look at it.
+        first_update = self._probe.first_update() if "first_update" in self.policy.global_signals else np.nan
+        mine = np.array([np.nan if self._val_loss is None else self._val_loss, first_update])
+        val_loss, first_update = self._ranks.mean(mine)
+        started = Interval.of(val_loss=val_loss, first_update=first_update)
+        self._controller.begin(self._lead(self._reference)[None], started)
         self._begun, self._val_loss = True, None
 
     def _observe(self) -> tuple[float, str]:

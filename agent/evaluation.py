@@ -85,6 +85,7 @@ def final_losses(
         adjust=adjust,
         decisions=policy.decisions,
         reference=policy.reference,
+        first_move=policy.first_move,
         seed=seed,
     )
     env.episode = index

@@ -64,6 +64,11 @@ class Policy:
         """The schedule that it learnt to adjust, one of `envs.references.REFERENCES`."""
         return str(self.card.get("reference", "constant"))
 
+    @property
+    def first_move(self) -> float:
+        """How far the first decision reaches, see `envs.controller.ScheduleController`."""
+        return float(self.card.get("first_move", 1.0))
+
     @classmethod
     def load(cls, source: str | Path) -> Policy:
         """Loads a policy.

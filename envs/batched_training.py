@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from . import signals
 from .batched_model import BatchedModel
 from .layers import Loss
 from .losses import cross_entropy
@@ -115,7 +116,7 @@ class BatchedTraining:
         with self._randomness(seed=sum(seeds) % 2**31):
             self._hyperparameters.pop("clip_norm", None)
             self._schedule(config, 1)
-        return Interval.of(val_loss=self.validate().cpu().numpy())
+        return Interval.of(val_loss=self.validate().cpu().numpy(), first_update=self._first_update())
 
     def advance(self, hyperparameters: Mapping[str, ArrayLike], steps: int) -> Interval:
         """Trains all on: values are numbers, arrays of shape (n,), or (steps, n) for one value a step."""
@@ -125,10 +126,8 @@ class BatchedTraining:
         factors = [f.to(self._device) for f in self._rule.coefficients(lr, weight_decay, momentum, number)]
         others = {name: value.float().to(self._device) for name, value in values.items()}
         clip_norm = others.pop("clip_norm", None)
-        rows = torch.stack([sampler.next(steps) for sampler in self._samplers])
-        rows += torch.arange(self.size)[:, None, None] * self._data.inputs.shape[1]
         with self._randomness():
-            meter = self._networks.train(rows.transpose(0, 1).to(self._device), factors, others, clip_norm)
+            meter = self._networks.train(self._next_rows(steps), factors, others, clip_norm)
         self._step += steps
         return meter.interval(self.validate())
 
@@ -169,6 +168,29 @@ class BatchedTraining:
         train, val = TensorDataset(inputs[:rows], targets[:rows]), TensorDataset(inputs[val_from:], targets[val_from:])
         optimizer = _TWIN_OPTIMIZERS[self._rule]
         return TorchTraining(self._make_model, optimizer, train, val, loss=self._loss, batch_size=self._batch_size)
+
+    def _first_update(self) -> NDArray[np.float64]:
+        """Looks at the gradients of the first mini-batches, and leaves no trace."""
+        now = self._schedule({}, 1)
+        lr, weights = now["lr"][0].numpy(), self._memory["weights"]
+        norms = np.full(self.size, np.nan)
+        if not self._rule.adaptive:
+            before = self.snapshot()
+            of_layers = {name: now[name][0].float().to(self._device) for name in self._model.hyperparameters}
+            with self._randomness():
+                gradient = self._networks.gradient(self._next_rows(1)[0], of_layers)
+            self.restore(before)
+            norms = torch.linalg.vector_norm(gradient, dim=1).double().cpu().numpy()
+            if "clip_norm" in now:
+                norms = np.minimum(norms, now["clip_norm"][0].numpy())
+        weight_norms = torch.linalg.vector_norm(weights, dim=1).double().cpu().numpy()
+        return signals.first_update(lr, self.adaptive, weights.shape[1], norms, weight_norms)
+
+    def _next_rows(self, steps: int) -> Tensor:
+        """Rows of the next mini-batches, of all trainings' examples laid end to end: shape (steps, n, batch size)."""
+        rows = torch.stack([sampler.next(steps) for sampler in self._samplers])
+        rows += torch.arange(self.size)[:, None, None] * self._data.inputs.shape[1]
+        return rows.transpose(0, 1).to(self._device)
 
     def _schedule(self, values: Mapping[str, ArrayLike], steps: int) -> dict[str, Tensor]:
         """All hyperparameters at each step, each of shape (steps, n); what is not given stays."""

@@ -54,6 +54,8 @@ class ScheduleController:
         adaptive: For each training, whether its optimiser normalises its steps, shape (n,).
         adjusted: Which hyperparameters are to be adjusted, shape (n, h); None adjusts all.
         horizon_known: Whether the schedule may know T, shape (n,); None tells all.
+        first_move: So many largest moves at once are open to a learning rate at the first decision, which sees how far
+            it is from where it should be (the signal `first_update`) and has nothing else to lose yet.
     """
 
     def __init__(
@@ -64,8 +66,9 @@ class ScheduleController:
         *,
         adjusted: NDArray[np.bool_] | None = None,
         horizon_known: NDArray[np.bool_] | None = None,
+        first_move: float = 1.0,
     ) -> None:
-        self.hyperparameters, self.decisions = tuple(hyperparameters), decisions
+        self.hyperparameters, self.decisions, self._first_move = tuple(hyperparameters), decisions, first_move
         self._adaptive = np.asarray(adaptive, dtype=np.float64)
         n, h = len(self._adaptive), len(self.hyperparameters)
         self._adjusted = np.ones((n, h)) if adjusted is None else np.asarray(adjusted, dtype=np.float64)
@@ -76,15 +79,15 @@ class ScheduleController:
         self._moves = np.array([each.largest_move for each in self.hyperparameters])
         self._low = np.array([each.low for each in self.hyperparameters])
         self._high = np.array([each.high for each in self.hyperparameters])
-        self.begin(np.ones((n, h)), np.ones(n))
+        self.begin(np.ones((n, h)), Interval.of(val_loss=np.ones(n)))
 
-    def begin(self, reference: Array, val_loss: Array) -> None:
+    def begin(self, reference: Array, started: Interval) -> None:
         """Begins n schedules.
 
         Args:
             reference: Starting values, shape (n, h).
-            val_loss: Validation losses before the first step, shape (n,). NaN where unknown: the loss of the first
-                mini-batch then stands in.
+            started: What was measured before the first step, of n trainings. Where the validation loss is unknown, the
+                loss of the first mini-batch stands in.
 
         Raises:
             TrainingError: A loss that is not positive.
@@ -94,14 +97,15 @@ class ScheduleController:
         self.decision = 0
         self._offset, self._last_action = np.zeros((n, h)), np.zeros((n, h))
         self._start = self._base = self._natural(reference)
-        self._val_start = self._val_last = self._val_best = np.array(val_loss, dtype=np.float64)
+        self._val_start = self._val_last = self._val_best = np.array(started.val_loss, dtype=np.float64)
         self._validated = ~np.isnan(self._val_start)
         self._train_start, self._train_last, self._train_best = nothing.copy(), nothing.copy(), nothing.copy()
         self._log_grad_norm = nothing.copy()
         self._train_trend, self._val_trend, self._val_noise = np.zeros(n), np.zeros(n), np.zeros(n)
         self._val_age, self._since_best = np.zeros(n), np.zeros(n)
         self._measured = np.zeros((n, len(GLOBAL_SIGNALS)))
-        self._show(self._about_the_horizon() | {"adaptive": self._adaptive})
+        about = {"adaptive": self._adaptive, "first_update": signals.relative_update_signal(started.first_update)}
+        self._show(self._about_the_horizon() | about)
         self._require_positive(self._val_start, "validation loss before the first step")
 
     def set_horizon(self, decisions: int | None) -> None:
@@ -207,7 +211,8 @@ class ScheduleController:
     def adjust(self, action: ArrayLike) -> None:
         """Moves the hyperparameters by actions in [-1, 1], shape (n, h); a move stops at the distribution's bounds."""
         self._last_action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0) * self._adjusted
-        self._move(self._last_action * self._moves)
+        reach = np.where(self._is_rate, self._first_move, 1.0) if self.decision == 0 else 1.0
+        self._move(self._last_action * self._moves * reach)
 
     def values(self, reference: Array) -> Array:
         """The hyperparameters that follow from reference values, shape (..., n, h).

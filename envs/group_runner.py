@@ -40,14 +40,14 @@ class GroupStarted:
 
     Attributes:
         start: Starting values by hyperparameter, each of shape (n,).
-        val_loss: Validation losses, shape (n,).
+        measured: What was measured before the first step.
         adaptive: Whether the optimiser normalises its steps, shape (n,).
         steps: Optimiser steps of the whole training.
         name: What the tasks are.
     """
 
     start: Mapping[str, Array]
-    val_loss: Array
+    measured: Interval
     adaptive: Array
     steps: int
     name: str
@@ -70,8 +70,8 @@ class GroupRunner:
     def begin(self, index: int) -> GroupStarted:
         """Begins group number `index`; the last one is forgotten."""
         self._group = group = self._family.sample(self._size, self._seed, index)
-        started = group.training.start(group.start, group.seeds)
-        return GroupStarted(group.start, started.val_loss, group.training.adaptive, group.steps, group.name)
+        measured = group.training.start(group.start, group.seeds)
+        return GroupStarted(group.start, measured, group.training.adaptive, group.steps, group.name)
 
     def advance(self, hyperparameters: Mapping[str, Array], steps: int) -> Interval:
         """Trains all on; values as for `BatchedTraining.advance`."""

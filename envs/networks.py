@@ -81,19 +81,14 @@ class Networks:
         """
         losses, products = [], []
         of_parts = (_by_step_and_part(factor, self._rows) for factor in factors)
-        for step, (chosen, *now) in enumerate(zip(rows.flatten(1), *of_parts, strict=True)):
-            for examples, place in zip(self._examples, self._batch_rows, strict=True):
-                torch.index_select(examples, 0, chosen, out=place)
-            for name, value in values.items():
-                self.values[name].copy_(value[step])
-            losses.append(self._gradients.replay()[-1].clone())
+        for step, (chosen, *now) in enumerate(zip(rows, *of_parts, strict=True)):
+            losses.append(self._differentiate(chosen, {name: value[step] for name, value in values.items()}))
             for buffer, changed in zip(self.buffers.values(), self._changed_buffers, strict=True):
                 buffer.copy_(changed)
             if step == len(rows) - 1:
                 self._before.copy_(self.state.weights)
             measured = measures_gradient(step, len(rows))
-            for part, gradients in zip(self._parts, self._gradient_parts, strict=True):
-                torch.cat(gradients, 1, out=part.gradient)
+            self._gather_gradients()
             if clip_norm is not None:
                 _clip(self.state.gradient, clip_norm[step])
             for part, *mine in zip(self._parts, *now, strict=True):
@@ -101,6 +96,17 @@ class Networks:
                     products.append(torch.bmm(part.pair, part.pair.mT))
                 self._rule.update(part, mine)
         return self._measured(torch.stack(losses), torch.cat(products).view(-1, len(self._before), 2, 2))
+
+    def gradient(self, rows: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        """Gradients of all weights on a mini-batch, shape (n, weights): a look, no step.
+
+        Args:
+            rows: Which examples it takes, shape (n, batch size); as for `train`.
+            values: The layers' hyperparameters, each of shape (n,).
+        """
+        self._differentiate(rows, values)
+        self._gather_gradients()
+        return self.state.gradient
 
     @torch.no_grad()
     def validate(self) -> Tensor:
@@ -110,6 +116,18 @@ class Networks:
             self._weights, list(self.values.values()), list(self.buffers.values()), *self._validation
         )
         return losses
+
+    def _differentiate(self, rows: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        """Leaves gradients and changed buffers in the recording's outputs; returns the losses, shape (n,)."""
+        for examples, place in zip(self._examples, self._batch_rows, strict=True):
+            torch.index_select(examples, 0, rows.flatten(), out=place)
+        for name, value in values.items():
+            self.values[name].copy_(value)
+        return self._gradients.replay()[-1].clone()
+
+    def _gather_gradients(self) -> None:
+        for part, gradients in zip(self._parts, self._gradient_parts, strict=True):
+            torch.cat(gradients, 1, out=part.gradient)
 
     def _measured(self, losses: Tensor, products: Tensor) -> IntervalMeter:
         """Takes the losses and, of each measured step, the products [[g.g, g.m], [m.g, m.m]], both steps first."""

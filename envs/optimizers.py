@@ -95,6 +95,22 @@ def gradient_statistics(optimizer: Optimizer, sample: ParameterSample) -> tuple[
     return _unscaled(optimizer, *totals)
 
 
+def first_update(optimizer: Optimizer, sample: ParameterSample) -> Tensor:
+    """`signals.first_update` of the step that is about to come: a scalar on the device, NaN without gradients."""
+    updates, weights, sizes = [], [], []
+    for group in optimizer.param_groups:
+        for parameter in (each for each in group["params"] if each.grad is not None):
+            gradient, weight = sample.of(parameter.grad), sample.of(parameter)
+            length = torch.ones_like(gradient) if adaptive(optimizer) else gradient
+            updates.append(torch.dot(length, length) * group.get("lr", torch.nan) ** 2)
+            weights.append(torch.dot(weight, weight))
+            sizes.append(parameter.numel())
+    update, weight = sample.total(updates, sizes), sample.total(weights, sizes)
+    if not adaptive(optimizer):
+        update, _, _ = _unscaled(optimizer, update, update, update)
+    return torch.sqrt(update) / torch.sqrt(weight)
+
+
 def update_statistics(optimizer: Optimizer, before: Sequence[Tensor], sample: ParameterSample) -> tuple[Tensor, Tensor]:
     """|w' - w|^2 and |w|^2 for weights w' now and the sample `before` of those before a step; scalars on the device.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .meter import GRADIENT_MEASUREMENTS, IntervalMeter
-from .optimizers import gradient_statistics, parameters, update_statistics
+from .optimizers import first_update, gradient_statistics, parameters, update_statistics
 from .parameter_sample import ParameterSample
 from .signals import Interval
 
@@ -32,6 +32,11 @@ class OptimizerProbe:
         """Begins an interval of `steps` optimiser steps."""
         self.meter = IntervalMeter(steps, self._measurements)
         self._weights = None
+
+    @torch.no_grad()
+    def first_update(self) -> float:
+        """What `optimizers.first_update` tells, read from the device; for the time before the first step."""
+        return float(first_update(self._optimizer, self._sample))
 
     @torch.no_grad()
     def before_step(self) -> None:

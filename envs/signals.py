@@ -48,6 +48,7 @@ GLOBAL_SIGNALS = (
     "gradient_trend",
     "gradient_alignment",
     "relative_update",
+    "first_update",
     "adaptive",
     "diverged",
 )
@@ -68,6 +69,8 @@ class Interval:
         log_grad_norm: Mean natural log of the gradient norm.
         alignment: Mean cosine between the gradient and the momentum buffer before it takes the gradient in.
         relative_update: Norm of the last optimiser step's update over the norm of the weights before it.
+        first_update: The same of the training's first step, told beforehand (see `first_update`); it is measured where
+            a training starts, and only there.
         diverged: Whether a loss or a weight stopped being finite.
     """
 
@@ -80,6 +83,7 @@ class Interval:
     log_grad_norm: Array
     alignment: Array
     relative_update: Array
+    first_update: Array
     diverged: NDArray[np.bool_]
 
     @classmethod
@@ -124,6 +128,25 @@ def relative_update_signal(ratio: Array) -> Array:
     """log(ratio / 0.001) / 2: 0 for the textbook size of an update, -2.3 a hundred times below; 0 where unknown."""
     with np.errstate(divide="ignore"):
         return np.nan_to_num(0.5 * np.log(ratio / 1e-3), nan=0.0, posinf=LIMIT, neginf=-LIMIT)
+
+
+def first_update(lr: Array, adaptive: Array, size: int, grad_norm: Array, weight_norm: Array) -> Array:
+    """Norm of an optimiser's first step over that of the weights, before it is taken.
+
+    A first step of an optimiser that normalises moves every weight by about the learning rate; that of another one is
+    the gradient times the learning rate. Either way it tells whether the rate is far too low or far too high for these
+    weights, when nothing else does yet.
+
+    Args:
+        lr: Learning rates, shape (n,) like all arrays.
+        adaptive: Whether the optimiser normalises its steps.
+        size: Weights of a network.
+        grad_norm: Norm of the first gradient; it matters only where the optimiser does not normalise.
+        weight_norm: Norm of the weights.
+    """
+    length = np.where(np.asarray(adaptive) > 0, np.sqrt(size), grad_norm)
+    ratio: Array = lr * length / (weight_norm + 1e-30)
+    return ratio
 
 
 def counted(decisions: ArrayLike) -> Array:

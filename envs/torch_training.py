@@ -78,19 +78,16 @@ class TorchTraining:
         self._of_layers = layer_hyperparameters(self._whole)
         self._set(config, 0)
         self._sampler = EpochSampler(len(self._train), self._batch_size, seed)  # type: ignore[arg-type]
-        return Interval.of(val_loss=self.validate()[0])
+        return Interval.of(val_loss=self.validate()[0], first_update=self._first_update())
 
     def advance(self, hyperparameters: Values, steps: int) -> Interval:
         """See `Training.advance`."""
-        whole, probe = self._started.train(), OptimizerProbe(self._optimizer, steps)
+        self._started.train()
+        probe = OptimizerProbe(self._optimizer, steps)
         with self._randomness():
             for step, rows in enumerate(self._sampler.next(steps)):
                 self._set(hyperparameters, step)
-                loss = whole(*self._batch(self._train, rows))
-                self._optimizer.zero_grad()
-                loss.backward()
-                if self._clip_norm is not None:
-                    nn.utils.clip_grad_norm_(whole.parameters(), self._clip_norm)
+                loss = self._backward(rows)
                 probe.before_step()
                 self._optimizer.step()
                 probe.after_step(loss)
@@ -128,6 +125,26 @@ class TorchTraining:
     def close(self) -> None:
         """See `Training.close`."""
         self._whole = None
+
+    def _first_update(self) -> float:
+        """Looks at the gradient of the first mini-batch, and leaves no trace."""
+        before = self.snapshot()
+        self._started.train()
+        with self._randomness():
+            self._backward(self._sampler.next(1)[0])
+        ratio = OptimizerProbe(self._optimizer, 1).first_update()
+        self._optimizer.zero_grad()
+        self.restore(before)
+        return ratio
+
+    def _backward(self, rows: Tensor) -> Tensor:
+        """Leaves the gradients of a mini-batch, clipped where they are to be; returns its loss."""
+        loss: Tensor = self._started(*self._batch(self._train, rows))
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self._clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._started.parameters(), self._clip_norm)
+        return loss
 
     @property
     def _started(self) -> ModelWithLoss:

@@ -1,7 +1,7 @@
 """One adaptive run against learning-rate searches, on networks, data and horizons that the policy never saw.
 
-    python experiments/schedule_transfer/run.py --cache FOLDER [--data FOLDER] --rivals-only      # once; takes long
-    python experiments/schedule_transfer/run.py --cache FOLDER [--data FOLDER] --policy NAME_OR_FOLDER --out FOLDER
+    python experiments/schedule_transfer/run.py [--data FOLDER] --rivals-only      # once; takes long
+    python experiments/schedule_transfer/run.py [--data FOLDER] --policy NAME_OR_FOLDER --out FOLDER
 
 All strategies train the same networks from the same initial weights on the same mini-batches for equally many steps.
 """
@@ -44,20 +44,27 @@ _PACKAGES = ("numpy", "scipy", "scikit-learn", "schedulefree", "prodigyopt")
 
 
 class Strategies:
-    """Runs strategies, through the cache.
+    """Runs strategies, unless their outcomes are known.
 
     Args:
-        cache: Where outcomes lie.
+        rivals: Where outcomes of the rivals lie.
+        policies: Where those of policies lie.
         policy: The policy; None leaves it out.
         adjust: What the policy adjusts.
         decisions: How often.
-        train_rivals: Whether rivals' outcomes that are not in the cache are worked out, or left out.
+        train_rivals: Whether rivals' outcomes that are not known are worked out, or left out.
     """
 
     def __init__(
-        self, cache: Cache, policy: Policy | None, adjust: tuple[str, ...], decisions: int, train_rivals: bool
+        self,
+        rivals: Cache,
+        policies: Cache,
+        policy: Policy | None,
+        adjust: tuple[str, ...],
+        decisions: int,
+        train_rivals: bool,
     ) -> None:
-        self._cache, self._policy, self._adjust = cache, policy, adjust
+        self._rivals, self._policies, self._policy, self._adjust = rivals, policies, policy, adjust
         self._decisions, self._train_rivals = decisions, train_rivals
 
     def outcome(self, task: Task, strategy: str) -> Outcome | None:
@@ -68,14 +75,14 @@ class Strategies:
             settings["rates"] = (SEARCHED if strategy == "cosine" else STARTS).round(12).tolist()
             title = f"{task.name if rival.of_optimizer else task.problem.name} {task.steps} {task.seed} {strategy}"
             if not self._train_rivals:
-                return self._cache.get(title, settings)
-            return self._cache.compute(title, settings, functools.partial(rival.run, task))
+                return self._rivals.get(settings)
+            return self._rivals.compute(title, settings, functools.partial(rival.run, task))
         assert self._policy is not None
         settings = task.description() | {"strategy": "policy", "version": VERSION, "code": _code()}
         settings |= {"policy": self._policy.card.get("sha256", self._policy.name), "adjust": self._adjust}
         settings |= {"decisions": self._decisions, "rates": STARTS.round(12).tolist()}
         run = functools.partial(rivals.policy, task, self._policy, self._adjust, self._decisions)
-        return self._cache.compute(f"{task.name} {task.steps} {task.seed} policy", settings, run)
+        return self._policies.compute(f"{task.name} {task.steps} {task.seed} policy", settings, run)
 
 
 def _code() -> str:
@@ -191,18 +198,19 @@ def main() -> None:
     choose("--adjust", nargs="+", default=ADJUSTED, help="what the policy adjusts (default: %(default)s)")
     choose("--decisions", type=int, default=30, help="decisions of the policy (default: %(default)s)")
     choose("--data", type=Path, help="a folder with the data sets that scikit-learn does not bring, see README")
-    choose("--cache", type=Path, default=Path("schedule_transfer_cache"), help="a folder of finished runs")
+    choose("--known", type=Path, default=HERE / "rivals.jsonl", help="finished runs of rivals (default: the published)")
     choose("--out", type=Path, default=HERE, help="a folder for results and plots")
     choose("--horizons", nargs="+", choices=list(STEPS), default=list(STEPS))
     choose("--seeds", type=int, help=f"fewer seeds than {SEEDS}")
     choose("--tasks", nargs="+", help="only problems whose names contain one of these words")
     choose("--rivals", nargs="+", choices=list(RIVALS), default=list(RIVALS))
-    choose("--rivals-only", action="store_true", help="fill the cache, without a policy")
-    choose("--cached", action="store_true", help="train no rivals: compare with those in the cache")
+    choose("--rivals-only", action="store_true", help="work out the rivals' runs, without a policy")
+    choose("--cached", action="store_true", help="train no rivals: compare with the finished ones")
     args = parser.parse_args()
     torch.set_num_threads(1)
     policy = None if args.rivals_only else Policy.load(args.policy)
-    strategies = Strategies(Cache(args.cache), policy, tuple(args.adjust), args.decisions, not args.cached)
+    known = Cache(args.known), Cache(args.out / "policies.jsonl")
+    strategies = Strategies(*known, policy, tuple(args.adjust), args.decisions, not args.cached)
     words = args.tasks or [""]
     chosen = [problem for problem in problems(args.data) if any(word in problem.name for word in words)]
     names = [*args.rivals] if policy is None else [*args.rivals, "policy"]

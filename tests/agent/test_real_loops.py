@@ -9,10 +9,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from metatuner.agent.actor import Actor, ActorShape
 from metatuner.agent.adaptive_schedule import SUSPICIOUS, AdaptiveSchedule
 from metatuner.agent.policy import Policy
+from metatuner.envs.controller import HYPERPARAMETER_SIGNALS
 from metatuner.envs.errors import ConfigurationError, TrainingError
 from metatuner.envs.records import Decision, Record
+from metatuner.envs.signals import GLOBAL_SIGNALS
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -341,11 +344,15 @@ def test_a_device_that_cannot_be_read_is_not_read_before_a_decision(
     lively: Policy, on_divergence: str, width: int
 ) -> None:
     """Tensors on "meta" have no values: whoever reads one gets an error."""
+    unaware = ActorShape(len(GLOBAL_SIGNALS) - 1, len(HYPERPARAMETER_SIGNALS))
+    seen = tuple(name for name in GLOBAL_SIGNALS if name != "first_update")
+    # The first decision reads, too, but for a policy that does not look at the first update.
+    policy = Policy("unaware", Actor(unaware).eval(), lively.decisions, global_signals=seen)
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3))
         batch = torch.ones(16, 4), torch.ones(16, dtype=torch.long)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-    tuner = AdaptiveSchedule(optimizer, 30 * lively.decisions, lively, on_divergence=on_divergence)  # type: ignore[arg-type]
+    tuner = AdaptiveSchedule(optimizer, 30 * lively.decisions, policy, on_divergence=on_divergence)  # type: ignore[arg-type]
     for step in range(31):
         loss = loss_of(model, batch)
         optimizer.zero_grad()

@@ -31,7 +31,7 @@ LOSSES = ("first_loss", "train_loss", "train_loss_std", "early_loss", "late_loss
 
 def controller(val_loss: float = 1.0, decisions: int = 5) -> ScheduleController:
     made = ScheduleController(HYPERPARAMETERS, decisions, np.array([1.0]))
-    made.begin(START, np.array([val_loss]))
+    made.begin(START, Interval.of(val_loss=val_loss))
     return made
 
 
@@ -127,3 +127,24 @@ def test_progress_runs_from_zero_to_one() -> None:
         schedule.observe(Interval.of(first_loss=1.0, train_loss=1.0))
         seen.append(schedule.observation()[0, at])
     assert seen == [0.0, 0.5, 1.0]
+
+
+def test_the_first_update_is_seen_before_the_first_decision_only() -> None:
+    schedule = ScheduleController(HYPERPARAMETERS, 5, np.array([1.0]))
+    schedule.begin(START, Interval.of(val_loss=1.0, first_update=1e-5))
+    assert schedule.named_signals()["first_update"] == pytest.approx(np.log(1e-2) / 2)
+    schedule.observe(Interval.of(val_loss=0.9))
+    assert schedule.named_signals()["first_update"] == 0.0
+
+
+def test_the_first_decision_may_reach_further_with_the_rate_alone() -> None:
+    schedule = ScheduleController(HYPERPARAMETERS, 5, np.array([1.0]), first_move=2.0)
+    schedule.begin(START, Interval.of(val_loss=1.0))
+    schedule.adjust([[0.5, 0.5, 0.5]])
+    near = controller()
+    near.adjust([[1.0, 0.5, 0.5]])
+    assert schedule.values(START) == pytest.approx(near.values(START))
+    for one in (schedule, near):
+        one.observe(Interval.of(val_loss=0.9))
+        one.adjust([[0.5, 0.5, 0.5]])
+    assert schedule.values(START) == pytest.approx(near.values(START))

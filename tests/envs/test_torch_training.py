@@ -53,6 +53,16 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.parametrize("rule", [torch.optim.SGD, torch.optim.Adam])
+def test_the_first_update_is_told_beforehand(rule: type[torch.optim.Optimizer]) -> None:
+    """Of a first step that is a small one, the forecast is what the step then is."""
+    model = functools.partial(nn.Linear, 4, 3)
+    rows = TensorDataset(torch.randn(64, 4), torch.randint(0, 3, (64,)))
+    training = TorchTraining(model, functools.partial(rule, lr=1e-4), rows, rows)
+    started = training.start({}, seed=0)
+    assert training.advance({}, 1).relative_update[0] == pytest.approx(started.first_update[0], rel=1e-3)
+
+
 def test_the_suite_finds_a_training_that_forgets_its_dropout_state() -> None:
     class Forgetful(TorchTraining):
         def restore(self, snapshot: object) -> None:
