@@ -52,6 +52,7 @@ from ..envs.records import (
 from ..envs.references import Reference, constant, reference_named, reference_values
 from ..envs.signals import Interval
 from .dials import Array, Dials
+from .guard import Guard
 from .horizon import Horizon
 from .knobs import Knob
 from .policy import DEFAULT_POLICY, Policy
@@ -97,6 +98,7 @@ class AdaptiveSchedule:
         knobs: Hyperparameters that live outside of the optimiser, by their names in `adjust`.
         decide_every: Optimiser steps between two decisions. None spreads the policy's number of decisions over the
             training, and decides every `horizon.OPEN_INTERVAL` steps where it has no known end.
+        guard: Whether `agent.guard.Guard` may overrule the policy; what it does is told in the decisions' notes.
         process_group: The processes that train this model together; by default all, where `torch.distributed` is
             initialised. None decides alone.
 
@@ -123,6 +125,7 @@ class AdaptiveSchedule:
         name: str | None = None,
         knobs: Mapping[str, Knob] | None = None,
         decide_every: int | None = None,
+        guard: bool = True,
         process_group: ProcessGroup | Literal["default"] | None = "default",
     ) -> None:
         _check_arguments(optimizer, reference, on_divergence)
@@ -142,6 +145,7 @@ class AdaptiveSchedule:
             self._hyperparameters, self._horizon.decisions or 1, adaptive, first_move=self.policy.first_move
         )
         self._controller.set_horizon(self._horizon.decisions)
+        self._guard = Guard(self.policy.signal_ranges, 1, len(self._hyperparameters)) if guard else None
         self._probe = OptimizerProbe(optimizer, 1)
         self._rollback = Rollback(optimizer, model) if on_divergence == "rollback" else None
         self._val_loss: float | None = None
@@ -288,7 +292,7 @@ class AdaptiveSchedule:
             rollback: Include the weights to roll back to, so that even a divergence is resumed bit for bit. Without
                 them the state is a few kilobytes, and the weights at loading time take their place.
         """
-        controller = {name: _as_tensor(value) for name, value in self._controller.state_dict().items()}
+        controller = _as_tensors(self._controller.state_dict())
         return {
             "identity": self._identity(),
             "steps": self.steps,
@@ -300,6 +304,7 @@ class AdaptiveSchedule:
             "reference": self._reference.tolist(),
             "scheduler": self._scheduler.state_dict() if self._scheduler is not None else None,
             "controller": controller,
+            "guard": _as_tensors(self._guard.state_dict()) if self._guard is not None else None,
             "horizon": self._horizon.state_dict(),
             "meter": self._probe.meter.state_dict(),
             "rollback": self._rollback.state_dict() if self._rollback is not None and rollback else None,
@@ -328,7 +333,9 @@ class AdaptiveSchedule:
         self._start, self._reference = np.array(state["start"]), np.array(state["reference"])
         if self._scheduler is not None and state["scheduler"] is not None:
             self._scheduler.load_state_dict(state["scheduler"])
-        self._controller.load_state_dict({k: _as_array(v) for k, v in state["controller"].items()})
+        self._controller.load_state_dict(_as_arrays(state["controller"]))
+        if self._guard is not None and state["guard"] is not None:
+            self._guard.load_state_dict(_as_arrays(state["guard"]))
         self._probe.meter.load_state_dict(state["meter"])
         self._horizon.load_state_dict(state["horizon"])
         if self._rollback is not None:
@@ -430,6 +437,9 @@ class AdaptiveSchedule:
         action = self.policy.decide(seen) if self._ranks.first else np.zeros((1, len(self._hyperparameters)))
         action = self._ranks.of_first(action)
         number, signals = self._controller.decision, self._controller.named_signals()
+        if self._guard is not None and self.policy.actor is not None:
+            action, (why,) = self._guard.overrule(self._controller, action)
+            note = "; ".join(filter(None, [note, why]))
         self._controller.follow(self._lead(self._reference)[None])
         self._controller.adjust(action)
         self._apply()
@@ -585,9 +595,9 @@ def _after_step_of(schedule: weakref.ref[AdaptiveSchedule]) -> Callable[..., Non
     return hook
 
 
-def _as_tensor(value: object) -> object:
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+def _as_tensors(state: Mapping[str, object]) -> dict[str, Any]:
+    return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in state.items()}
 
 
-def _as_array(value: object) -> object:
-    return value.numpy() if isinstance(value, Tensor) else value
+def _as_arrays(state: Mapping[str, object]) -> dict[str, Any]:
+    return {name: v.numpy() if isinstance(v, Tensor) else v for name, v in state.items()}

@@ -40,6 +40,9 @@ OF_OPTIMIZERS = ("lr", "weight_decay", "momentum")
 DECISIONS = 30
 """Decisions a training where nobody says otherwise: the middle of what policies are trained for."""
 
+RANGE_EPISODES = 10
+"""Episodes that tell which signals a policy knows."""
+
 VARIATION = Variation(subsets=True, horizon_hidden=0.1, validation_missing=0.25, noise=0.01)
 """How episodes differ in meta-training."""
 
@@ -183,8 +186,9 @@ def train_schedule_policy(
                 settings.steps - model.num_timesteps, callback=callback, log_interval=1, reset_num_timesteps=False
             )
             checkpoint.save(model, env)
+        ranges = _signal_ranges(model, env)
     actor = _actor_critic(model).learnt_actor()
-    policy = Policy(name, actor.eval(), DECISIONS, _card(settings))
+    policy = Policy(name, actor.eval(), DECISIONS, {**_card(settings), "signal_ranges": ranges})
     if evaluation_groups:
         evaluation = {
             f"{split} {figure}": value
@@ -282,6 +286,19 @@ def _ppo(env: ScheduleVecEnv, settings: MetaTrainingSettings) -> PPO:
         seed=settings.seed,
         device="cpu",
     )
+
+
+def _signal_ranges(model: PPO, env: ScheduleVecEnv, episodes: int = RANGE_EPISODES) -> dict[str, list[float]]:
+    """The least and the greatest value of each signal in the next episodes, in which the policy explores as it did."""
+    low, high = np.full(len(GLOBAL_SIGNALS), np.inf), np.full(len(GLOBAL_SIGNALS), -np.inf)
+    for _ in range(episodes):
+        observation = env.reset()
+        for _ in range(env.decisions - 1):
+            action, _ = model.predict(observation)
+            observation, *_ = env.step(action)  # type: ignore[assignment]
+            seen = np.stack(list(env.controller.signals().values()), axis=1)
+            low, high = np.minimum(low, seen.min(axis=0)), np.maximum(high, seen.max(axis=0))
+    return {name: [float(f"{low[i]:.4g}"), float(f"{high[i]:.4g}")] for i, name in enumerate(GLOBAL_SIGNALS)}
 
 
 def _actor_critic(model: PPO) -> ScheduleActorCritic:

@@ -69,6 +69,11 @@ class Policy:
         """How far the first decision reaches, see `envs.controller.ScheduleController`."""
         return float(self.card.get("first_move", 1.0))
 
+    @property
+    def signal_ranges(self) -> dict[str, tuple[float, float]]:
+        """The least and the greatest value of each signal in meta-training; empty where nobody knows."""
+        return {name: (float(low), float(high)) for name, (low, high) in self.card.get("signal_ranges", {}).items()}
+
     @classmethod
     def load(cls, source: str | Path) -> Policy:
         """Loads a policy.

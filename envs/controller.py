@@ -56,6 +56,9 @@ class ScheduleController:
         horizon_known: Whether the schedule may know T, shape (n,); None tells all.
         first_move: So many largest moves at once are open to a learning rate at the first decision, which sees how far
             it is from where it should be (the signal `first_update`) and has nothing else to lose yet.
+
+    Attributes:
+        is_rate: Which hyperparameters are learning rates, shape (h,).
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class ScheduleController:
         self._horizon_known = np.ones(n) if horizon_known is None else np.asarray(horizon_known, dtype=np.float64)
         kinds = [[float(each.kind is kind) for kind in Kind] for each in self.hyperparameters]
         self._kinds = np.broadcast_to(np.array(kinds).reshape(1, h, len(Kind)), (n, h, len(Kind)))
-        self._is_rate = np.array([each.kind is Kind.LEARNING_RATE for each in self.hyperparameters])
+        self.is_rate = np.array([each.kind is Kind.LEARNING_RATE for each in self.hyperparameters])
         self._moves = np.array([each.largest_move for each in self.hyperparameters])
         self._low = np.array([each.low for each in self.hyperparameters])
         self._high = np.array([each.high for each in self.hyperparameters])
@@ -182,7 +185,7 @@ class ScheduleController:
         self._val_last, self._val_best = val, np.fmin(self._val_best, val)
         keep = diverged | np.isnan(interval.log_grad_norm)
         self._log_grad_norm = np.where(keep, self._log_grad_norm, interval.log_grad_norm)
-        self._move(-CUT_AFTER_DIVERGENCE * (diverged[:, None] & self._is_rate[None]) * self._adjusted)
+        self._move(-CUT_AFTER_DIVERGENCE * (diverged[:, None] & self.is_rate[None]) * self._adjusted)
         return reward, diverged
 
     @property
@@ -211,8 +214,7 @@ class ScheduleController:
     def adjust(self, action: ArrayLike) -> None:
         """Moves the hyperparameters by actions in [-1, 1], shape (n, h); a move stops at the distribution's bounds."""
         self._last_action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0) * self._adjusted
-        reach = np.where(self._is_rate, self._first_move, 1.0) if self.decision == 0 else 1.0
-        self._move(self._last_action * self._moves * reach)
+        self._move(self._last_action * self._moves * self._reach)
 
     def values(self, reference: Array) -> Array:
         """The hyperparameters that follow from reference values, shape (..., n, h).
@@ -226,6 +228,20 @@ class ScheduleController:
     def follow(self, reference: Array) -> None:
         """Tells where the reference is now, shape (n, h): bounds and signals are about the sum of both."""
         self._base = self._natural(reference)
+
+    @property
+    def offset(self) -> Array:
+        """How far each hyperparameter was moved from its reference, on its natural scale: shape (n, h)."""
+        return self._offset.copy()
+
+    def action_to(self, offset: Array) -> Array:
+        """The adjustments, within [-1, 1], that lead to an earlier `offset` or as far towards it as one may go."""
+        towards: Array = np.clip((offset - self._offset) / (self._moves * self._reach), -1.0, 1.0)
+        return towards
+
+    def signals(self) -> dict[str, Array]:
+        """The global signals by name, each of shape (n,); not clipped."""
+        return dict(zip(GLOBAL_SIGNALS, self._measured.T, strict=True))
 
     def named_signals(self, training: int = 0) -> dict[str, float]:
         """The observation of one training by name, for people."""
@@ -251,12 +267,17 @@ class ScheduleController:
             setattr(self, name, np.array(state[name]))
 
     def _arrays(self) -> list[str]:
-        constant = {"_adaptive", "_adjusted", "_kinds", "_is_rate", "_moves", "_low", "_high"}
+        constant = {"_adaptive", "_adjusted", "_kinds", "is_rate", "_moves", "_low", "_high"}
         return [name for name, value in vars(self).items() if isinstance(value, np.ndarray) and name not in constant]
 
     def _show(self, values: Mapping[str, Array]) -> None:
         nothing = np.zeros(len(self._adaptive))
         self._measured = np.stack([values.get(name, nothing) for name in GLOBAL_SIGNALS], axis=1)
+
+    @property
+    def _reach(self) -> Array:
+        """How many largest moves an adjustment of 1 is, shape (h,)."""
+        return np.where(self.is_rate & (self.decision == 0), self._first_move, 1.0)
 
     def _about_the_horizon(self) -> dict[str, Array]:
         left = max(self.decisions - self.decision, 0)

@@ -141,6 +141,11 @@ class ScheduleVecEnv(VecEnv):
         self._returns += rewards
         return self._finish_step(rewards.astype(np.float32))
 
+    @property
+    def controller(self) -> ScheduleController:
+        """The schedules of the running episode."""
+        return self._controller
+
     def close(self) -> None:
         """Ends the processes that train."""
         self._runners.close()

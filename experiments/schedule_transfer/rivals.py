@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from metatuner.agent.guard import Guard
 from metatuner.agent.policy import Policy
 from metatuner.envs.families import TaskGroup
 from metatuner.envs.schedule_vec_env import ScheduleVecEnv
@@ -57,7 +58,7 @@ def _outcome_of(task: Task, group: TaskGroup, first: Array, last: Array) -> Outc
     return _outcome(task, first, last, state["weights"], {name: state[f"buffer {name}"] for name in task.model.buffers})
 
 
-def policy(task: Task, chosen: Policy, adjust: tuple[str, ...], decisions: int) -> Outcome:
+def policy(task: Task, chosen: Policy, adjust: tuple[str, ...], decisions: int, guarded: bool) -> Outcome:
     """One adaptive run from every start."""
     if task.steps % decisions:
         raise SystemExit(f"--decisions {decisions} must divide the {task.steps} steps of {task.name}")
@@ -69,8 +70,12 @@ def policy(task: Task, chosen: Policy, adjust: tuple[str, ...], decisions: int) 
     observation = env.reset()
     group = family.groups[0]
     first = group.training.validate().double().numpy()
+    guard = Guard(chosen.signal_ranges, len(STARTS), len(adjust))
     for _ in range(decisions):
-        observation, _, _, infos = env.step(chosen.decide(observation))  # type: ignore[assignment]
+        action = chosen.decide(observation)
+        if guarded:
+            action, _ = guard.overrule(env.controller, action)
+        observation, _, _, infos = env.step(action)  # type: ignore[assignment, arg-type]
     # The environment has begun a new episode, with another group.
     return _outcome_of(task, group, first, np.array([info["val_loss"] for info in infos]))
 

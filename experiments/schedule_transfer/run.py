@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import metatuner.agent.guard
 import metatuner.envs.adjustments
 import metatuner.envs.controller
 import metatuner.envs.signals
@@ -52,6 +53,7 @@ class Strategies:
         policy: The policy; None leaves it out.
         adjust: What the policy adjusts.
         decisions: How often.
+        guarded: Whether the guard may overrule it.
         train_rivals: Whether rivals' outcomes that are not known are worked out, or left out.
     """
 
@@ -62,10 +64,11 @@ class Strategies:
         policy: Policy | None,
         adjust: tuple[str, ...],
         decisions: int,
+        guarded: bool,
         train_rivals: bool,
     ) -> None:
         self._rivals, self._policies, self._policy, self._adjust = rivals, policies, policy, adjust
-        self._decisions, self._train_rivals = decisions, train_rivals
+        self._decisions, self._guarded, self._train_rivals = decisions, guarded, train_rivals
 
     def outcome(self, task: Task, strategy: str) -> Outcome | None:
         """What a strategy reaches, where it is to be known."""
@@ -80,14 +83,14 @@ class Strategies:
         assert self._policy is not None
         settings = task.description() | {"strategy": "policy", "version": VERSION, "code": _code()}
         settings |= {"policy": self._policy.card.get("sha256", self._policy.name), "adjust": self._adjust}
-        settings |= {"decisions": self._decisions, "rates": STARTS.round(12).tolist()}
-        run = functools.partial(rivals.policy, task, self._policy, self._adjust, self._decisions)
+        settings |= {"decisions": self._decisions, "guarded": self._guarded, "rates": STARTS.round(12).tolist()}
+        run = functools.partial(rivals.policy, task, self._policy, self._adjust, self._decisions, self._guarded)
         return self._policies.compute(f"{task.name} {task.steps} {task.seed} policy", settings, run)
 
 
 def _code() -> str:
     """Of what lies between a policy and a training."""
-    modules = metatuner.envs.adjustments, metatuner.envs.controller, metatuner.envs.signals
+    modules = metatuner.agent.guard, metatuner.envs.adjustments, metatuner.envs.controller, metatuner.envs.signals
     sources = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     return hashlib.sha256(sources).hexdigest()[:16]
 
@@ -197,6 +200,7 @@ def main() -> None:
     choose("--policy", default="schedule-default", help="a policy's name or folder (default: %(default)s)")
     choose("--adjust", nargs="+", default=ADJUSTED, help="what the policy adjusts (default: %(default)s)")
     choose("--decisions", type=int, default=30, help="decisions of the policy (default: %(default)s)")
+    choose("--no-guard", action="store_true", help="nothing overrules the policy")
     choose("--data", type=Path, help="a folder with the data sets that scikit-learn does not bring, see README")
     choose("--known", type=Path, default=HERE / "rivals.jsonl", help="finished runs of rivals (default: the published)")
     choose("--out", type=Path, default=HERE, help="a folder for results and plots")
@@ -210,7 +214,7 @@ def main() -> None:
     torch.set_num_threads(1)
     policy = None if args.rivals_only else Policy.load(args.policy)
     known = Cache(args.known), Cache(args.out / "policies.jsonl")
-    strategies = Strategies(*known, policy, tuple(args.adjust), args.decisions, not args.cached)
+    strategies = Strategies(*known, policy, tuple(args.adjust), args.decisions, not args.no_guard, not args.cached)
     words = args.tasks or [""]
     chosen = [problem for problem in problems(args.data) if any(word in problem.name for word in words)]
     names = [*args.rivals] if policy is None else [*args.rivals, "policy"]
@@ -227,6 +231,7 @@ def main() -> None:
             "policy_sha256": policy and policy.card.get("sha256"),
             "adjust": args.adjust,
             "decisions": args.decisions,
+            "guarded": not args.no_guard,
             "rival_intervals": rivals.INTERVALS,
             "starts": STARTS,
             "searched": SEARCHED,

@@ -1,0 +1,129 @@
+"""The guard: silent while all goes well, and what it does where it does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from metatuner.agent.adaptive_schedule import AdaptiveSchedule
+from metatuner.agent.guard import MOST_DIVERGENCES, TRAILING_FOR, Guard
+from metatuner.agent.policy import Policy
+from metatuner.envs.adjustments import adjustables
+from metatuner.envs.controller import ScheduleController
+from metatuner.envs.records import Decision, Record
+from metatuner.envs.signals import Interval
+from torch import nn
+
+START = np.array([[0.01, 1e-4]])
+UP = np.array([[1.0, 1.0]])
+
+
+def begun() -> ScheduleController:
+    controller = ScheduleController(adjustables(["lr", "weight_decay"]), 40, np.array([1.0]))
+    controller.begin(START, Interval.of(val_loss=1.0))
+    return controller
+
+
+def decide(controller: ScheduleController, guard: Guard, wanted: np.ndarray, val_loss: float) -> tuple[np.ndarray, str]:
+    """A decision, followed by an interval; returns what was done and why."""
+    action, (why,) = guard.overrule(controller, wanted)
+    controller.adjust(action)
+    controller.observe(Interval.of(val_loss=val_loss, train_loss=min(val_loss, 100.0)))
+    return action, why
+
+
+def test_a_policy_that_gets_on_is_left_alone() -> None:
+    controller, guard = begun(), Guard({"val_since_last": (-1.0, 1.0)}, 1, 2)
+    for loss in (0.9, 0.8, 0.85, 0.7, 0.6):
+        action, why = decide(controller, guard, UP, loss)
+        assert why == ""
+        assert np.array_equal(action, UP)
+
+
+def test_where_the_loss_trails_its_best_the_values_go_back_to_it() -> None:
+    controller, guard = begun(), Guard({}, 1, 2)
+    decide(controller, guard, UP, 0.5)
+    best = controller.values(START)
+    for _ in range(TRAILING_FOR):
+        _, why = decide(controller, guard, UP, 0.8)
+        assert why == ""
+    for _ in range(6):
+        _, why = decide(controller, guard, UP, 0.8)
+        assert "trails" in why
+    assert controller.values(START) == pytest.approx(best)
+
+
+def test_it_lowers_a_rate_and_never_raises_it() -> None:
+    controller, guard = begun(), Guard({}, 1, 2)
+    decide(controller, guard, UP, 0.5)
+    for _ in range(TRAILING_FOR + 2):
+        decide(controller, guard, -UP, 0.8)
+    assert controller.values(START)[0, 0] < START[0, 0] / 20
+    # Weight decay does go back up.
+    before = controller.offset[0]
+    decide(controller, guard, -UP, 0.8)
+    assert controller.offset[0, 1] > before[1]
+    assert controller.offset[0, 0] == before[0]
+
+
+def test_after_many_divergences_no_rate_is_raised() -> None:
+    controller, guard = begun(), Guard({}, 1, 2)
+    for _ in range(MOST_DIVERGENCES + 1):
+        _, why = decide(controller, guard, UP, 1e9)
+        assert why == ""
+    action, why = decide(controller, guard, UP, 0.9)
+    assert "diverging" in why
+    assert action.tolist() == [[0.0, 1.0]]
+    action, why = decide(controller, guard, -UP, 0.9)
+    assert why == ""
+    assert action.tolist() == [[-1.0, -1.0]]
+
+
+def test_signals_that_the_policy_never_saw_are_named() -> None:
+    controller, guard = begun(), Guard({"generalisation_gap": (-0.5, 0.5)}, 1, 2)
+    decide(controller, guard, UP, 0.9)
+    controller.observe(Interval.of(val_loss=0.9, train_loss=0.01))
+    action, (why,) = guard.overrule(controller, UP)
+    assert "generalisation_gap" in why
+    assert action[0, 0] <= 0.0
+
+
+def test_a_state_goes_on_bit_for_bit() -> None:
+    losses = [0.5, 0.9, 1e9, 0.9, 0.9, 1e9, 0.9, 1e9, 0.9, 0.9]
+    done = []
+    for stop in (None, 5):
+        controller, guard = begun(), Guard({}, 1, 2)
+        for i, loss in enumerate(losses):
+            if i == stop:
+                saved, (fresh, guard) = (controller.state_dict(), guard.state_dict()), (begun(), Guard({}, 1, 2))
+                fresh.load_state_dict(saved[0])
+                guard.load_state_dict(saved[1])
+                controller = fresh
+            decide(controller, guard, UP, loss)
+        done.append(controller.offset)
+    assert np.array_equal(*done)
+
+
+class Memory:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def record(self, record: Record, /) -> None:
+        if isinstance(record, Decision):
+            self.notes.append(record.note)
+
+
+@pytest.mark.parametrize("guard", [True, False])
+def test_a_schedule_records_what_the_guard_did(lively: Policy, guard: bool) -> None:
+    knows_little = Policy("narrow", lively.actor, lively.decisions, {"signal_ranges": {"train_since_last": [0.0, 0.0]}})
+    torch.manual_seed(0)
+    model, memory = nn.Linear(3, 1), Memory()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    tuner = AdaptiveSchedule(optimizer, 50, knows_little, ("lr",), memory, guard=guard)
+    for _ in range(50):
+        loss = (model(torch.randn(16, 3)) - 1).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        tuner.step(loss)
+    assert any("train_since_last" in note for note in memory.notes) == guard
