@@ -20,8 +20,7 @@ Measurements, signals and moves are those of the environment that the policy was
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -55,6 +54,7 @@ from .dials import Array, Dials
 from .guard import Guard
 from .horizon import Horizon
 from .knobs import Knob
+from .optimizer_hooks import OptimizerHooks
 from .policy import DEFAULT_POLICY, Policy
 from .ranks import Ranks
 from .rollback import Rollback
@@ -157,9 +157,8 @@ class AdaptiveSchedule:
         self._recorder = recorder if recorder is not None and self._ranks.first else NullRecorder()
         self._trial = next_trial(self._recorder) if trial is None else trial
         self._name = name or " ".join([self.policy.name, *(f"lr={v:.3g}" for k, v in self.values.items() if k == "lr")])
-        self._hooks = [optimizer.register_step_pre_hook(_before_step_of(weakref.ref(self)))]
-        if self._outside:
-            self._hooks.append(optimizer.register_step_post_hook(_after_step_of(weakref.ref(self))))
+        after = self._after_step if self._outside else None
+        self._hooks = OptimizerHooks(optimizer, self._before_step, self._gradients_ready, after)
 
     @property
     def total_steps(self) -> int | None:
@@ -265,8 +264,7 @@ class AdaptiveSchedule:
             interval = self._probe.interval(self._val_loss)
             rewards, _ = self._controller.observe(interval)
             self._record_metrics({"train/loss": float(interval.train_loss[0]), "reward": float(rewards[0])})
-        for hook in self._hooks:
-            hook.remove()
+        self._hooks.remove()
         if self._announced:
             self._recorder.record(TrialFinished(trial=self._trial, state=state, message=message))
             self._announced = False
@@ -356,46 +354,19 @@ class AdaptiveSchedule:
             "groups": len(self._start),
         }
 
-    def _before_step(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """The optimiser is about to step: `optimizer.step(*args, **kwargs)`, where args begins with the optimiser."""
+    def _before_step(self) -> bool:
+        """The optimiser is about to step; returns whether the gradients are those of weights that were taken back."""
         if self._outside:
             self._reference = self._dials.read_optimizer(self._reference)
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        # The first decision looks at the first gradient, which a closure has yet to compute.
-        waits = closure is not None and not self._begun
-        rolled_back = not waits and self._decide_if_due()
+        rolled_back = self._begun and self._decide_if_due()
         if self._outside and self._begun:
             self._apply()
-        if rolled_back:
-            # The gradients at hand were computed with the weights that diverged. Without them the optimiser's step
-            # does nothing, and it does not count, unless a closure is about to compute new ones.
-            self._optimizer.zero_grad(set_to_none=True)
-        if closure is not None:
-            measuring = self._measuring(closure)
-            return (args[0], measuring, *args[2:]), {k: v for k, v in kwargs.items() if k != "closure"}
-        if not rolled_back:
-            self._measure()
-        return None
+        return rolled_back
 
-    def _measuring(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """A closure whose gradients are measured once it has computed them for the first time in this step."""
-        measured = False
-
-        def measuring() -> Any:
-            nonlocal measured
-            loss = closure()
-            if not measured:
-                if not self._begun:
-                    self._decide_if_due()
-                self._measure()
-            measured = True
-            return loss
-
-        return measuring
-
-    def _measure(self) -> None:
+    def _gradients_ready(self) -> None:
+        if not self._begun:
+            # The first decision looks at the first gradient.
+            self._decide_if_due()
         if self._horizon.goes_on(self.steps):
             self._probe.before_step()
         self._stepped = True
@@ -573,26 +544,6 @@ def _check_arguments(optimizer: Optimizer, reference: object, on_divergence: str
         raise ConfigurationError(f"reference must be a torch LRScheduler, 'optimizer' or None, got {reference!r}")
     if isinstance(reference, LRScheduler) and reference.optimizer is not optimizer:
         raise ConfigurationError("`reference` schedules another optimiser: make it on the one that is adjusted")
-
-
-def _before_step_of(schedule: weakref.ref[AdaptiveSchedule]) -> Callable[..., Any]:
-    """A hook that does not keep its schedule alive: one that is dropped without `close` stops adjusting."""
-
-    def hook(_: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        alive = schedule()
-        return alive._before_step(args, kwargs) if alive is not None else None
-
-    return hook
-
-
-def _after_step_of(schedule: weakref.ref[AdaptiveSchedule]) -> Callable[..., None]:
-    """As `_before_step_of`, after the step."""
-
-    def hook(*_: object) -> None:
-        if (alive := schedule()) is not None:
-            alive._after_step()
-
-    return hook
 
 
 def _as_tensors(state: Mapping[str, object]) -> dict[str, Any]:

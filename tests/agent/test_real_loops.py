@@ -307,7 +307,9 @@ def test_nothing_waits_for_the_device_between_decisions(
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     scheduler = lr_scheduler.CosineAnnealingLR(optimizer, 50)
     chosen = {"own": None, "scheduler": scheduler, "optimizer": "optimizer"}[reference]
-    memory = Memory()
+    memory, reads = Memory(), DeviceReads()
+    # Hooks are called in their order: these two are around those of the schedule.
+    optimizer.register_step_pre_hook(lambda *_: reads.__enter__() and None)
     tuner = AdaptiveSchedule(
         optimizer,
         50,
@@ -316,24 +318,21 @@ def test_nothing_waits_for_the_device_between_decisions(
         reference=chosen,  # type: ignore[arg-type]
         on_divergence=on_divergence,  # type: ignore[arg-type]
     )
+    optimizer.register_step_pre_hook(lambda *_: reads.__exit__(None, None, None))
     for batch in batches(50):
         loss = loss_of(model, batch)
         optimizer.zero_grad()
         loss.backward()
         before = len(memory.decisions)
-        with DeviceReads() as reads:
-            tuner._before_step((optimizer,), {})
-        if len(memory.decisions) == before:
-            assert reads.found == []
-        for handle in tuner._hooks[:1]:
-            handle.remove()
         optimizer.step()
-        with DeviceReads() as reads:
+        assert bool(reads.found) == (len(memory.decisions) > before)
+        reads.found.clear()
+        with reads:
             tuner.step(loss)
         assert reads.found == []
     assert len(memory.decisions) == lively.decisions
     # Measurements are read at decisions: whoever looks sees it.
-    with DeviceReads() as reads:
+    with reads:
         float(loss.detach())
     assert reads.found == ["_local_scalar_dense.default"]
 
