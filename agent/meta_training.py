@@ -288,16 +288,17 @@ def _ppo(env: ScheduleVecEnv, settings: MetaTrainingSettings) -> PPO:
     )
 
 
-def _signal_ranges(model: PPO, env: ScheduleVecEnv, episodes: int = RANGE_EPISODES) -> dict[str, list[float]]:
-    """The least and the greatest value of each signal in the next episodes, in which the policy explores as it did."""
-    low, high = np.full(len(GLOBAL_SIGNALS), np.inf), np.full(len(GLOBAL_SIGNALS), -np.inf)
-    for _ in range(episodes):
+def _signal_ranges(model: PPO, env: ScheduleVecEnv) -> dict[str, list[float]]:
+    """The least and the greatest value of each signal in some episodes, in which the policy explores as it did."""
+    # Those that the run began with, so that they are the same ones in a run that was resumed.
+    env.episode, seen = 0, []
+    for _ in range(RANGE_EPISODES):
         observation = env.reset()
-        for _ in range(env.decisions - 1):
+        for _ in range(env.decisions):
+            seen.append(np.stack(list(env.controller.signals().values()), axis=1))
             action, _ = model.predict(observation)
             observation, *_ = env.step(action)  # type: ignore[assignment]
-            seen = np.stack(list(env.controller.signals().values()), axis=1)
-            low, high = np.minimum(low, seen.min(axis=0)), np.maximum(high, seen.max(axis=0))
+    low, high = np.concatenate(seen).min(axis=0), np.concatenate(seen).max(axis=0)
     return {name: [float(f"{low[i]:.4g}"), float(f"{high[i]:.4g}")] for i, name in enumerate(GLOBAL_SIGNALS)}
 
 

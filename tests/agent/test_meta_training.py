@@ -45,6 +45,7 @@ def test_a_run_follows_from_its_settings_and_resumes_bit_for_bit(tmp_path: Path)
     )
     assert told == [45, 60]
     assert np.array_equal(decisions_of(resumed), decisions_of(whole))
+    assert resumed.signal_ranges == whole.signal_ranges
     assert not (tmp_path / "stopped" / "checkpoint.safetensors").exists()
     other = train_schedule_policy(replace(SETTINGS, seed=3), tmp_path / "other", evaluation_groups=0)
     assert not np.array_equal(decisions_of(other), decisions_of(whole))
@@ -80,6 +81,8 @@ def test_the_card_tells_everything_and_the_learning_curve_is_recorded(tmp_path: 
     for split in ("validation", "held_out"):
         assert card["evaluation"][f"{split} median_ratio_to_best_of_12_cosines"] > 0
         assert card["evaluation"][f"{split} median_ratio_to_cosine transformer"] > 0
+    low, high = card["signal_ranges"]["train_since_start"]
+    assert low < 0.0 < high
     assert set(card["versions"]) >= {"torch", "stable-baselines3"}
     curve = [r for r in records if isinstance(r, Metrics) and "rollout/ep_rew_mean" in r.values]
     assert [r.step for r in curve] == [15, 30, 45, 60]
