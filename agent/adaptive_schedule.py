@@ -141,9 +141,7 @@ class AdaptiveSchedule:
         self._own_reference = reference_named(self.policy.reference) if reference is None else None
         _check_reference(self._own_reference, total_steps)
         adaptive = np.array([optimizers.adaptive(optimizer)])
-        self._controller = ScheduleController(
-            self._hyperparameters, self._horizon.decisions or 1, adaptive, first_move=self.policy.first_move
-        )
+        self._controller = ScheduleController(self._hyperparameters, self._horizon.decisions or 1, adaptive)
         self._controller.set_horizon(self._horizon.decisions)
         self._guard = Guard(self.policy.signal_ranges, 1, len(self._hyperparameters)) if guard else None
         self._probe = OptimizerProbe(optimizer, 1)

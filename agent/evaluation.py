@@ -85,7 +85,6 @@ def final_losses(
         adjust=adjust,
         decisions=policy.decisions,
         reference=policy.reference,
-        first_move=policy.first_move,
         seed=seed,
     )
     env.episode = index

@@ -67,7 +67,6 @@ class MetaTrainingSettings:
         epochs: PPO's passes over each iteration's decisions.
         exploration: Log standard deviation of the adjustments at the start.
         reference: The schedule that the policy learns to adjust, "constant" or "cosine".
-        first_move: How far the first decision reaches, see `envs.controller.ScheduleController`.
         scaled: Whether advantages are scaled within each task group.
         varied: Whether episodes differ in which hyperparameters are adjusted and in what the policy hears, see
             `VARIATION`.
@@ -85,7 +84,6 @@ class MetaTrainingSettings:
     epochs: int = 8
     exploration: float = -0.7
     reference: str = "constant"
-    first_move: float = 1.0
     scaled: bool = True
     varied: bool = True
 
@@ -115,7 +113,6 @@ class MetaTrainingSettings:
             "group-size": self.group_size,
             "copies": self.copies,
             "reference": self.reference,
-            "first-move": self.first_move,
         }
         return " ".join(["metatuner train schedule", *(f"--{k} {v}" for k, v in options.items()), "--out DIR"])
 
@@ -168,7 +165,6 @@ def train_schedule_policy(
         adjust=settings.adjust,
         decisions=settings.decisions,
         reference=settings.reference,
-        first_move=settings.first_move,
         variation=VARIATION if settings.varied else Variation(),
         seed=settings.seed,
         workers=workers,
@@ -312,7 +308,6 @@ def _card(settings: MetaTrainingSettings) -> dict[str, object]:
         "algorithm": "PPO (Schulman et al. 2017), stable-baselines3",
         "task_family": "SyntheticTasks, split train: no real data",
         "reference": settings.reference,
-        "first_move": settings.first_move,
         "adjust": list(settings.adjust),
         "meta_training": asdict(settings),
         "command": settings.command,

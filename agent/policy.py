@@ -65,11 +65,6 @@ class Policy:
         return str(self.card.get("reference", "constant"))
 
     @property
-    def first_move(self) -> float:
-        """How far the first decision reaches, see `envs.controller.ScheduleController`."""
-        return float(self.card.get("first_move", 1.0))
-
-    @property
     def signal_ranges(self) -> dict[str, tuple[float, float]]:
         """The least and the greatest value of each signal in meta-training; empty where nobody knows."""
         return {name: (float(low), float(high)) for name, (low, high) in self.card.get("signal_ranges", {}).items()}

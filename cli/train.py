@@ -28,12 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="constant",
         help="the schedule that it learns to adjust (default: %(default)s)",
     )
-    parser.add_argument(
-        "--first-move",
-        type=float,
-        default=1.0,
-        help="so many times further than others reaches the first decision on a learning rate (default: %(default)s)",
-    )
     parser.add_argument("--out", required=True, metavar="DIR", help="the policy's folder")
     parser.add_argument("--name", default=None, help="the policy's name (default: the folder's)")
     for option, default, what in (
@@ -87,7 +81,6 @@ def run(args: argparse.Namespace) -> int:
         group_size=args.group_size,
         copies=args.copies,
         reference=args.reference,
-        first_move=args.first_move,
     )
     out = Path(args.out)
     name = args.name or out.name

@@ -54,8 +54,6 @@ class ScheduleController:
         adaptive: For each training, whether its optimiser normalises its steps, shape (n,).
         adjusted: Which hyperparameters are to be adjusted, shape (n, h); None adjusts all.
         horizon_known: Whether the schedule may know T, shape (n,); None tells all.
-        first_move: So many largest moves at once are open to a learning rate at the first decision, which sees how far
-            it is from where it should be (the signal `first_update`) and has nothing else to lose yet.
 
     Attributes:
         is_rate: Which hyperparameters are learning rates, shape (h,).
@@ -69,9 +67,8 @@ class ScheduleController:
         *,
         adjusted: NDArray[np.bool_] | None = None,
         horizon_known: NDArray[np.bool_] | None = None,
-        first_move: float = 1.0,
     ) -> None:
-        self.hyperparameters, self.decisions, self._first_move = tuple(hyperparameters), decisions, first_move
+        self.hyperparameters, self.decisions = tuple(hyperparameters), decisions
         self._adaptive = np.asarray(adaptive, dtype=np.float64)
         n, h = len(self._adaptive), len(self.hyperparameters)
         self._adjusted = np.ones((n, h)) if adjusted is None else np.asarray(adjusted, dtype=np.float64)
@@ -214,7 +211,7 @@ class ScheduleController:
     def adjust(self, action: ArrayLike) -> None:
         """Moves the hyperparameters by actions in [-1, 1], shape (n, h); a move stops at the distribution's bounds."""
         self._last_action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0) * self._adjusted
-        self._move(self._last_action * self._moves * self._reach)
+        self._move(self._last_action * self._moves)
 
     def values(self, reference: Array) -> Array:
         """The hyperparameters that follow from reference values, shape (..., n, h).
@@ -236,7 +233,7 @@ class ScheduleController:
 
     def action_to(self, offset: Array) -> Array:
         """The adjustments, within [-1, 1], that lead to an earlier `offset` or as far towards it as one may go."""
-        towards: Array = np.clip((offset - self._offset) / (self._moves * self._reach), -1.0, 1.0)
+        towards: Array = np.clip((offset - self._offset) / self._moves, -1.0, 1.0)
         return towards
 
     def signals(self) -> dict[str, Array]:
@@ -273,11 +270,6 @@ class ScheduleController:
     def _show(self, values: Mapping[str, Array]) -> None:
         nothing = np.zeros(len(self._adaptive))
         self._measured = np.stack([values.get(name, nothing) for name in GLOBAL_SIGNALS], axis=1)
-
-    @property
-    def _reach(self) -> Array:
-        """How many largest moves an adjustment of 1 is, shape (h,)."""
-        return np.where(self.is_rate & (self.decision == 0), self._first_move, 1.0)
 
     def _about_the_horizon(self) -> dict[str, Array]:
         left = max(self.decisions - self.decision, 0)

@@ -45,7 +45,6 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         decisions: Decisions an episode, at least 1.
         interval: Optimiser steps between two decisions, at least 1.
         reference: What zero adjustment reproduces, "constant" or "cosine".
-        first_move: As for `envs.controller.ScheduleController`.
 
     Raises:
         ConfigurationError: An argument is out of its range, or an adjusted hyperparameter has no starting value.
@@ -63,7 +62,6 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         decisions: int = 25,
         interval: int = 20,
         reference: str = "constant",
-        first_move: float = 1.0,
         render_mode: None = None,
     ) -> None:
         if decisions < 1 or interval < 1:
@@ -77,7 +75,7 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._decisions, self._interval = decisions, interval
         self._reference = reference_named(reference)
         self._controller = ScheduleController(
-            self._hyperparameters, decisions, np.array([float(self._training.adaptive)]), first_move=first_move
+            self._hyperparameters, decisions, np.array([float(self._training.adaptive)])
         )
         h = len(self._hyperparameters)
         self.observation_space = spaces.Box(-LIMIT, LIMIT, (observation_size(h),), np.float32)

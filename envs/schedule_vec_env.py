@@ -55,7 +55,6 @@ class ScheduleVecEnv(VecEnv):
         adjust: The hyperparameters to adjust, in those groups that have them.
         decisions: Decisions an episode: a number, or the least and the most of a log-uniform choice for each episode.
         reference: What zero adjustment reproduces, "constant" or "cosine".
-        first_move: As for `envs.controller.ScheduleController`.
         variation: How episodes differ apart from their tasks.
         seed: The tasks follow from it.
         workers: Processes that train, of one thread each; 0 or 1 trains in this one. With one thread the numbers are
@@ -71,7 +70,6 @@ class ScheduleVecEnv(VecEnv):
         adjust: Sequence[str] = ("lr", "weight_decay", "momentum"),
         decisions: int | tuple[int, int] = 25,
         reference: str = "constant",
-        first_move: float = 1.0,
         variation: Variation = Variation(),
         seed: int = 0,
         workers: int = 0,
@@ -82,7 +80,6 @@ class ScheduleVecEnv(VecEnv):
         if not 1 <= self._range[0] <= self._range[1]:
             raise ConfigurationError(f"decisions must be at least 1, the least before the most, got {decisions}")
         self._reference, self._variation = reference_named(reference), variation
-        self._first_move = first_move
         self.decisions = self._range[0]
         """Decisions of the running episode."""
         self.episode = 0
@@ -111,7 +108,6 @@ class ScheduleVecEnv(VecEnv):
             np.concatenate([group.adaptive for group in self._running]),
             adjusted=self._adjusted.repeat(self._group_size, axis=0),
             horizon_known=self._horizon_known.repeat(self._group_size),
-            first_move=self._first_move,
         )
         self._starts = [self._start_of(group) for group in self._running]
         self._controller.begin(

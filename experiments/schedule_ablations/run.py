@@ -31,7 +31,6 @@ HERE = Path(__file__).parent
 HORIZON = (50, 400)
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "base": {},
-    "first decision reaches 4 times as far": {"first_move": 4.0},
     "reference: cosine": {"reference": "cosine"},
     "no copies of a task to be judged against": {"copies": 1},
     "advantages not scaled within a group": {"scaled": False},

@@ -65,7 +65,7 @@ def policy(task: Task, chosen: Policy, adjust: tuple[str, ...], decisions: int, 
     family = _Alone(task)
     env = ScheduleVecEnv(
         family, groups=1, group_size=len(STARTS), adjust=adjust, decisions=decisions,
-        reference=chosen.reference, first_move=chosen.first_move,
+        reference=chosen.reference,
     )  # fmt: skip
     observation = env.reset()
     group = family.groups[0]

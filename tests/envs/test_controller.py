@@ -135,16 +135,3 @@ def test_the_first_update_is_seen_before_the_first_decision_only() -> None:
     assert schedule.named_signals()["first_update"] == pytest.approx(np.log(1e-2) / 2)
     schedule.observe(Interval.of(val_loss=0.9))
     assert schedule.named_signals()["first_update"] == 0.0
-
-
-def test_the_first_decision_may_reach_further_with_the_rate_alone() -> None:
-    schedule = ScheduleController(HYPERPARAMETERS, 5, np.array([1.0]), first_move=2.0)
-    schedule.begin(START, Interval.of(val_loss=1.0))
-    schedule.adjust([[0.5, 0.5, 0.5]])
-    near = controller()
-    near.adjust([[1.0, 0.5, 0.5]])
-    assert schedule.values(START) == pytest.approx(near.values(START))
-    for one in (schedule, near):
-        one.observe(Interval.of(val_loss=0.9))
-        one.adjust([[0.5, 0.5, 0.5]])
-    assert schedule.values(START) == pytest.approx(near.values(START))
