@@ -40,10 +40,11 @@ def test_copies_share_everything_but_their_decisions() -> None:
     actions = np.zeros((16, 3), np.float32)
     actions[1] = 1.0
     seen = env.step(actions)[0].reshape(4, 4, -1)
-    assert np.array_equal(seen[1:, 1:], np.broadcast_to(seen[1:, :1], seen[1:, 1:].shape))
-    assert np.array_equal(seen[0, 2:], np.broadcast_to(seen[0, :1], seen[0, 2:].shape))
-    assert not np.array_equal(seen[0, 1], seen[0, 0])
-    assert not np.array_equal(seen[0, 0], seen[1, 0])
+    # Where a row of a batch begins in memory can change the last bit of a sum, on some processors.
+    assert np.allclose(seen[1:, 1:], seen[1:, :1], atol=1e-4)
+    assert np.allclose(seen[0, 2:], seen[0, :1], atol=1e-4)
+    assert not np.allclose(seen[0, 1], seen[0, 0], atol=1e-2)
+    assert not np.allclose(seen[0, 0], seen[1, 0], atol=1e-2)
 
 
 def test_advantages_are_relative_to_the_copies() -> None:
