@@ -26,6 +26,8 @@ class ActorShape:
         summary: Units of the summary of all hyperparameters.
         width: Units of each of the two hidden layers.
         adjusted: Which own signal tells whether a block is of a hyperparameter at all; None where all blocks are.
+        memory: Units of what is remembered of the signals from decision to decision; 0 remembers nothing.
+        squashed: Whether adjustments go through a hyperbolic tangent, as soft actor-critic learns them.
     """
 
     global_signals: int
@@ -33,6 +35,8 @@ class ActorShape:
     summary: int = 16
     width: int = 96
     adjusted: int | None = HYPERPARAMETER_SIGNALS.index("adjusted")
+    memory: int = 0
+    squashed: bool = False
 
 
 class SetEncoder(nn.Module):
@@ -58,24 +62,48 @@ class SetEncoder(nn.Module):
 
 
 class Actor(nn.Module):
-    """Observations to adjustments: the mean of the policy."""
+    """Observations to adjustments: the mean of the policy.
+
+    Where the shape has a memory, the actor takes what is remembered beside the observation; `RecurrentActor` remembers.
+    """
 
     def __init__(self, shape: ActorShape) -> None:
         super().__init__()
         self.shape = shape
         self.encoder = SetEncoder(shape)
-        inputs = shape.global_signals + shape.summary + shape.own_signals
+        inputs = shape.global_signals + shape.summary + shape.memory + shape.own_signals
         self.body = nn.Sequential(
             nn.Linear(inputs, shape.width), nn.Tanh(), nn.Linear(shape.width, shape.width), nn.Tanh()
         )
         self.head = nn.Linear(shape.width, 1)
 
-    def forward(self, observation: Tensor) -> Tensor:
+    def forward(self, observation: Tensor, remembered: Tensor | None = None) -> Tensor:
         """Adjustments (n, h), not clipped, for observations (n, g + h * o); those of no hyperparameter mean nothing."""
         context, blocks = self.encoder(observation)
+        context = _with(context, remembered)
         repeated = context.unsqueeze(-2).expand(*blocks.shape[:-1], context.shape[-1])
         adjustments: Tensor = self.head(self.body(torch.cat([repeated, blocks], dim=-1))).squeeze(-1)
-        return adjustments
+        return adjustments.tanh() if self.shape.squashed else adjustments
+
+
+class RecurrentActor(nn.Module):
+    """An actor, and a long short-term memory of the training's signals (Hochreiter and Schmidhuber 1997).
+
+    Args:
+        actor: Its shape has a memory.
+    """
+
+    def __init__(self, actor: Actor) -> None:
+        super().__init__()
+        self.shape, self.actor = actor.shape, actor
+        self.memory = nn.LSTM(actor.shape.global_signals, actor.shape.memory)
+
+    def forward(self, observation: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Adjustments (n, h) for observations (n, g + h * o) and states (n, 2 m), and the next states."""
+        signals, _ = self.actor.encoder.split(observation)
+        hidden, cell = (part.contiguous()[None] for part in state.chunk(2, dim=-1))
+        remembered, (hidden, cell) = self.memory(signals[None], (hidden, cell))
+        return self.actor(observation, remembered[0]), torch.cat([hidden[0], cell[0]], dim=-1)
 
 
 class Critic(nn.Module):
@@ -85,14 +113,18 @@ class Critic(nn.Module):
         super().__init__()
         self.encoder = SetEncoder(shape)
         self.body = nn.Sequential(
-            nn.Linear(shape.global_signals + shape.summary, shape.width),
+            nn.Linear(shape.global_signals + shape.summary + shape.memory, shape.width),
             nn.Tanh(),
             nn.Linear(shape.width, shape.width),
             nn.Tanh(),
         )
 
-    def forward(self, observation: Tensor) -> Tensor:
-        """Features (n, width) for observations (n, g + h * o)."""
+    def forward(self, observation: Tensor, remembered: Tensor | None = None) -> Tensor:
+        """Features (n, width) for observations (n, g + h * o), and what is remembered where the shape has a memory."""
         context, _ = self.encoder(observation)
-        features: Tensor = self.body(context)
+        features: Tensor = self.body(_with(context, remembered))
         return features
+
+
+def _with(context: Tensor, remembered: Tensor | None) -> Tensor:
+    return context if remembered is None else torch.cat([context, remembered], dim=-1)

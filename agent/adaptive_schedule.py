@@ -144,6 +144,7 @@ class AdaptiveSchedule:
         self._controller = ScheduleController(self._hyperparameters, self._horizon.decisions or 1, adaptive)
         self._controller.set_horizon(self._horizon.decisions)
         self._guard = Guard(self.policy.signal_ranges, 1, len(self._hyperparameters)) if guard else None
+        self._remembered = self.policy.first_state(1)
         self._probe = OptimizerProbe(optimizer, 1)
         self._rollback = Rollback(optimizer, model) if on_divergence == "rollback" else None
         self._val_loss: float | None = None
@@ -300,6 +301,7 @@ class AdaptiveSchedule:
             "reference": self._reference.tolist(),
             "scheduler": self._scheduler.state_dict() if self._scheduler is not None else None,
             "controller": controller,
+            "remembered": torch.from_numpy(self._remembered),
             "guard": _as_tensors(self._guard.state_dict()) if self._guard is not None else None,
             "horizon": self._horizon.state_dict(),
             "meter": self._probe.meter.state_dict(),
@@ -330,6 +332,7 @@ class AdaptiveSchedule:
         if self._scheduler is not None and state["scheduler"] is not None:
             self._scheduler.load_state_dict(state["scheduler"])
         self._controller.load_state_dict(_as_arrays(state["controller"]))
+        self._remembered = state["remembered"].numpy()
         if self._guard is not None and state["guard"] is not None:
             self._guard.load_state_dict(_as_arrays(state["guard"]))
         self._probe.meter.load_state_dict(state["meter"])
@@ -403,7 +406,8 @@ class AdaptiveSchedule:
             reward, note = self._observed or self._observe()
         self._observed = None
         seen = self._controller.observation()
-        action = self.policy.decide(seen) if self._ranks.first else np.zeros((1, len(self._hyperparameters)))
+        # All ranks see the same and remember the same; that the first one's action counts makes sure of it.
+        action, self._remembered = self.policy.decide(seen, self._remembered)
         action = self._ranks.of_first(action)
         number, signals = self._controller.decision, self._controller.named_signals()
         if self._guard is not None and self.policy.actor is not None:

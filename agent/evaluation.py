@@ -88,9 +88,10 @@ def final_losses(
         seed=seed,
     )
     env.episode = index
-    observation = env.reset()
+    observation, state = env.reset(), policy.first_state(size)
     for _ in range(policy.decisions):
-        observation, _, _, infos = env.step(policy.decide(observation))  # type: ignore[assignment]
+        action, state = policy.decide(observation, state)
+        observation, _, _, infos = env.step(action)  # type: ignore[assignment]
     return np.array([info["val_loss"] for info in infos])
 
 

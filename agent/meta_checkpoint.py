@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,19 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from torch import Tensor
 
 from ..envs.errors import CheckpointError
 from ..envs.schedule_vec_env import ScheduleVecEnv
 
+_REPLAYED = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
 
 class MetaCheckpoint:
-    """The state of a PPO run between two iterations, all random generators included.
+    """The state of a run between two episodes, all random generators included.
 
     Args:
         path: The file.
@@ -36,11 +42,13 @@ class MetaCheckpoint:
         """Deletes it: the run is done."""
         self._path.unlink(missing_ok=True)
 
-    def save(self, model: PPO, env: ScheduleVecEnv) -> None:
+    def save(self, model: BaseAlgorithm, env: ScheduleVecEnv) -> None:
         """Writes the state; a crash in between leaves the last checkpoint whole."""
-        tensors = {f"policy/{name}": value for name, value in model.policy.state_dict().items()}
-        for i, state in model.policy.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{i}/{name}": torch.as_tensor(value) for name, value in state.items()}
+        tensors = {f"tensor/{name}": value for name, value in _tensors_of(model).items()}
+        for name, state in model.get_parameters().items():
+            # Of an optimiser only what it has gathered: its settings follow from those of the run.
+            values = _flat(state["state"]) if "param_groups" in state else state
+            tensors |= {f"part/{name}/{key}": torch.as_tensor(value) for key, value in values.items()}
         kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 - stable-baselines3 draws from it
         tensors["random/torch"] = torch.get_rng_state()
         tensors["random/numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
@@ -52,7 +60,10 @@ class MetaCheckpoint:
             "episode": env.episode - 1,
             "numpy": [kind, position, has_gauss, gauss],
         }
-        data = safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, {"facts": json.dumps(facts)})
+        if isinstance(model, OffPolicyAlgorithm):
+            facts["replay"] = [_replay(model).pos, _replay(model).full]
+        # Cloned, since some parts share their tensors.
+        data = safetensors.torch.save({k: v.clone() for k, v in tensors.items()}, {"facts": json.dumps(facts)})
         temporary = self._path.with_suffix(".tmp")
         with temporary.open("wb") as file:
             file.write(data)
@@ -60,7 +71,7 @@ class MetaCheckpoint:
             os.fsync(file.fileno())
         temporary.replace(self._path)
 
-    def load(self, model: PPO, env: ScheduleVecEnv) -> None:
+    def load(self, model: BaseAlgorithm, env: ScheduleVecEnv) -> None:
         """Puts the state back into a freshly made run.
 
         Raises:
@@ -79,13 +90,18 @@ class MetaCheckpoint:
                 f"{self._path} belongs to a run with settings {facts['settings']}, not {self._settings}: give the same "
                 "settings to go on with it, or another folder (or --fresh) to begin anew"
             )
-        model.policy.load_state_dict(_part(tensors, "policy/"))
-        optimizer = model.policy.optimizer.state_dict()
-        states: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in _part(tensors, "optimizer/").items():
-            i, key = name.split("/")
-            states.setdefault(int(i), {})[key] = value
-        model.policy.optimizer.load_state_dict({**optimizer, "state": states})
+        parts: dict[str, Any] = {
+            name: {**state, "state": _nested(_part(tensors, f"part/{name}/"))}
+            if "param_groups" in state
+            else _part(tensors, f"part/{name}/")
+            for name, state in model.get_parameters().items()
+        }
+        model.set_parameters(parts)
+        if isinstance(model, OffPolicyAlgorithm):
+            _replay(model).pos, _replay(model).full = facts["replay"]
+        for name, value in _tensors_of(model).items():
+            # In place, since what is replayed lies in numpy's memory.
+            value.data.copy_(tensors[f"tensor/{name}"])
         model.num_timesteps, model._n_updates = facts["num_timesteps"], facts["updates"]
         env.episode = facts["episode"]
         torch.set_rng_state(tensors["random/torch"])
@@ -94,5 +110,33 @@ class MetaCheckpoint:
         np.random.set_state((kind, keys, position, has_gauss, gauss))  # noqa: NPY002 - stable-baselines3 draws from it
 
 
-def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+def _tensors_of(model: BaseAlgorithm) -> dict[str, Tensor]:
+    """What stands beside networks and optimisers: learnt numbers, and what is replayed so far."""
+    _, names = model._get_torch_save_params()
+    tensors: dict[str, Tensor] = {name: getattr(model, name) for name in names}
+    if isinstance(model, OffPolicyAlgorithm):
+        buffer = _replay(model)
+        filled = buffer.buffer_size if buffer.full else buffer.pos
+        tensors |= {name: torch.from_numpy(getattr(buffer, name)[:filled]) for name in _REPLAYED}
+    return tensors
+
+
+def _replay(model: OffPolicyAlgorithm) -> ReplayBuffer:
+    assert model.replay_buffer is not None
+    return model.replay_buffer
+
+
+def _flat(states: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"{i}/{name}": value for i, state in states.items() for name, value in state.items()}
+
+
+def _nested(flat: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, value in flat.items():
+        i, key = name.split("/")
+        states.setdefault(int(i), {})[key] = value
+    return states
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

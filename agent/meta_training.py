@@ -1,4 +1,4 @@
-"""Meta-training of a schedule policy: stable-baselines3's PPO on the batched environment.
+"""Meta-training of a schedule policy: an algorithm of stable-baselines3 on the batched environment.
 
 A run follows from its settings, bit for bit on one machine, and goes on from its last checkpoint as if it had never
 stopped. Rewards are undiscounted over whole trainings: a short horizon teaches learning rates that are far too low
@@ -11,14 +11,16 @@ import contextlib
 import json
 import platform
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
-from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 
@@ -29,11 +31,21 @@ from ..envs.records import Artifact, Metrics, NullRecorder, Recorder
 from ..envs.schedule_vec_env import ScheduleVecEnv, Variation
 from ..envs.signals import GLOBAL_SIGNALS
 from .actor import ActorShape
-from .actor_critic import ScheduleActorCritic
+from .actor_critic import RecurrentScheduleActorCritic, ScheduleActorCritic
 from .evaluation import evaluate
 from .meta_checkpoint import MetaCheckpoint
-from .paired_ppo import PairedPPO
+from .paired_ppo import PairedPPO, PairedRecurrentPPO
 from .policy import Policy
+from .soft_actor_critic import ScheduleSAC, SoftScheduleActorCritic
+
+
+class Algorithm(StrEnum):
+    """What learns a policy."""
+
+    PPO = "ppo"
+    RECURRENT_PPO = "recurrent-ppo"
+    SAC = "sac"
+
 
 OF_OPTIMIZERS = ("lr", "weight_decay", "momentum")
 
@@ -42,6 +54,9 @@ DECISIONS = 30
 
 RANGE_EPISODES = 10
 """Episodes that tell which signals a policy knows."""
+
+REPLAYED = 200_000
+"""Decisions that SAC learns from at any time, the latest."""
 
 VARIATION = Variation(subsets=True, horizon_hidden=0.1, validation_missing=0.25, noise=0.01)
 """How episodes differ in meta-training."""
@@ -55,6 +70,7 @@ class MetaTrainingSettings:
     """What a meta-training run follows from.
 
     Attributes:
+        algorithm: Which one learns.
         steps: Decisions to train on, in all trainings together; the last iteration may exceed them.
         seed: Tasks, initial weights and exploration follow from it.
         decisions: Least and most decisions a training; drawn for each iteration, log-uniform between.
@@ -62,16 +78,18 @@ class MetaTrainingSettings:
         adjust: The hyperparameters to adjust, in those tasks that have them.
         groups: Task groups at a time.
         group_size: Trainings a group.
-        copies: Trainings of the same task, which differ in exploration alone: they are judged against each other.
-        learning_rate: PPO's at the start; it falls linearly to a hundredth.
-        epochs: PPO's passes over each iteration's decisions.
+        copies: Trainings of the same task, which differ in exploration alone: PPO judges them against each other.
+        learning_rate: The algorithm's at the start; it falls linearly to a hundredth.
+        epochs: PPO's passes over each iteration's decisions; SAC's gradient steps after each decision.
         exploration: Log standard deviation of the adjustments at the start.
+        memory: Units of what recurrent PPO remembers.
         reference: The schedule that the policy learns to adjust, "constant" or "cosine".
-        scaled: Whether advantages are scaled within each task group.
+        scaled: Whether PPO's advantages are scaled within each task group.
         varied: Whether episodes differ in which hyperparameters are adjusted and in what the policy hears, see
             `VARIATION`.
     """
 
+    algorithm: Algorithm = Algorithm.PPO
     steps: int = 2_700_000
     seed: int = 0
     decisions: tuple[int, int] = (10, 60)
@@ -83,12 +101,13 @@ class MetaTrainingSettings:
     learning_rate: float = 1e-3
     epochs: int = 8
     exploration: float = -0.7
+    memory: int = 32
     reference: str = "constant"
     scaled: bool = True
     varied: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "groups", "group_size", "copies", "epochs"):
+        for name in ("steps", "groups", "group_size", "copies", "epochs", "memory"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("decisions", "horizon"):
@@ -106,6 +125,7 @@ class MetaTrainingSettings:
     def command(self) -> str:
         """The command that makes this run, for whatever it has an option."""
         options = {
+            "algorithm": self.algorithm,
             "steps": self.steps,
             "seed": self.seed,
             "decisions": "{} {}".format(*self.decisions),
@@ -171,7 +191,7 @@ def train_schedule_policy(
     )
     # The processes that train end with the run, however it ends.
     with contextlib.closing(env):
-        model = _ppo(env, settings)
+        model = _LEARNERS[settings.algorithm](env, settings)
         checkpoint = MetaCheckpoint(out / "checkpoint.safetensors", json.dumps(asdict(settings)))
         if resume and checkpoint.exists():
             checkpoint.load(model, env)
@@ -179,11 +199,15 @@ def train_schedule_policy(
         if model.num_timesteps < settings.steps:
             callback = _AfterIteration(env, checkpoint, checkpoint_every, settings, progress)
             model.learn(
-                settings.steps - model.num_timesteps, callback=callback, log_interval=1, reset_num_timesteps=False
+                settings.steps - model.num_timesteps,
+                callback=callback,
+                # PPO counts iterations, SAC episodes: either way once all trainings have ended.
+                log_interval=env.num_envs if isinstance(model, ScheduleSAC) else 1,
+                reset_num_timesteps=False,
             )
             checkpoint.save(model, env)
         ranges = _signal_ranges(model, env)
-    actor = _actor_critic(model).learnt_actor()
+    actor = cast(ScheduleActorCritic, model.policy).learnt_actor()
     policy = Policy(name, actor.eval(), DECISIONS, {**_card(settings), "signal_ranges": ranges})
     if evaluation_groups:
         evaluation = {
@@ -232,19 +256,16 @@ class _AfterIteration(BaseCallback):
         self._settings, self._progress = settings, progress
 
     def _on_step(self) -> bool:
+        if self.locals["dones"].all() and self._progress is not None:
+            returns = [info["episode"]["r"] for info in self.locals["infos"]]
+            self._progress(self.num_timesteps, self._settings.steps, float(np.mean(returns)))
         return True
 
     def _on_rollout_start(self) -> None:
         # A resumed run goes on with the numbers of the one that stopped.
         done = self._env.episode - 1
-        if done and done % self._every == 0:
-            assert isinstance(self.model, PPO)
+        if done and done % self._every == 0 and self._env.controller.decision == 0:
             self._checkpoint.save(self.model, self._env)
-
-    def _on_rollout_end(self) -> None:
-        returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
-        if self._progress is not None:
-            self._progress(self.num_timesteps, self._settings.steps, float(np.mean(returns)))
 
 
 def _require_device(device: str) -> None:
@@ -259,53 +280,89 @@ def _by_architecture(split: Split, settings: MetaTrainingSettings) -> dict[str, 
     return {str(each): SyntheticTasks(split, settings.horizon, mix={each: 1.0}) for each in Architecture}
 
 
-def _ppo(env: ScheduleVecEnv, settings: MetaTrainingSettings) -> PPO:
-    peak = settings.learning_rate
-    return PairedPPO(
-        ScheduleActorCritic,
+def _ppo(env: ScheduleVecEnv, settings: MetaTrainingSettings) -> BaseAlgorithm:
+    return PairedPPO(ScheduleActorCritic, env, **_paired(env, settings, _shape()))
+
+
+def _recurrent_ppo(env: ScheduleVecEnv, settings: MetaTrainingSettings) -> BaseAlgorithm:
+    shape = replace(_shape(), memory=settings.memory)
+    return PairedRecurrentPPO(RecurrentScheduleActorCritic, env, **_paired(env, settings, shape))
+
+
+def _sac(env: ScheduleVecEnv, settings: MetaTrainingSettings) -> BaseAlgorithm:
+    return ScheduleSAC(
+        SoftScheduleActorCritic,
         env,
-        group_size=settings.group_size,
-        copies=settings.copies,
-        scaled=settings.scaled,
-        # Both follow from the episode, whose length varies.
-        n_steps=settings.decisions[0],
-        batch_size=settings.decisions[0] * env.num_envs,
-        n_epochs=settings.epochs,
-        learning_rate=lambda left: peak * (0.01 + 0.99 * max(left, 0.0)),
-        gamma=1.0,
-        gae_lambda=0.95,
-        policy_kwargs={
-            "shape": ActorShape(len(GLOBAL_SIGNALS), len(HYPERPARAMETER_SIGNALS)),
-            "log_std_init": settings.exploration,
-        },
-        stats_window_size=env.num_envs,
-        seed=settings.seed,
-        device="cpu",
+        learning_starts=0,
+        buffer_size=REPLAYED,
+        batch_size=1024,
+        train_freq=1,
+        gradient_steps=settings.epochs,
+        **_common(env, settings, replace(_shape(), squashed=True)),
     )
 
 
-def _signal_ranges(model: PPO, env: ScheduleVecEnv) -> dict[str, list[float]]:
+_LEARNERS: Mapping[Algorithm, Callable[[ScheduleVecEnv, MetaTrainingSettings], BaseAlgorithm]] = {
+    Algorithm.PPO: _ppo,
+    Algorithm.RECURRENT_PPO: _recurrent_ppo,
+    Algorithm.SAC: _sac,
+}
+
+
+def _shape() -> ActorShape:
+    return ActorShape(len(GLOBAL_SIGNALS), len(HYPERPARAMETER_SIGNALS))
+
+
+def _paired(env: ScheduleVecEnv, settings: MetaTrainingSettings, shape: ActorShape) -> dict[str, Any]:
+    return {
+        "group_size": settings.group_size,
+        "copies": settings.copies,
+        "scaled": settings.scaled,
+        # Both follow from the episode, whose length varies.
+        "n_steps": settings.decisions[0],
+        "batch_size": settings.decisions[0] * env.num_envs,
+        "n_epochs": settings.epochs,
+        "gae_lambda": 0.95,
+        **_common(env, settings, shape),
+    }
+
+
+def _common(env: ScheduleVecEnv, settings: MetaTrainingSettings, shape: ActorShape) -> dict[str, Any]:
+    peak = settings.learning_rate
+    return {
+        "learning_rate": lambda left: peak * (0.01 + 0.99 * max(left, 0.0)),
+        "gamma": 1.0,
+        "policy_kwargs": {"shape": shape, "log_std_init": settings.exploration},
+        "stats_window_size": env.num_envs,
+        "seed": settings.seed,
+        "device": "cpu",
+    }
+
+
+def _signal_ranges(model: BaseAlgorithm, env: ScheduleVecEnv) -> dict[str, list[float]]:
     """The least and the greatest value of each signal in some episodes, in which the policy explores as it did."""
     # Those that the run began with, so that they are the same ones in a run that was resumed.
     env.episode, seen = 0, []
     for _ in range(RANGE_EPISODES):
-        observation = env.reset()
+        observation, state, begins = env.reset(), None, np.ones(env.num_envs, dtype=bool)
         for _ in range(env.decisions):
             seen.append(np.stack(list(env.controller.signals().values()), axis=1))
-            action, _ = model.predict(observation)
-            observation, *_ = env.step(action)  # type: ignore[assignment]
+            action, state = model.predict(observation, state, begins)
+            observation, _, begins, _ = env.step(action)  # type: ignore[assignment]
     low, high = np.concatenate(seen).min(axis=0), np.concatenate(seen).max(axis=0)
     return {name: [float(f"{low[i]:.4g}"), float(f"{high[i]:.4g}")] for i, name in enumerate(GLOBAL_SIGNALS)}
 
 
-def _actor_critic(model: PPO) -> ScheduleActorCritic:
-    assert isinstance(model.policy, ScheduleActorCritic)
-    return model.policy
+_ALGORITHMS = {
+    Algorithm.PPO: "PPO (Schulman et al. 2017), stable-baselines3",
+    Algorithm.RECURRENT_PPO: "PPO (Schulman et al. 2017) with a memory, sb3-contrib",
+    Algorithm.SAC: "SAC (Haarnoja et al. 2018), stable-baselines3",
+}
 
 
 def _card(settings: MetaTrainingSettings) -> dict[str, object]:
     return {
-        "algorithm": "PPO (Schulman et al. 2017), stable-baselines3",
+        "algorithm": _ALGORITHMS[settings.algorithm],
         "task_family": "SyntheticTasks, split train: no real data",
         "reference": settings.reference,
         "adjust": list(settings.adjust),
@@ -313,7 +370,7 @@ def _card(settings: MetaTrainingSettings) -> dict[str, object]:
         "command": settings.command,
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "stable-baselines3", "gymnasium", "numpy")},
+            **{name: version(name) for name in ("torch", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy")},
             "platform": sys.platform,
         },
     }

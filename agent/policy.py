@@ -21,13 +21,16 @@ from torch import Tensor
 from ..envs.controller import HYPERPARAMETER_SIGNALS
 from ..envs.errors import PolicyFileError, UnknownPolicyError
 from ..envs.signals import GLOBAL_SIGNALS
-from .actor import Actor, ActorShape
+from .actor import Actor, ActorShape, RecurrentActor
 
 SCHEMA_VERSION = 1
 SHIPPED = Path(__file__).parent / "policies"
 DEFAULT_POLICY = "schedule-default"
 ZERO = "zero"
 """The policy that adjusts nothing: it leaves its reference as it is, bit for bit."""
+
+_SIZES = {"summary": 1, "width": 1, "memory": 0}
+"""Sizes of the network on a card, with the least of each."""
 
 _WEIGHTS, _CARD = "policy.safetensors", "card.json"
 _SOURCES = "metatuner.policy_sources"
@@ -53,7 +56,7 @@ class Policy:
     """
 
     name: str
-    actor: Actor | None
+    actor: Actor | RecurrentActor | None
     decisions: int = 25
     card: Mapping[str, Any] = field(default_factory=dict)
     global_signals: tuple[str, ...] = GLOBAL_SIGNALS
@@ -99,7 +102,8 @@ class Policy:
         weights = _read_weights(folder / _WEIGHTS, card)
         seen, own = tuple(card["global_signals"]), tuple(card["own_signals"])
         mask = own.index("adjusted") if "adjusted" in own else None
-        actor = Actor(ActorShape(len(seen), len(own), **card["network"], adjusted=mask))
+        shape = ActorShape(len(seen), len(own), **card["network"], adjusted=mask)
+        actor = RecurrentActor(Actor(shape)) if shape.memory else Actor(shape)
         try:
             actor.load_state_dict(weights)
         except RuntimeError as error:
@@ -129,7 +133,7 @@ class Policy:
             "decisions": self.decisions,
             "global_signals": list(self.global_signals),
             "own_signals": list(self.own_signals),
-            "network": {"summary": shape.summary, "width": shape.width},
+            "network": {name: getattr(shape, name) for name in _SIZES} | {"squashed": shape.squashed},
             "sha256": hashlib.sha256(weights).hexdigest(),
         }
         (folder / _WEIGHTS).write_bytes(weights)
@@ -140,18 +144,37 @@ class Policy:
         """The card as text."""
         return json.dumps(self.card, indent=2) + "\n"
 
+    def first_state(self, n: int) -> NDArray[np.float32]:
+        """What the policy remembers before the first decision of n trainings; shape (n, 0) where it never does."""
+        return np.zeros((n, 2 * self.actor.shape.memory if self.actor is not None else 0), np.float32)
+
     @torch.no_grad()
-    def decide(self, observation: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Adjustments in [-1, 1], shape (n, h), for observations of shape (n, observation_size(h))."""
+    def decide(
+        self, observation: NDArray[np.float32], state: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Decides for n trainings.
+
+        Args:
+            observation: Shape (n, observation_size(h)).
+            state: What the last decision of the same trainings returned; None at their first.
+
+        Returns:
+            Adjustments in [-1, 1], shape (n, h), and what the policy remembers.
+        """
         signals, flat = np.split(observation, [len(GLOBAL_SIGNALS)], axis=1)
         blocks = flat.reshape(len(flat), -1, len(HYPERPARAMETER_SIGNALS))
+        state = self.first_state(len(observation)) if state is None else state
         if self.actor is None:
-            return np.zeros(blocks.shape[:2])
+            return np.zeros(blocks.shape[:2]), state
         seen = signals[:, [GLOBAL_SIGNALS.index(name) for name in self.global_signals]]
         own = blocks[..., [HYPERPARAMETER_SIGNALS.index(name) for name in self.own_signals]]
         joined = torch.from_numpy(np.concatenate([seen, own.reshape(len(own), -1)], axis=1))
-        adjustments: NDArray[np.float64] = self.actor(joined).clamp(-1, 1).double().numpy()
-        return adjustments
+        if isinstance(self.actor, RecurrentActor):
+            adjustments, remembered = self.actor(joined, torch.from_numpy(state))
+            state = remembered.numpy()
+        else:
+            adjustments = self.actor(joined)
+        return adjustments.clamp(-1, 1).double().numpy(), state
 
 
 def _require_folder(folder: Path) -> None:
@@ -185,11 +208,15 @@ def _read_card(path: Path) -> dict[str, Any]:
     for key, kind in expected.items():
         if not isinstance(card.get(key), kind) or isinstance(card.get(key), bool):
             raise PolicyFileError(f"{path} lacks a valid entry {key!r}: restore the policy's folder")
-    network = card["network"]
-    if set(network) != {"summary", "width"} or not all(
-        type(size) is int and 1 <= size <= 4096 for size in network.values()
+    network = {"memory": 0, "squashed": False, **card["network"]}
+    if set(network) != {*_SIZES, "squashed"} or not (
+        type(network["squashed"]) is bool
+        and all(type(network[name]) is int and least <= network[name] <= 4096 for name, least in _SIZES.items())
     ):
-        raise PolicyFileError(f"{path} tells network sizes {network!r}; expected summary and width, each 1 to 4096")
+        raise PolicyFileError(
+            f"{path} tells network sizes {card['network']!r}; expected summary and width, each 1 to 4096, and perhaps "
+            "memory, 0 to 4096, and squashed, true or false"
+        )
     if card["decisions"] < 1:
         raise PolicyFileError(f"{path} tells {card['decisions']} decisions; expected at least 1")
     unknown = [str(name) for name in card["global_signals"] if name not in GLOBAL_SIGNALS]

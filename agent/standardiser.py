@@ -74,11 +74,24 @@ class Standardiser(nn.Module):
         """An actor that does to observations as they are what `actor` does to standardised ones."""
         folded = copy.deepcopy(actor)
         own = self._shift(self.own_mean), self._scale(self.own_variance)
-        context = self._shift(self.signals_mean), self._scale(self.signals_variance)
-        summary = torch.zeros(actor.shape.summary), torch.ones(actor.shape.summary)
-        _fold(folded.encoder.block[0], *own)
-        _fold(folded.body[0], *(torch.cat(parts) for parts in zip(context, summary, own, strict=True)))
+        inner = actor.shape.summary + actor.shape.memory
+        unscaled = torch.zeros(inner), torch.ones(inner)
+        everything = (torch.cat(parts) for parts in zip(self._of_signals, unscaled, own, strict=True))
+        for layer, scale in ((folded.encoder.block[0], own), (folded.body[0], everything)):
+            assert isinstance(layer, nn.Linear)
+            _fold(layer.weight, layer.bias, *scale)
         return folded
+
+    @torch.no_grad()
+    def folded_into_memory(self, memory: nn.LSTM) -> nn.LSTM:
+        """A memory of signals as they are that does what `memory` does with standardised ones."""
+        folded = copy.deepcopy(memory)
+        _fold(folded.get_parameter("weight_ih_l0"), folded.get_parameter("bias_ih_l0"), *self._of_signals)
+        return folded
+
+    @property
+    def _of_signals(self) -> tuple[Tensor, Tensor]:
+        return self._shift(self.signals_mean), self._scale(self.signals_variance)
 
     def _merge(self, which: int, mean: Tensor, variance: Tensor, rows: Tensor) -> None:
         count = self.counts[which].clone()
@@ -102,8 +115,7 @@ class Standardiser(nn.Module):
         return variance.sqrt().clamp(min=LEAST_DEVIATION).float()
 
 
-def _fold(layer: nn.Module, shift: Tensor, scale: Tensor) -> None:
+def _fold(weight: Tensor, bias: Tensor, shift: Tensor, scale: Tensor) -> None:
     """Makes a linear layer do to x what it did to (x - shift) / scale."""
-    assert isinstance(layer, nn.Linear)
-    layer.weight.div_(scale)
-    layer.bias.sub_(layer.weight @ shift)
+    weight.div_(scale)
+    bias.sub_(weight @ shift)

@@ -1,8 +1,8 @@
 """Meta-train a policy on generated tasks.
 
-PPO trains a schedule policy on hundreds of small networks at once. The folder then holds policy.safetensors and
-card.json, with an evaluation on validation tasks. An interrupted run goes on from its last checkpoint when the same
-command is given again. The learning curve is recorded in MLflow.
+PPO, or another algorithm, trains a schedule policy on hundreds of small networks at once. The folder then holds
+policy.safetensors and card.json, with an evaluation on validation tasks. An interrupted run goes on from its last
+checkpoint when the same command is given again. The learning curve is recorded in MLflow.
 """
 
 from __future__ import annotations
@@ -20,6 +20,12 @@ EXAMPLE = "metatuner train schedule --steps 2700000 --seed 0 --out my-policy"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this verb."""
     parser.add_argument("job", choices=("schedule",), help="which job the policy is for")
+    parser.add_argument(
+        "--algorithm",
+        choices=("ppo", "recurrent-ppo", "sac"),
+        default="ppo",
+        help="what learns: PPO, PPO with a memory, or soft actor-critic (default: %(default)s)",
+    )
     parser.add_argument("--steps", type=int, default=2_700_000, help="decisions to learn from (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="everything random follows from it (default: %(default)s)")
     parser.add_argument(
@@ -67,13 +73,14 @@ def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     import torch
 
-    from ..agent.meta_training import MetaTrainingSettings, train_schedule_policy
+    from ..agent.meta_training import Algorithm, MetaTrainingSettings, train_schedule_policy
     from ..envs.records import Description, StudyStarted, TrialFinished, TrialStarted
     from ..tracking.recorder import MLflowRecorder
 
     # Small networks are fastest with one thread; there are as many processes as cores.
     torch.set_num_threads(1)
     settings = MetaTrainingSettings(
+        algorithm=Algorithm(args.algorithm),
         steps=args.steps,
         seed=args.seed,
         decisions=tuple(args.decisions),
@@ -98,8 +105,8 @@ def run(args: argparse.Namespace) -> int:
                 command=settings.command,
             )
         )
-        recorder.record(Description(markdown=_description(name)))
-        recorder.record(TrialStarted(trial=0, name=f"ppo seed={args.seed}", params=vars(settings)))
+        recorder.record(Description(markdown=_description(name, settings.algorithm)))
+        recorder.record(TrialStarted(trial=0, name=f"{args.algorithm} seed={args.seed}", params=vars(settings)))
         policy = train_schedule_policy(
             settings,
             out,
@@ -136,9 +143,9 @@ def _study_key(out: Path, *, fresh: bool) -> Path:
     return path
 
 
-def _description(name: str) -> str:
+def _description(name: str, algorithm: str) -> str:
     return (
-        f"# Meta-training of `{name}`\n\nPPO on batched trainings of small networks; the policy learns to adjust "
-        "hyperparameters of optimisers and layers from validation rewards. `rollout/ep_rew_mean` is the mean of "
-        "log(starting / final validation loss) over the trainings of an iteration.\n"
+        f"# Meta-training of `{name}`\n\n{algorithm.upper()} on batched trainings of small networks; the policy learns "
+        "to adjust hyperparameters of optimisers and layers from validation rewards. `rollout/ep_rew_mean` is the mean "
+        "of log(starting / final validation loss) over the trainings of an iteration.\n"
     )

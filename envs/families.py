@@ -63,7 +63,7 @@ class TaskGroup:
     name: str
 
 
-_FEWEST_TRAIN_ROWS, _TRAIN_ROWS = 64, 1024
+_FEWEST_TRAIN_ROWS, _TRAIN_ROWS = 64, 4096
 _LENGTH, _SIDE = 8, 8
 """Of texts, and of images."""
 
@@ -290,7 +290,7 @@ def _draw_data(problem: _Problem, tasks: int, rng: np.random.Generator) -> Batch
     drawn = [problem.draw_data(_TRAIN_ROWS + problem.val_rows, Draw(rng)) for _ in range(tasks)]
     inputs, targets = (torch.stack(part) for part in zip(*drawn, strict=True))
     # Small data sets more often than large ones: there it is that the time to stop must be seen.
-    share = rng.beta(1, 2, tasks)
+    share = rng.beta(1.5, 1, tasks)
     train_rows = (_FEWEST_TRAIN_ROWS * (_TRAIN_ROWS / _FEWEST_TRAIN_ROWS) ** share).astype(int).tolist()
     return BatchedData(inputs, targets, train_rows, _TRAIN_ROWS)
 

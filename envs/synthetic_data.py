@@ -44,8 +44,8 @@ def gaussian_mixture(rows: int, features: int, classes: int, draw: Draw) -> tupl
 
 def teacher_classes(rows: int, features: int, classes: int, draw: Draw) -> tuple[Tensor, Tensor]:
     """Classes by the largest output of a random network."""
-    x = draw.normal(_surplus(rows, draw), features)
-    hidden = int(draw.rng.integers(4, 65))
+    x = _inputs(_surplus(rows, draw), features, draw)
+    hidden = int(draw.rng.integers(3, 33))
     first = draw.normal(features, hidden) / math.sqrt(features) * draw.rng.uniform(1, 3)
     second = draw.normal(hidden, classes) / math.sqrt(hidden) * draw.rng.uniform(1, 6)
     activation = torch.tanh if draw.rng.random() < 0.5 else torch.relu
@@ -54,13 +54,13 @@ def teacher_classes(rows: int, features: int, classes: int, draw: Draw) -> tuple
 
 def teacher_values(rows: int, features: int, outputs: int, draw: Draw) -> tuple[Tensor, Tensor]:
     """Standardised outputs of a random network, with noise of up to its own size."""
-    x = draw.normal(rows, features)
-    hidden = int(draw.rng.integers(2, 33))
+    x = _inputs(rows, features, draw)
+    hidden = int(draw.rng.integers(2, 17))
     first = draw.normal(features, hidden) / math.sqrt(features) * draw.rng.uniform(0.5, 3)
     activation = torch.tanh if draw.rng.random() < 0.5 else torch.relu
     y = activation(x @ first + draw.normal(hidden) * 0.5) @ draw.normal(hidden, outputs)
     y = (y - y.mean(0)) / (y.std(0) + 1e-6)
-    y = y + draw.normal(rows, outputs) * draw.log_uniform(0.03, 1.0)
+    y = y + draw.normal(rows, outputs) * draw.log_uniform(0.01, 0.5)
     return x, (y - y.mean(0)) / (y.std(0) + 1e-6)
 
 
@@ -122,7 +122,7 @@ def mislabelled(y: Tensor, classes: int, draw: Draw) -> Tensor:
 
     A few wrong labels among clear ones make the validation loss fall far and then rise: the time to stop.
     """
-    share = draw.rng.choice([0.0, draw.log_uniform(0.005, 0.05), draw.rng.uniform(0.05, 0.3)])
+    share = draw.rng.choice([0.0, draw.log_uniform(0.005, 0.05), draw.rng.uniform(0.05, 0.3)], p=[0.6, 0.25, 0.15])
     wrong = draw.uniform(*y.shape) < share
     return torch.where(wrong, torch.randint(0, classes, y.shape, generator=draw.generator), y)
 
@@ -139,6 +139,17 @@ def rescaled(x: Tensor, draw: Draw) -> Tensor:
         return (x - x.mean(0)) / (x.std(0) + 1e-6)
     x = x * torch.exp(draw.normal(features) * draw.rng.uniform(0, 1))
     return (x - x.mean(0)) / (x.std() + 1e-6) * math.exp(0.3 * draw.rng.normal())
+
+
+def _inputs(rows: int, features: int, draw: Draw) -> Tensor:
+    """Standard normal inputs, most often of a few factors and some noise: what is measured of things hangs together."""
+    x = draw.normal(rows, features)
+    if draw.rng.random() < 0.7:
+        factors = int(draw.rng.integers(2, 9))
+        mixed = draw.normal(rows, factors) @ draw.normal(factors, features) / math.sqrt(factors)
+        x = mixed + x * draw.rng.uniform(0.05, 0.5)
+        x = x / (x.std(0) + 1e-6)
+    return x
 
 
 def _surplus(rows: int, draw: Draw) -> int:

@@ -67,12 +67,12 @@ def policy(task: Task, chosen: Policy, adjust: tuple[str, ...], decisions: int, 
         family, groups=1, group_size=len(STARTS), adjust=adjust, decisions=decisions,
         reference=chosen.reference,
     )  # fmt: skip
-    observation = env.reset()
+    observation, state = env.reset(), chosen.first_state(len(STARTS))
     group = family.groups[0]
     first = group.training.validate().double().numpy()
     guard = Guard(chosen.signal_ranges, len(STARTS), len(adjust))
     for _ in range(decisions):
-        action = chosen.decide(observation)
+        action, state = chosen.decide(observation, state)
         if guarded:
             action, _ = guard.overrule(env.controller, action)
         observation, _, _, infos = env.step(action)  # type: ignore[assignment, arg-type]

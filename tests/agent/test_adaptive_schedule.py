@@ -90,7 +90,7 @@ def test_loop_and_environment_see_and_decide_the_same(lively: Policy, optimizer:
     seen, info = env.reset(options={"config": config, "seed": seed})
     expected, first_val = [], info["val_loss"]
     for _ in range(decisions):
-        action, signals = lively.decide(seen[None])[0], info["signals"]
+        action, signals = lively.decide(seen[None])[0][0], info["signals"]
         seen, _, _, _, info = env.step(action.astype(np.float64))  # type: ignore[arg-type]
         expected.append((signals, action.tolist(), info["train_loss"], info["val_loss"]))
 
@@ -192,7 +192,12 @@ def test_decisions_are_spread_over_any_horizon(lively: Policy, steps: int) -> No
     assert all(d.signals["progress"] == pytest.approx(i / count) for i, d in enumerate(memory.of(Decision)))  # type: ignore[attr-defined]
 
 
-def test_a_killed_loop_resumes_with_identical_decisions_and_losses(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", ["lively", "remembering"])
+def test_a_killed_loop_resumes_with_identical_decisions_and_losses(
+    policy: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(policy).save(tmp_path / policy)
+
     def command(name: str, pause: float = 0.0) -> list[str]:
         files = [str(tmp_path / f"{name}.pt"), str(tmp_path / f"{name}.log")]
         return [sys.executable, str(LOOP), *files, "60", str(folder), str(pause)]

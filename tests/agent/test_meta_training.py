@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from metatuner.agent.meta_training import MetaTrainingSettings, train_schedule_policy
+from metatuner.agent.meta_training import Algorithm, MetaTrainingSettings, train_schedule_policy
 from metatuner.agent.policy import Policy
 from metatuner.envs.controller import observation_size
 from metatuner.envs.errors import CheckpointError, ConfigurationError
@@ -24,11 +24,13 @@ class StoppedError(Exception):
 
 def decisions_of(policy: Policy) -> np.ndarray:
     seen = np.random.default_rng(0).normal(size=(8, observation_size(3))).astype(np.float32)
-    return policy.decide(seen)
+    return policy.decide(seen)[0]
 
 
-def test_a_run_follows_from_its_settings_and_resumes_bit_for_bit(tmp_path: Path) -> None:
-    whole = train_schedule_policy(SETTINGS, tmp_path / "whole", evaluation_groups=0)
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+def test_a_run_follows_from_its_settings_and_resumes_bit_for_bit(algorithm: Algorithm, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, algorithm=algorithm)
+    whole = train_schedule_policy(settings, tmp_path / "whole", evaluation_groups=0)
 
     def stop_early(done: int, total: int, mean: float) -> None:
         if done >= 45:
@@ -37,17 +39,17 @@ def test_a_run_follows_from_its_settings_and_resumes_bit_for_bit(tmp_path: Path)
     torch.manual_seed(99)  # what came before must not matter
     with pytest.raises(StoppedError):
         train_schedule_policy(
-            SETTINGS, tmp_path / "stopped", evaluation_groups=0, checkpoint_every=1, progress=stop_early
+            settings, tmp_path / "stopped", evaluation_groups=0, checkpoint_every=1, progress=stop_early
         )
     told: list[int] = []
     resumed = train_schedule_policy(
-        SETTINGS, tmp_path / "stopped", evaluation_groups=0, progress=lambda done, total, mean: told.append(done)
+        settings, tmp_path / "stopped", evaluation_groups=0, progress=lambda done, total, mean: told.append(done)
     )
     assert told == [45, 60]
     assert np.array_equal(decisions_of(resumed), decisions_of(whole))
     assert resumed.signal_ranges == whole.signal_ranges
     assert not (tmp_path / "stopped" / "checkpoint.safetensors").exists()
-    other = train_schedule_policy(replace(SETTINGS, seed=3), tmp_path / "other", evaluation_groups=0)
+    other = train_schedule_policy(replace(settings, seed=3), tmp_path / "other", evaluation_groups=0)
     assert not np.array_equal(decisions_of(other), decisions_of(whole))
 
 

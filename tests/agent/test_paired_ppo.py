@@ -15,7 +15,7 @@ FAMILY = SyntheticTasks(steps=(12, 30), copies=4, mix={Architecture.PERCEPTRON: 
 
 def collected(copies: int, scaled: bool = False) -> np.ndarray:
     """Advantages (tasks, 4 copies, decisions) of a first rollout of two groups of two tasks."""
-    env = ScheduleVecEnv(FAMILY, groups=2, group_size=8, decisions=3, seed=1)
+    env = ScheduleVecEnv(FAMILY, groups=2, group_size=8, decisions=3, seed=2)
     shape = ActorShape(len(GLOBAL_SIGNALS), len(HYPERPARAMETER_SIGNALS))
     ppo = PairedPPO(
         ScheduleActorCritic,

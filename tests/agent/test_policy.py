@@ -19,12 +19,26 @@ def test_saved_and_loaded_it_decides_the_same(lively: Policy, folder: Path) -> N
     loaded = Policy.load(folder)
     for hyperparameters in (1, 2, 3, 7):
         seen = np.random.default_rng(0).normal(size=(5, observation_size(hyperparameters))).astype(np.float32)
-        decided = loaded.decide(seen)
+        decided, _ = loaded.decide(seen)
         assert decided.shape == (5, hyperparameters)
-        assert np.array_equal(decided, lively.decide(seen))
+        assert np.array_equal(decided, lively.decide(seen)[0])
         assert np.abs(decided).max() <= 1.0
     assert loaded.card["note"] == "for tests"
     assert (loaded.name, loaded.decisions) == ("lively", 10)
+
+
+def test_what_it_remembers_counts_and_is_kept_apart(remembering: Policy, tmp_path: Path) -> None:
+    loaded = Policy.load(remembering.save(tmp_path / "remembering"))
+    seen = np.random.default_rng(0).normal(size=(4, 5, observation_size(2))).astype(np.float32)
+    decided, state = loaded.decide(seen[0])
+    assert np.array_equal(decided, loaded.decide(seen[0], loaded.first_state(5))[0])
+    assert state.shape == loaded.first_state(5).shape == (5, 12)
+    for observation in seen[1:]:
+        alone, of_one = loaded.decide(observation[2:3], state[2:3])
+        decided, state = loaded.decide(observation, state)
+        np.testing.assert_allclose(alone, decided[2:3], atol=1e-6)
+        np.testing.assert_allclose(of_one, state[2:3], atol=1e-6)
+    assert np.abs(decided - loaded.decide(seen[-1])[0]).max() > 1e-3
 
 
 def test_the_default_policy_is_shipped_whole_and_says_how_it_was_made() -> None:
@@ -37,7 +51,7 @@ def test_the_default_policy_is_shipped_whole_and_says_how_it_was_made() -> None:
 
 def test_zero_adjusts_nothing() -> None:
     zero = Policy.load(ZERO)
-    assert not zero.decide(np.ones((2, observation_size(3)), np.float32)).any()
+    assert not zero.decide(np.ones((2, observation_size(3)), np.float32))[0].any()
     with pytest.raises(PolicyFileError, match="no weights"):
         zero.save("anywhere")
 

@@ -19,8 +19,10 @@ def make(**options: object) -> ScheduleVecEnv:
 
 
 def test_the_batch_is_the_single_environment_many_times() -> None:
-    # One without dropout and noise: what layers draw is drawn for the batch.
-    seed = next(seed for seed in range(20) if "dropout" not in FAMILY.sample(3, seed, 0).start)
+    # One without dropout and noise, since what layers draw is drawn for the batch; and one that small differences, of
+    # sums in another order, do not grow in.
+    starts = ((seed, FAMILY.sample(3, seed, 0).start) for seed in range(100))
+    seed = next(seed for seed, start in starts if "dropout" not in start and start["lr"].max() < 0.1)
     batch = make(groups=1, seed=seed)
     seen = batch.reset()
     group = FAMILY.sample(3, seed, 0)
@@ -152,7 +154,7 @@ def test_missing_validation_and_a_hidden_horizon_hide_only_what_they_should() ->
         assert np.all(last[:, [at["progress"], at["decisions_left"]]] == 0.0)
         ages.append(last[:, at["val_age"]])
     assert np.any(np.array(ages[:-1]) > 0.0)
-    assert np.all(ages[-1] == 0.0)
+    assert np.all(ages[-1][calm] == 0.0)
     assert calm.sum() > 2
     np.testing.assert_allclose(totals[0][calm], totals[1][calm], atol=1e-5)
 
