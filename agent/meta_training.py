@@ -11,7 +11,7 @@ import contextlib
 import json
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from importlib.metadata import version
@@ -23,10 +23,12 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.vec_env import VecEnv
 
 from ..envs.controller import HYPERPARAMETER_SIGNALS
 from ..envs.errors import ConfigurationError
 from ..envs.families import Architecture, Split, SyntheticTasks
+from ..envs.group_runner import TaskFamily
 from ..envs.records import Artifact, Metrics, NullRecorder, Recorder
 from ..envs.schedule_vec_env import ScheduleVecEnv, Variation
 from ..envs.signals import GLOBAL_SIGNALS
@@ -178,20 +180,11 @@ def train_schedule_policy(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     recorder = recorder or NullRecorder()
-    env = ScheduleVecEnv(
-        SyntheticTasks(Split.TRAIN, settings.horizon, settings.copies, device=device),
-        groups=settings.groups,
-        group_size=settings.group_size,
-        adjust=settings.adjust,
-        decisions=settings.decisions,
-        reference=settings.reference,
-        variation=VARIATION if settings.varied else Variation(),
-        seed=settings.seed,
-        workers=workers,
-    )
+    family = SyntheticTasks(Split.TRAIN, settings.horizon, settings.copies, device=device)
+    env = environment(settings, family, workers)
     # The processes that train end with the run, however it ends.
     with contextlib.closing(env):
-        model = _LEARNERS[settings.algorithm](env, settings)
+        model = learner(settings, env)
         checkpoint = MetaCheckpoint(out / "checkpoint.safetensors", json.dumps(asdict(settings)))
         if resume and checkpoint.exists():
             checkpoint.load(model, env)
@@ -222,6 +215,55 @@ def train_schedule_policy(
     recorder.record(Artifact(trial=trial, path="card.json", text=(out / "card.json").read_text(encoding="utf-8")))
     checkpoint.remove()
     return policy
+
+
+def environment(settings: MetaTrainingSettings, family: TaskFamily, workers: int = 0) -> ScheduleVecEnv:
+    """The environment that a run learns in.
+
+    Args:
+        settings: What the run follows from.
+        family: The tasks, in as many copies as the settings tell.
+        workers: Processes that train the networks.
+    """
+    return ScheduleVecEnv(
+        family,
+        groups=settings.groups,
+        group_size=settings.group_size,
+        adjust=settings.adjust,
+        decisions=settings.decisions,
+        reference=settings.reference,
+        variation=VARIATION if settings.varied else Variation(),
+        seed=settings.seed,
+        workers=workers,
+    )
+
+
+def learner(settings: MetaTrainingSettings, env: VecEnv, ppo: type[PairedPPO] = PairedPPO) -> BaseAlgorithm:
+    """The algorithm of the settings, at the beginning of its run.
+
+    Args:
+        settings: What the run follows from.
+        env: `environment`, or a wrapper around it.
+        ppo: The class to use where the algorithm is PPO.
+    """
+    shape = ActorShape(len(GLOBAL_SIGNALS), len(HYPERPARAMETER_SIGNALS))
+    match settings.algorithm:
+        case Algorithm.PPO:
+            return ppo(ScheduleActorCritic, env, **_of_ppo(settings, env, shape))
+        case Algorithm.RECURRENT_PPO:
+            shape = replace(shape, memory=settings.memory)
+            return PairedRecurrentPPO(RecurrentScheduleActorCritic, env, **_of_ppo(settings, env, shape))
+        case Algorithm.SAC:
+            return ScheduleSAC(
+                SoftScheduleActorCritic,
+                env,
+                learning_starts=0,
+                buffer_size=REPLAYED,
+                batch_size=1024,
+                train_freq=1,
+                gradient_steps=settings.epochs,
+                **_common(settings, env, replace(shape, squashed=True)),
+            )
 
 
 class RecorderOutput(KVWriter):
@@ -280,40 +322,7 @@ def _by_architecture(split: Split, settings: MetaTrainingSettings) -> dict[str, 
     return {str(each): SyntheticTasks(split, settings.horizon, mix={each: 1.0}) for each in Architecture}
 
 
-def _ppo(env: ScheduleVecEnv, settings: MetaTrainingSettings) -> BaseAlgorithm:
-    return PairedPPO(ScheduleActorCritic, env, **_paired(env, settings, _shape()))
-
-
-def _recurrent_ppo(env: ScheduleVecEnv, settings: MetaTrainingSettings) -> BaseAlgorithm:
-    shape = replace(_shape(), memory=settings.memory)
-    return PairedRecurrentPPO(RecurrentScheduleActorCritic, env, **_paired(env, settings, shape))
-
-
-def _sac(env: ScheduleVecEnv, settings: MetaTrainingSettings) -> BaseAlgorithm:
-    return ScheduleSAC(
-        SoftScheduleActorCritic,
-        env,
-        learning_starts=0,
-        buffer_size=REPLAYED,
-        batch_size=1024,
-        train_freq=1,
-        gradient_steps=settings.epochs,
-        **_common(env, settings, replace(_shape(), squashed=True)),
-    )
-
-
-_LEARNERS: Mapping[Algorithm, Callable[[ScheduleVecEnv, MetaTrainingSettings], BaseAlgorithm]] = {
-    Algorithm.PPO: _ppo,
-    Algorithm.RECURRENT_PPO: _recurrent_ppo,
-    Algorithm.SAC: _sac,
-}
-
-
-def _shape() -> ActorShape:
-    return ActorShape(len(GLOBAL_SIGNALS), len(HYPERPARAMETER_SIGNALS))
-
-
-def _paired(env: ScheduleVecEnv, settings: MetaTrainingSettings, shape: ActorShape) -> dict[str, Any]:
+def _of_ppo(settings: MetaTrainingSettings, env: VecEnv, shape: ActorShape) -> dict[str, Any]:
     return {
         "group_size": settings.group_size,
         "copies": settings.copies,
@@ -323,11 +332,11 @@ def _paired(env: ScheduleVecEnv, settings: MetaTrainingSettings, shape: ActorSha
         "batch_size": settings.decisions[0] * env.num_envs,
         "n_epochs": settings.epochs,
         "gae_lambda": 0.95,
-        **_common(env, settings, shape),
+        **_common(settings, env, shape),
     }
 
 
-def _common(env: ScheduleVecEnv, settings: MetaTrainingSettings, shape: ActorShape) -> dict[str, Any]:
+def _common(settings: MetaTrainingSettings, env: VecEnv, shape: ActorShape) -> dict[str, Any]:
     peak = settings.learning_rate
     return {
         "learning_rate": lambda left: peak * (0.01 + 0.99 * max(left, 0.0)),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 from metatuner.agent.evaluation import SEARCHED_RATES, final_losses, train_fixed
-from metatuner.agent.meta_training import OF_OPTIMIZERS, MetaTrainingSettings, train_schedule_policy
+from metatuner.agent.meta_training import OF_OPTIMIZERS, Algorithm, MetaTrainingSettings, train_schedule_policy
 from metatuner.agent.policy import Policy
 from metatuner.envs.families import Architecture, Split, SyntheticTasks
 from metatuner.envs.references import cosine
 from metatuner.envs.signals import LOSS_FLOOR
 from numpy.typing import NDArray
 from scipy.stats import trim_mean
+from variants import VARIANTS
 
 Array = NDArray[np.float64]
 
@@ -38,8 +40,11 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "horizons up to 1,600": {"horizon": (50, 1600)},
     "learns the optimiser's three alone": {"adjust": OF_OPTIMIZERS},
     "learns the learning rate alone": {"adjust": ("lr",)},
+    "a memory (recurrent PPO)": {"algorithm": Algorithm.RECURRENT_PPO},
+    "SAC instead of PPO": {"algorithm": Algorithm.SAC},
+    **{name: {} for name in VARIANTS},
 }
-"""What differs from the base: settings of `MetaTrainingSettings`."""
+"""What differs from the base: settings of `MetaTrainingSettings`, or how it is trained."""
 
 LAYERS = ("dropout", "augmentation", "label_smoothing", "clip_norm")
 SUBSETS: Mapping[str, tuple[str, ...]] = {
@@ -91,10 +96,13 @@ class Evaluation:
 
 def trained(arm: str, seed: int, steps: int, folder: Path) -> Policy:
     """The policy of an arm; trained where it is not in the folder."""
-    out = folder / f"{arm.replace(' ', '_').replace(':', '').replace(',', '')}-{seed}"
+    out = folder / f"{re.sub('[^a-zA-Z]+', '-', arm)}-{seed}"
     if not (out / "card.json").is_file():
         settings = MetaTrainingSettings(**{"steps": steps, "seed": seed, "horizon": HORIZON, **ARMS[arm]})
-        train_schedule_policy(settings, out, name=arm, evaluation_groups=0)
+        if arm in VARIANTS:
+            VARIANTS[arm](settings, out)
+        else:
+            train_schedule_policy(settings, out, name=arm, evaluation_groups=0)
         print(f"trained: {arm}, seed {seed}", flush=True)
     return Policy.load(out)
 
