@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .agent.lightning_callback import LightningAdaptiveSchedule
     from .agent.policy import Policy
     from .agent.transformers_callback import TransformersAdaptiveSchedule
+    from .agent.tune import TuneResult, tune
     from .envs.errors import MetatunerError
     from .envs.schedule import ScheduleEnv
     from .envs.torch_training import TorchTraining
@@ -41,7 +42,9 @@ __all__ = [
     "ScheduleEnv",
     "TorchTraining",
     "TransformersAdaptiveSchedule",
+    "TuneResult",
     "__version__",
+    "tune",
 ]
 
 _HOME = {
@@ -55,6 +58,8 @@ _HOME = {
     "ScheduleEnv": ".envs.schedule",
     "TorchTraining": ".envs.torch_training",
     "TransformersAdaptiveSchedule": ".agent.transformers_callback",
+    "TuneResult": ".agent.tune",
+    "tune": ".agent.tune",
 }
 
 

@@ -4,9 +4,9 @@ Whoever tunes emits records; whoever remembers implements `Recorder`. Neither kn
 holds only plain data and carries the time at which it was made, so that it can be journalled, sent later, and sent
 twice without being counted twice.
 
-The life of a study: `StudyStarted`, then for each trial `TrialStarted`, any number of `Metrics`, `Decision`, `Artifact`
-and `FileArtifact`, and `TrialFinished`; at the end `StudyFinished`. Metrics, artifacts and data sets whose trial is
-None, and `Description`, belong to the study itself.
+The life of a study: `StudyStarted`, then for each trial `TrialStarted`, any number of `ParamsChosen`, `Metrics`,
+`Decision`, `Artifact` and `FileArtifact`, and `TrialFinished`; at the end `StudyFinished`. Metrics, artifacts and data
+sets whose trial is None, and `Description`, belong to the study itself.
 """
 
 from __future__ import annotations
@@ -100,6 +100,19 @@ class TrialStarted(Record):
     attempt: int = 0
     process: int = 0
     thread: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParamsChosen(Record):
+    """More of the values that a running trial starts from, known only now: an objective may ask for them one by one.
+
+    Attributes:
+        trial: The trial.
+        params: The values, as in `TrialStarted`; those that were told before stay as they are.
+    """
+
+    trial: int
+    params: Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,6 +16,7 @@ _KINDS: dict[str, type[Record]] = {
         records.StudyStarted,
         records.Description,
         records.TrialStarted,
+        records.ParamsChosen,
         records.DataSetUsed,
         records.Metrics,
         records.Decision,
@@ -44,7 +45,7 @@ def encode(record: Record) -> str:
     match record:
         case records.Metrics():
             values["values"] = {name: float(value) for name, value in record.values.items()}
-        case records.StudyStarted() | records.TrialStarted():
+        case records.StudyStarted() | records.TrialStarted() | records.ParamsChosen():
             values["params"] = {name: str(value) for name, value in record.params.items()}
     return json.dumps({"kind": kind.__name__, **values}, default=_plain, separators=(",", ":"))
 

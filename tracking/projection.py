@@ -26,6 +26,7 @@ from ..envs.records import (
     Description,
     FileArtifact,
     Metrics,
+    ParamsChosen,
     Record,
     StudyFinished,
     StudyStarted,
@@ -105,6 +106,9 @@ class Projection:
                 return self._describe(record)
             case TrialStarted():
                 return self._start_trial(record)
+            case ParamsChosen():
+                self._summary.choose(record)
+                return self._log(record.trial).set_params(record.params)
             case DataSetUsed():
                 return [self._use(record)]
             case Metrics():

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from ..envs.records import Record, StudyStarted, TrialFinished, TrialStarted, TrialState
+from ..envs.records import ParamsChosen, Record, StudyStarted, TrialFinished, TrialStarted, TrialState
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,12 @@ class StudySummary:
         """A trial, or its next attempt, began."""
         params = {name: str(value) for name, value in record.params.items()}
         self.trials[record.trial] = TrialSummary(record.trial, record.attempt, run, record.name, params, record.time_ms)
+
+    def choose(self, record: ParamsChosen) -> None:
+        """A trial's further params are known."""
+        begun = self.trials[record.trial]
+        params = {name: str(value) for name, value in record.params.items()}
+        self.trials[record.trial] = replace(begun, params={**params, **begun.params})
 
     def end(self, record: TrialFinished, value: float | None) -> None:
         """A trial ended; `value` is what it is judged by."""

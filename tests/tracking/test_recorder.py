@@ -18,6 +18,7 @@ from metatuner.envs.records import (
     Decision,
     Description,
     Metrics,
+    ParamsChosen,
     Recorder,
     StudyFinished,
     StudyStarted,
@@ -436,3 +437,13 @@ os.kill(os.getpid(), signal.SIGKILL)
 
     run = MlflowClient(uri).get_run(answer.stdout.strip())
     assert (run.info.status, run.data.metrics["val/loss"]) == ("RUNNING", 0.5), answer.stderr
+
+
+def test_params_may_become_known_one_by_one(recorder: MLflowRecorder, uri: str) -> None:
+    with recorder:
+        recorder.record(StudyStarted(name="study", space={}))
+        recorder.record(TrialStarted(trial=0, name="t", params={"kind": "line"}))
+        recorder.record(ParamsChosen(trial=0, params={"kind": "line", "slope": 0.5}))
+        recorder.record(TrialFinished(trial=0, value=1.0))
+        recorder.record(StudyFinished())
+    assert Page(recorder, uri).child().data.params == {"kind": "line", "slope": "0.5"}

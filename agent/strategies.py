@@ -1,0 +1,217 @@
+"""Search strategies by name: each is an Optuna sampler, which proposes, and an Optuna pruner, which stops early.
+
+Whatever runs in Optuna runs here, and the other way round.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna import pruners, samplers
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+
+from ..envs.errors import ConfigurationError, MissingPackageError
+
+Space = Mapping[str, BaseDistribution]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a strategy is made for.
+
+    Attributes:
+        space: The search space; None where the objective asks for its hyperparameters one by one.
+        budget: Full trainings that may be spent.
+        seed: Proposals follow from it.
+        done: Trials that the study has already: proposals go on, instead of beginning with the same ones again.
+        workers: Trials at a time.
+        units: Units of budget of a full training; None where trainings cannot be stopped early.
+    """
+
+    space: Space | None
+    budget: int
+    seed: int
+    done: int = 0
+    workers: int = 1
+    units: int | None = None
+
+    @property
+    def fresh_seed(self) -> int:
+        """A seed for those who do not remember what they have drawn."""
+        return int(np.random.SeedSequence([self.seed, self.done]).generate_state(1)[0])
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A strategy.
+
+    Attributes:
+        sampler: Makes the sampler.
+        pruner: Makes the pruner.
+        package: The package that it needs beyond metatuner's own.
+    """
+
+    sampler: Callable[[Setting], BaseSampler]
+    pruner: Callable[[Setting], BasePruner] = lambda _: pruners.NopPruner()
+    package: str | None = None
+
+    def make(self, name: str, setting: Setting) -> tuple[BaseSampler, BasePruner]:
+        """The sampler and the pruner.
+
+        Raises:
+            ConfigurationError: The strategy cannot work in this setting.
+            MissingPackageError: A package that it needs is not installed.
+        """
+        if self.package is not None and importlib.util.find_spec(self.package) is None:
+            raise MissingPackageError(
+                f"strategy {name!r} needs the package {self.package}: pip install metatuner[{self.package}]"
+            )
+        with warnings.catch_warnings():
+            # What of these is new in Optuna and may change there is for us to follow.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return self.sampler(setting), self.pruner(setting)
+
+
+def strategy_named(name: str) -> Strategy:
+    """The strategy of this name.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    if name not in STRATEGIES:
+        raise ConfigurationError(f"expected one of the strategies {', '.join(STRATEGIES)}, got {name!r}")
+    return STRATEGIES[name]
+
+
+def grid_points(space: Space, budget: int) -> dict[str, list[Any]]:
+    """The finest grid of at most `budget` points that gives every hyperparameter equally many values, at least two.
+
+    Values are evenly spaced on the scale of their distribution, ends included; a hyperparameter that has fewer values
+    has all of them, and one of categories too.
+    """
+    finest: dict[str, list[Any]] = {}
+    for n in range(2, max(budget, 2) + 1):
+        grid = {name: _spread(distribution, n) for name, distribution in space.items()}
+        if finest and math.prod(map(len, grid.values())) > budget:
+            break
+        finest = grid
+    return finest
+
+
+def _spread(distribution: BaseDistribution, n: int) -> list[Any]:
+    match distribution:
+        case CategoricalDistribution():
+            return list(distribution.choices)
+        case IntDistribution():
+            steps = np.linspace(*_ends(distribution), n)
+            values = np.exp(steps) if distribution.log else steps
+            on_grid = distribution.low + np.round((values - distribution.low) / distribution.step) * distribution.step
+            return sorted({int(value) for value in on_grid})
+        case FloatDistribution():
+            if distribution.single():
+                return [distribution.low]
+            steps = np.linspace(*_ends(distribution), n)
+            values = np.exp(steps) if distribution.log else steps
+            if distribution.step is not None:
+                values = (
+                    distribution.low + np.round((values - distribution.low) / distribution.step) * distribution.step
+                )
+            # Neither logarithms nor steps may carry a value over its ends.
+            return sorted(set(np.clip(values, distribution.low, distribution.high).tolist()))
+    raise ConfigurationError(f"a grid over {type(distribution).__name__} is not defined")
+
+
+def _ends(distribution: IntDistribution | FloatDistribution) -> tuple[float, float]:
+    ends = (float(distribution.low), float(distribution.high))
+    return (math.log(ends[0]), math.log(ends[1])) if distribution.log else ends
+
+
+def _grid(setting: Setting) -> BaseSampler:
+    if setting.space is None:
+        raise ConfigurationError("strategy 'grid' needs to know the space beforehand: give a dict of distributions")
+    return samplers.GridSampler(grid_points(setting.space, setting.budget), seed=setting.seed)
+
+
+def _manual(setting: Setting) -> BaseSampler:
+    # All its trials are enqueued: it is asked for nothing.
+    return samplers.RandomSampler(seed=setting.fresh_seed)
+
+
+def _random(setting: Setting) -> BaseSampler:
+    return samplers.RandomSampler(seed=setting.fresh_seed)
+
+
+def _qmc(setting: Setting) -> BaseSampler:
+    return samplers.QMCSampler(scramble=True, seed=setting.seed, warn_independent_sampling=False)
+
+
+def _tpe(setting: Setting) -> BaseSampler:
+    return samplers.TPESampler(
+        seed=setting.fresh_seed,
+        # Trials that still run count as bad, so that workers do not all try the same.
+        constant_liar=setting.workers > 1,
+    )
+
+
+def _gp(setting: Setting) -> BaseSampler:
+    return samplers.GPSampler(seed=setting.fresh_seed)
+
+
+def _cmaes(setting: Setting) -> BaseSampler:
+    return samplers.CmaEsSampler(seed=setting.fresh_seed, warn_independent_sampling=False)
+
+
+def _ga(setting: Setting) -> BaseSampler:
+    # At least five generations.
+    population = min(max(setting.budget // 5, 4), 50)
+    return samplers.NSGAIISampler(population_size=population, seed=setting.fresh_seed)
+
+
+def _asha(setting: Setting) -> BasePruner:
+    _require_units("asha", setting)
+    return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+
+
+def _hyperband(setting: Setting) -> BasePruner:
+    return pruners.HyperbandPruner(min_resource=1, max_resource=_require_units("hyperband", setting))
+
+
+def _median(setting: Setting) -> BasePruner:
+    _require_units("median", setting)
+    return pruners.MedianPruner()
+
+
+def _require_units(name: str, setting: Setting) -> int:
+    if setting.units is None:
+        raise ConfigurationError(
+            f"strategy {name!r} stops trainings early: give `units`, how many values a full training yields (or "
+            "reports), so that it knows what a part of one costs"
+        )
+    return setting.units
+
+
+STRATEGIES: Mapping[str, Strategy] = {
+    "random": Strategy(_random),
+    "grid": Strategy(_grid),
+    "qmc": Strategy(_qmc),
+    "tpe": Strategy(_tpe),
+    "gp": Strategy(_gp),
+    "cmaes": Strategy(_cmaes, package="cmaes"),
+    "ga": Strategy(_ga),
+    "asha": Strategy(_random, _asha),
+    "hyperband": Strategy(_random, _hyperband),
+    "median": Strategy(_tpe, _median),
+    "manual": Strategy(_manual),
+}
+"""random, grid and quasi-random search; tree-structured Parzen estimator (Bergstra et al. 2011); Gaussian process;
+CMA-ES; a genetic algorithm; asynchronous successive halving (Li et al. 2020) and Hyperband (Li et al. 2018) over random
+search; the median rule (Golovin et al. 2017) over TPE; and a given list."""

@@ -1,0 +1,166 @@
+"""One trial from its proposal to its value, recorded all along: what `optuna.Study.optimize` calls."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from optuna import TrialPruned
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial
+
+from ..envs.errors import SearchSpaceError, TrainingError
+from ..envs.records import Metrics, ParamsChosen, Recorder, TrialFinished, TrialStarted, TrialState
+from .strategies import Space
+
+Objective = Callable[[Any], Any]
+"""Takes a configuration (a dict) and returns a number, or yields one for each unit of budget, the last of which counts;
+or, where there is no search space, an Optuna objective: it takes a trial."""
+
+Constraints = Callable[[Mapping[str, Any]], Mapping[str, float]]
+"""Takes a configuration and returns numbers by name, all of them at most 0 where it is allowed."""
+
+UNITS_ATTRIBUTE = "metatuner:units"  # a trial's user attribute: how many units of budget it spent
+MESSAGE_ATTRIBUTE = "metatuner:message"  # a trial's user attribute: why it failed
+
+
+@dataclass(frozen=True)
+class TrialRunner:
+    """Runs trials in this process.
+
+    Attributes:
+        objective: What is tuned.
+        space: The search space; None where the objective is Optuna's.
+        recorder: Takes what happens.
+        strategy: Who proposes, for the record.
+        metric: What values are called in the record.
+        constraints: What tells whether a configuration is allowed; None allows all.
+        timeout_s: Seconds that a trial may take. It is looked at between two units: a function that yields nothing, or
+            hangs in the middle, is not interrupted.
+        in_threads: Whether each trial keeps to one thread of several.
+    """
+
+    objective: Objective
+    space: Space | None
+    recorder: Recorder
+    strategy: str
+    metric: str
+    constraints: Constraints | None = None
+    timeout_s: float | None = None
+    in_threads: bool = False
+
+    def __call__(self, trial: Trial) -> float:
+        """Runs a trial.
+
+        Returns:
+            Its value.
+
+        Raises:
+            TrialPruned: It was stopped early.
+            Exception: It failed, with what the objective raised, or because it gave no number.
+        """
+        config = {name: suggest(trial, name, each) for name, each in (self.space or {}).items()}
+        thread = threading.get_ident() if self.in_threads else 0
+        self.recorder.record(TrialStarted(trial=trial.number, name=self.strategy, params=config, thread=thread))
+        try:
+            value = self._run(trial, config)
+        except TrialPruned as stopped:
+            self._finish(trial, TrialState.PRUNED, str(stopped))
+            raise
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"
+            trial.set_user_attr(MESSAGE_ATTRIBUTE, message)
+            self._finish(trial, TrialState.FAILED, message)
+            raise
+        except BaseException as error:
+            self._finish(trial, TrialState.KILLED, type(error).__name__)
+            raise
+        self._finish(trial, TrialState.FINISHED, value=value)
+        return value
+
+    def _run(self, trial: Trial, config: dict[str, Any]) -> float:
+        for name, broken_by in (self.constraints(config) if self.constraints else {}).items():
+            trial.set_constraint(name, broken_by)
+        if self.space is None:
+            return number(self.objective(_Reporting(trial, self.recorder, self.metric)))
+        found = self.objective(config)
+        return self._run_units(trial, found) if isinstance(found, Generator) else number(found)
+
+    def _run_units(self, trial: Trial, units: Iterator[Any]) -> float:
+        deadline = math.inf if self.timeout_s is None else time.monotonic() + self.timeout_s
+        value, unit = math.nan, 0
+        for unit, found in enumerate(units, start=1):
+            value = number(found)
+            trial.report(value, unit)
+            trial.set_user_attr(UNITS_ATTRIBUTE, unit)
+            self.recorder.record(Metrics(trial=trial.number, step=unit, values={self.metric: value}))
+            if trial.should_prune():
+                raise TrialPruned(f"stopped after {unit} units")
+            if time.monotonic() > deadline:
+                raise TrainingError(f"the trial took more than {self.timeout_s:g} s: it was stopped after {unit} units")
+        if not unit:
+            raise TrainingError("the objective yielded nothing: expected a number for each unit of budget")
+        return value
+
+    def _finish(self, trial: Trial, state: TrialState, message: str = "", value: float | None = None) -> None:
+        if self.space is None and trial.params:
+            self.recorder.record(ParamsChosen(trial=trial.number, params=trial.params))
+        self.recorder.record(TrialFinished(trial=trial.number, state=state, message=message, value=value))
+
+
+class _Reporting(Trial):
+    """An Optuna trial whose reports are recorded."""
+
+    def __init__(self, trial: Trial, recorder: Recorder, metric: str) -> None:
+        # The same trial: a new one of its number would be given other proposals.
+        self.__dict__.update(trial.__dict__)
+        self._recorder, self._metric = recorder, metric
+
+    def report(self, value: float, step: int) -> None:
+        """As Optuna's."""
+        super().report(value, step)
+        self._recorder.record(Metrics(trial=self.number, step=step, values={self._metric: float(value)}))
+
+
+def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
+    """The trial's value of a hyperparameter.
+
+    Raises:
+        SearchSpaceError: The distribution is none of Optuna's three.
+    """
+    match distribution:
+        case FloatDistribution():
+            return trial.suggest_float(
+                name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+            )
+        case IntDistribution():
+            return trial.suggest_int(
+                name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+            )
+        case CategoricalDistribution():
+            return trial.suggest_categorical(name, distribution.choices)
+    raise SearchSpaceError(
+        f"expected {name!r} to be an Optuna FloatDistribution, IntDistribution or CategoricalDistribution, got "
+        f"{distribution!r}"
+    )
+
+
+def number(found: object) -> float:
+    """What an objective gave, as a number.
+
+    Raises:
+        TrainingError: It is none.
+    """
+    if isinstance(found, bool | str | bytes):
+        raise TrainingError(f"the objective gave {found!r}: expected a number")
+    try:
+        value = float(found)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"the objective gave {found!r} ({type(found).__name__}): expected a number") from error
+    if math.isnan(value):
+        raise TrainingError("the objective gave NaN: expected a number; look for what made it so")
+    return value

@@ -1,0 +1,139 @@
+"""Tune a function of a Python file.
+
+The file has the objective and its search space, a dict from names to Optuna distributions. The objective takes a
+configuration and returns a number, or yields one for each unit of budget. Where the file has no space, the objective is
+taken for Optuna's: it takes a trial.
+
+Every trial is recorded in MLflow. An interrupted study goes on when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
+
+EXAMPLE = "metatuner tune objective.py:train --budget 30 --strategy tpe"
+
+_STUDIES = Path(".metatuner") / "studies"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this verb."""
+    parser.add_argument("objective", metavar="FILE.py:FUNCTION", help="what to tune")
+    parser.add_argument(
+        "--space",
+        default="space",
+        metavar="NAME",
+        help="the file's variable with the search space (default: %(default)s)",
+    )
+    parser.add_argument("--budget", type=int, default=30, help="full trainings to spend, in all (default: %(default)s)")
+    parser.add_argument("--strategy", default="tpe", help="who proposes (default: %(default)s)")
+    parser.add_argument("--maximize", action="store_true", help="the larger the better")
+    parser.add_argument(
+        "--units", type=int, help="values that a full training yields: one that is stopped early costs its share"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="trials at a time (default: %(default)s)")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="after which no new trial begins")
+    parser.add_argument("--trial-timeout", type=float, metavar="SECONDS", help="that a trial may take")
+    parser.add_argument("--seed", type=int, default=0, help="proposals follow from it (default: %(default)s)")
+    parser.add_argument("--name", help="the study's name (default: the function's)")
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help=f"where the study lies: a database URL or a journal file (default: {_STUDIES}/NAME.journal)",
+    )
+    parser.add_argument("--fresh", action="store_true", help="do not go on with a study: it must be a new one")
+    parser.add_argument("--experiment", default="metatuner", help="MLflow experiment (default: %(default)s)")
+    add_store_arguments(parser)
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the verb."""
+    from ..agent.tune import tune
+
+    file, _, function = args.objective.rpartition(":")
+    module = _load(file, args.objective)
+    objective = _attribute(module, function, file)
+    name = args.name or function
+    bar = ProgressBar(args.budget, "tuning", "trainings", silent=args.json)
+
+    def progress(spent: float, budget: float, best: float | None) -> None:
+        bar.at(min(round(spent), round(budget)), "" if best is None else f"best {best:.6g}")
+
+    result = tune(
+        objective,
+        getattr(module, args.space, None),
+        args.budget,
+        strategy=args.strategy,
+        direction="maximize" if args.maximize else "minimize",
+        storage=args.storage or _journal(name),
+        tracking_uri=args.tracking_uri,
+        experiment=args.experiment,
+        name=name,
+        seed=args.seed,
+        n_workers=args.workers,
+        resume=not args.fresh,
+        units=args.units,
+        timeout=args.timeout,
+        trial_timeout=args.trial_timeout,
+        progress=progress,
+    )
+    bar.close()
+    best = result.best_trial
+    if args.json:
+        say_json(
+            {
+                "best_value": best.value,
+                "best_config": best.params,
+                "trials": len(result.trials),
+                "run_id": result.run_id,
+            }
+        )
+        return 0
+    say(f"best of {len(result.trials)} trials: {best.value:.6g} (trial {best.number})")
+    for key, value in best.params.items():
+        say(f"  {key}: {value:.6g}" if isinstance(value, float) else f"  {key}: {value}")
+    say("see every trial:  metatuner ui")
+    return 0
+
+
+def _journal(name: str) -> str:
+    _STUDIES.mkdir(parents=True, exist_ok=True)
+    return str(_STUDIES / f"{name}.journal")
+
+
+def _load(file: str, given: str) -> ModuleType:
+    from ..envs.errors import ConfigurationError
+
+    path = Path(file)
+    if path.suffix != ".py" or not path.is_file():
+        raise ConfigurationError(f"expected FILE.py:FUNCTION with a file that exists, got {given!r}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Under its name, and with its folder on the path, as when Python runs the file itself.
+    sys.modules[path.stem] = module
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigurationError(f"{file} cannot be run: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _attribute(module: ModuleType, name: str, file: str) -> Any:
+    from ..envs.errors import ConfigurationError
+
+    found = getattr(module, name, None)
+    if not callable(found):
+        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise ConfigurationError(f"{file} has no function {name!r}: it has {', '.join(functions) or 'none at all'}")
+    return found

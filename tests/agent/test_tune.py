@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from metatuner.agent.strategies import STRATEGIES
+from metatuner.agent.tune import TuneResult, tune
+from metatuner.envs.errors import ConfigurationError, MetatunerError, SearchSpaceError, TrainingError
+from metatuner.envs.records import (
+    Metrics,
+    ParamsChosen,
+    Record,
+    StudyFinished,
+    StudyStarted,
+    TrialFinished,
+    TrialStarted,
+    TrialState,
+)
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+SPACE = {"x": FloatDistribution(-5.0, 5.0), "n": IntDistribution(1, 4), "kind": CategoricalDistribution(("a", "b"))}
+
+
+class Kept:
+    """Keeps records in memory."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def record(self, record: Record, /) -> None:
+        self.records.append(record)
+
+    def of(self, kind: type[Record]) -> list[Any]:
+        return [record for record in self.records if isinstance(record, kind)]
+
+
+def bowl(config: Mapping[str, Any]) -> float:
+    return (config["x"] - 2.0) ** 2 + config["n"] + (config["kind"] == "b")
+
+
+def curve(config: Mapping[str, Any]) -> Iterator[float]:
+    for unit in range(1, 10):
+        yield bowl(config) + 1.0 / unit
+
+
+def searched(objective: Any = bowl, space: Any = SPACE, budget: int = 8, **options: Any) -> tuple[TuneResult, Kept]:
+    kept = Kept()
+    return tune(objective, space, budget, recorder=kept, **{"strategy": "random", **options}), kept
+
+
+@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - {"manual"}))
+def test_every_strategy_finds_a_good_configuration(strategy: str) -> None:
+    result, kept = searched(curve, budget=30, strategy=strategy, units=9)
+    assert result.best_value < 6.0
+    assert bowl(result.best_config) == pytest.approx(result.best_value - 1 / 9)
+    assert {trial.name for trial in kept.of(TrialStarted)} == {strategy}
+    assert len(kept.of(TrialFinished)) == len(result.trials)
+    units = sum(len(trial.intermediate_values) for trial in result.trials)
+    # A grid may have fewer points, and the last trial may go over.
+    assert (units == 9 * 18) if strategy == "grid" else (30 * 9 <= units < 31 * 9)
+    if strategy in ("asha", "hyperband", "median"):
+        assert len(result.trials) > 30
+
+
+def test_a_study_follows_from_its_seed() -> None:
+    values = [searched(strategy="tpe", seed=seed, budget=15)[0].study.trials_dataframe().value for seed in (1, 1, 2)]
+    assert values[0].equals(values[1])
+    assert not values[0].equals(values[2])
+
+
+def test_everything_is_recorded_in_order() -> None:
+    _, kept = searched(curve, budget=2, direction="maximize", metric="val/score")
+    (study,) = kept.of(StudyStarted)
+    assert (study.name, study.metric, study.direction, study.budget) == (
+        "curve",
+        "val/score",
+        "maximize",
+        "2 full trainings",
+    )
+    assert set(study.space) == set(SPACE)
+    first = [record for record in kept.records if getattr(record, "trial", None) == 0]
+    assert isinstance(first[0], TrialStarted)
+    assert set(first[0].params) == set(SPACE)
+    assert [record.step for record in first[1:-1] if isinstance(record, Metrics)] == list(range(1, 10))
+    assert isinstance(first[-1], TrialFinished)
+    assert first[-1].value == first[-2].values["val/score"]  # type: ignore[attr-defined]
+    assert isinstance(kept.records[-1], StudyFinished)
+
+
+def test_an_objective_may_be_optunas() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        kind = trial.suggest_categorical("kind", ["line", "bowl"])
+        x = trial.suggest_float("x", -1.0, 1.0)
+        width = trial.suggest_float("width", 0.1, 1.0) if kind == "bowl" else 1.0
+        for step in range(3):
+            trial.report(x, step)
+            if x > 0.5:
+                raise optuna.TrialPruned("far too large")
+        return x / width
+
+    result, kept = searched(objective, None, budget=12)
+    assert len(result.trials) == 12
+    states = {end.trial: end.state for end in kept.of(TrialFinished)}
+    assert TrialState.PRUNED in states.values()
+    for trial in result.trials:
+        chosen = [record.params for record in kept.of(ParamsChosen) if record.trial == trial.number]
+        assert chosen == [trial.params]
+        curve = {r.step: r.values["objective"] for r in kept.of(Metrics) if r.trial == trial.number}
+        assert curve == trial.intermediate_values
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("abc", "gave 'abc'"),
+        (None, "gave None"),
+        (1 + 2j, "expected a number"),
+        (float("nan"), "gave NaN"),
+        ([1.0, 2.0], "expected a number"),
+        (True, "gave True"),
+        (np.zeros(3), "expected a number"),
+    ],
+)  # fmt: skip
+def test_no_number_is_a_failed_trial_and_the_study_goes_on(given: Any, message: str) -> None:
+    calls: list[Any] = []
+
+    def objective(config: Mapping[str, Any]) -> Any:
+        calls.append(config)
+        return given if len(calls) == 1 else bowl(config)
+
+    result, kept = searched(objective, budget=3)
+    ends = kept.of(TrialFinished)
+    assert [end.state for end in ends] == [TrialState.FAILED, TrialState.FINISHED, TrialState.FINISHED]
+    assert message in ends[0].message
+    assert len(result.trials) == 3
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    for kind in (np.float32, np.float64, torch.tensor, int, np.array):
+        result, _ = searched(lambda config, kind=kind: kind(3.0), budget=1)
+        assert result.best_value == 3.0
+
+
+def test_when_nothing_finishes_that_is_said_with_the_reason() -> None:
+    def broken(config: Mapping[str, Any]) -> float:
+        raise ValueError("no such layer")
+
+    result, kept = searched(broken, budget=4)
+    assert [end.message for end in kept.of(TrialFinished)] == ["ValueError: no such layer"] * 4
+    with pytest.raises(TrainingError, match=r"none of the 4 trials has finished.*no such layer"):
+        result.best_config  # noqa: B018
+
+
+def test_a_generator_that_yields_nothing_fails_and_one_that_takes_too_long_is_stopped() -> None:
+    def slow(config: Mapping[str, Any]) -> Iterator[float]:
+        while True:
+            time.sleep(0.03)
+            yield 1.0
+
+    _, kept = searched(slow, budget=1, trial_timeout=0.1)
+    (end,) = kept.of(TrialFinished)
+    assert end.state is TrialState.FAILED
+    assert "more than 0.1 s" in end.message
+    _, kept = searched(lambda config: (x for x in ()), budget=1)
+    assert "yielded nothing" in kept.of(TrialFinished)[0].message
+
+
+def test_a_study_on_disk_goes_on_and_its_budget_is_for_all_of_it(tmp_path: Path) -> None:
+    storage = str(tmp_path / "study.journal")
+    first = searched(storage=storage, budget=5)[0].trials
+    again, kept = searched(storage=storage, budget=8)
+    assert [trial.params for trial in again.trials[:5]] == [trial.params for trial in first]
+    assert len({trial.params["x"] for trial in again.trials}) == 8
+    assert len(kept.of(TrialStarted)) == 3
+    nothing, kept = searched(storage=storage, budget=8)
+    assert len(nothing.trials) == 8
+    assert not kept.of(TrialStarted)
+    with pytest.raises(ConfigurationError, match="has a study 'bowl' already"):
+        searched(storage=storage, resume=False)
+
+
+def test_interrupted_it_keeps_what_it_has(tmp_path: Path) -> None:
+    calls: list[Any] = []
+
+    def objective(config: Mapping[str, Any]) -> float:
+        calls.append(config)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return bowl(config)
+
+    storage, kept = str(tmp_path / "study.journal"), Kept()
+    with pytest.raises(KeyboardInterrupt):
+        tune(objective, SPACE, 6, strategy="random", storage=storage, recorder=kept)
+    assert [end.state for end in kept.of(TrialFinished)] == [
+        TrialState.FINISHED,
+        TrialState.FINISHED,
+        TrialState.KILLED,
+    ]
+    result, _ = searched(objective, storage=storage, budget=6)
+    finished = [trial for trial in result.trials if trial.state.name == "COMPLETE"]
+    assert len(finished) == 5
+
+
+def test_given_configurations_come_first_and_known_ones_are_not_tried() -> None:
+    best = {"x": 2.0, "n": 1, "kind": "a"}
+    result, kept = searched(configs=[{"x": 1.0, "n": 1, "kind": "b"}, {"x": 3.0}], known=[(best, 1.0)], budget=3)
+    tried = [start.params for start in kept.of(TrialStarted)]
+    assert tried[0] == {"x": 1.0, "n": 1, "kind": "b"}
+    assert tried[1]["x"] == 3.0
+    assert len(tried) == 3
+    assert (result.best_config, result.best_value) == (best, 1.0)
+    result, kept = searched(strategy="manual", configs=[best, {**best, "n": 2}], budget=30)
+    assert [start.params for start in kept.of(TrialStarted)] == [best, {**best, "n": 2}]
+
+
+def test_constraints_are_heeded() -> None:
+    result, _ = searched(
+        lambda config: config["x"], {"x": FloatDistribution(0.0, 1.0)}, 40, strategy="tpe",
+        constraints=lambda config: {"not too small": 0.5 - config["x"]},
+    )  # fmt: skip
+    late = [trial.params["x"] for trial in result.trials[20:]]
+    assert np.mean(np.array(late) >= 0.5) > 0.6
+    assert 0.5 <= result.best_value < 0.6
+
+
+def test_workers_share_a_study() -> None:
+    at_once, most, lock = [0], [0], threading.Lock()
+
+    def objective(config: Mapping[str, Any]) -> float:
+        with lock:
+            at_once[0] += 1
+            most[0] = max(most[0], at_once[0])
+        time.sleep(0.02)
+        with lock:
+            at_once[0] -= 1
+        return bowl(config)
+
+    result, kept = searched(objective, budget=12, n_workers=3)
+    assert most[0] == 3
+    assert len(result.trials) == 12
+    assert len({start.thread for start in kept.of(TrialStarted)}) > 1
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[float, int, float | None]] = []
+    result, _ = searched(budget=3, progress=lambda *now: told.append(now))
+    assert [spent for spent, _, _ in told] == [1.0, 2.0, 3.0]
+    assert told[-1] == (3.0, 3, result.best_value)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"objective": 3}, ConfigurationError, "to be a function"),
+        ({"space": {}}, SearchSpaceError, "expected a dict"),
+        ({"space": [1, 2]}, SearchSpaceError, "expected a dict"),
+        ({"space": {"x": (0, 1)}}, SearchSpaceError, "Optuna distributions"),
+        ({"space": {3: FloatDistribution(0, 1)}}, SearchSpaceError, "expected names"),
+        ({"budget": 0}, ConfigurationError, "budget must be"),
+        ({"budget": 1.5}, ConfigurationError, "budget must be"),
+        ({"n_workers": -1}, ConfigurationError, "n_workers must be"),
+        ({"units": 0}, ConfigurationError, "units must be"),
+        ({"direction": "up"}, ConfigurationError, "minimize or maximize"),
+        ({"strategy": "manual"}, ConfigurationError, "given list"),
+        ({"configs": [{"y": 1}]}, ConfigurationError, "no 'y'"),
+        ({"configs": [{"n": 9}]}, ConfigurationError, "n=9 is not in"),
+        ({"configs": [{"kind": "z"}]}, ConfigurationError, "kind='z' is not in"),
+        ({"configs": [3]}, ConfigurationError, "as a dict"),
+        ({"storage": "nowhere://x"}, MetatunerError, "cannot be opened"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_refused(options: dict[str, Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        searched(**options)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from metatuner.__main__ import main
+from mlflow import MlflowClient
+
+OBJECTIVE = """
+import math
+import time
+from optuna.distributions import FloatDistribution, IntDistribution
+
+space = {"lr": FloatDistribution(1e-5, 1e-1, log=True), "depth": IntDistribution(1, 5)}
+pause = 0.0
+
+def train(config):
+    for epoch in range(1, 5):
+        time.sleep(pause)
+        yield abs(math.log10(config["lr"]) + 3) + abs(config["depth"] - 3) + 1 / epoch
+
+def slow(config):
+    time.sleep(0.3)
+    return config["lr"]
+
+def asks(trial):
+    return trial.suggest_float("x", -1.0, 1.0) ** 2
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setitem(sys.modules, "objective", None)
+    for name in ("MLFLOW_TRACKING_URI", "METATUNER_JOURNAL"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "objective.py").write_text(OBJECTIVE)
+
+
+def runs(folder: Path) -> list[dict[str, object]]:
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    (experiment,) = [each for each in client.search_experiments() if each.name != "Default"]
+    found = client.search_runs([experiment.experiment_id], max_results=100)
+    return [{"status": run.info.status, **run.data.tags, **run.data.params} for run in found]
+
+
+def test_it_tunes_resumes_and_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["tune", "objective.py:train", "--units", "4", "--json"]
+    assert main([*command, "--budget", "3", "--strategy", "random"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["trials"] == 3
+    assert set(first["best_config"]) == {"lr", "depth"}
+    assert main([*command, "--budget", "5", "--strategy", "tpe"]) == 0
+    second = json.loads(capsys.readouterr().out)
+    assert second["trials"] == 5
+    assert second["run_id"] == first["run_id"]
+    assert second["best_value"] <= first["best_value"]
+    trials = [run for run in runs(tmp_path) if "mlflow.parentRunId" in run]
+    assert len(trials) == 5
+    assert all(run["status"] == "FINISHED" and {"lr", "depth"} <= set(run) for run in trials)
+
+
+def test_an_optuna_objective_needs_no_space(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", "objective.py:asks", "--space", "none", "--budget", "4"]) == 0
+    assert "best of 4 trials" in capsys.readouterr().out
+    assert all("x" in run for run in runs(tmp_path) if "mlflow.parentRunId" in run)
+
+
+def test_ctrl_c_keeps_what_there_is(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "metatuner", "tune", "objective.py:slow", "--budget", "60", "--strategy", "random"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    journal = tmp_path / ".metatuner" / "studies" / "slow.journal"
+    while not journal.exists() or journal.read_text().count('"op_code":6') < 3:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in printed
+    states = {run["metatuner.state"] for run in runs(tmp_path)}
+    assert {"finished", "killed"} == states
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.py:train"], "a file that exists"),
+        (["objective.py"], "a file that exists"),
+        (["objective.py:tran"], "no function 'tran': it has"),
+        (["objective.py:train", "--strategy", "magic"], "expected one of the strategies"),
+        (["objective.py:train", "--strategy", "asha"], "give `units`"),
+        (["objective.py:train", "--budget", "0"], "budget must be"),
+        (["broken.py:train"], "SyntaxError"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("broken.py").write_text("def train(:")
+    assert main(["tune", *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+
+
+def test_when_every_trial_fails_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("objective.py").write_text("from optuna.distributions import *\nspace = {'x': FloatDistribution(0, 1)}\n"
+                                    "def train(config):\n    return 1 / 0\n")  # fmt: skip
+    assert main(["tune", "objective.py:train", "--budget", "2"]) == 2
+    assert "none of the 2 trials has finished; the last one failed with ZeroDivisionError" in capsys.readouterr().err
