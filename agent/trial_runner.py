@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -15,12 +16,14 @@ from optuna.trial import Trial
 
 from ..envs.errors import SearchSpaceError, TrainingError
 from ..envs.records import Metrics, ParamsChosen, Recorder, TrialFinished, TrialStarted, TrialState
+from .child import Child
 from .strategies import Space
 
 Objective = Callable[[Any], Any]
 """Takes a configuration (a dict) and returns a number, or yields one for each unit of budget, the last of which counts;
 or, where there is no search space, an Optuna objective: it takes a trial."""
 
+Config = Mapping[str, Any]
 Constraints = Callable[[Mapping[str, Any]], Mapping[str, float]]
 """Takes a configuration and returns numbers by name, all of them at most 0 where it is allowed."""
 
@@ -30,7 +33,7 @@ MESSAGE_ATTRIBUTE = "metatuner:message"  # a trial's user attribute: why it fail
 
 @dataclass(frozen=True)
 class TrialRunner:
-    """Runs trials in this process.
+    """Runs trials.
 
     Attributes:
         objective: What is tuned.
@@ -39,8 +42,9 @@ class TrialRunner:
         strategy: Who proposes, for the record.
         metric: What values are called in the record.
         constraints: What tells whether a configuration is allowed; None allows all.
-        timeout_s: Seconds that a trial may take. It is looked at between two units: a function that yields nothing, or
-            hangs in the middle, is not interrupted.
+        timeout_s: Seconds that a trial may take. Within this process it is looked at between two units: a function that
+            yields nothing, or hangs in the middle, is not interrupted.
+        isolated: Whether each trial has a process of its own.
         in_threads: Whether each trial keeps to one thread of several.
     """
 
@@ -51,6 +55,7 @@ class TrialRunner:
     metric: str
     constraints: Constraints | None = None
     timeout_s: float | None = None
+    isolated: bool = False
     in_threads: bool = False
 
     def __call__(self, trial: Trial) -> float:
@@ -64,34 +69,65 @@ class TrialRunner:
             Exception: It failed, with what the objective raised, or because it gave no number.
         """
         config = {name: suggest(trial, name, each) for name, each in (self.space or {}).items()}
-        thread = threading.get_ident() if self.in_threads else 0
-        self.recorder.record(TrialStarted(trial=trial.number, name=self.strategy, params=config, thread=thread))
+        costs: dict[str, float] = {}
         try:
-            value = self._run(trial, config)
+            value = self._run_in_child(trial, config, costs) if self.isolated else self._run_here(trial, config)
         except TrialPruned as stopped:
-            self._finish(trial, TrialState.PRUNED, str(stopped))
+            self._finish(trial, TrialState.PRUNED, costs, str(stopped))
             raise
         except Exception as error:
-            message = f"{type(error).__name__}: {error}"
+            message = str(error) if isinstance(error, TrainingError) else f"{type(error).__name__}: {error}"
             trial.set_user_attr(MESSAGE_ATTRIBUTE, message)
-            self._finish(trial, TrialState.FAILED, message)
+            self._finish(trial, TrialState.FAILED, costs, message)
             raise
         except BaseException as error:
-            self._finish(trial, TrialState.KILLED, type(error).__name__)
+            self._finish(trial, TrialState.KILLED, costs, type(error).__name__)
             raise
-        self._finish(trial, TrialState.FINISHED, value=value)
+        self._finish(trial, TrialState.FINISHED, costs, value=value)
         return value
 
-    def _run(self, trial: Trial, config: dict[str, Any]) -> float:
+    def _run_here(self, trial: Trial, config: Config) -> float:
+        self._start(trial, config, thread=threading.get_ident() if self.in_threads else 0)
+        try:
+            given = _Reporting(trial, self.recorder, self.metric) if self.space is None else config
+            found = self.objective(given)
+        except SystemExit as error:
+            raise TrainingError(f"the objective called sys.exit({error.code!r}): let it raise an exception") from error
+        if not isinstance(found, Generator):
+            return number(found)
+        with contextlib.closing(found):
+            return self._follow(trial, self._in_time(found))
+
+    def _run_in_child(self, trial: Trial, config: Config, costs: dict[str, float]) -> float:
+        try:
+            child = Child(self.objective, config, self.timeout_s)
+        except OSError:
+            self._start(trial, config)
+            raise
+        try:
+            with child:
+                self._start(trial, config, process=child.pid)
+                value = self._follow(trial, child.units(), may_be_none=True)
+        finally:
+            costs |= child.costs
+        return number(child.value) if math.isnan(value) else value
+
+    def _start(self, trial: Trial, config: Config, *, thread: int = 0, process: int = 0) -> None:
+        self.recorder.record(
+            TrialStarted(trial=trial.number, name=self.strategy, params=config, thread=thread, process=process)
+        )
         for name, broken_by in (self.constraints(config) if self.constraints else {}).items():
             trial.set_constraint(name, broken_by)
-        if self.space is None:
-            return number(self.objective(_Reporting(trial, self.recorder, self.metric)))
-        found = self.objective(config)
-        return self._run_units(trial, found) if isinstance(found, Generator) else number(found)
 
-    def _run_units(self, trial: Trial, units: Iterator[Any]) -> float:
+    def _in_time(self, units: Iterator[Any]) -> Iterator[Any]:
         deadline = math.inf if self.timeout_s is None else time.monotonic() + self.timeout_s
+        for found in units:
+            yield found
+            if time.monotonic() > deadline:
+                raise TrainingError(f"the trial took more than {self.timeout_s:g} s")
+
+    def _follow(self, trial: Trial, units: Iterator[Any], *, may_be_none: bool = False) -> float:
+        """Reports unit after unit; returns the last one's value, NaN where there was none."""
         value, unit = math.nan, 0
         for unit, found in enumerate(units, start=1):
             value = number(found)
@@ -100,16 +136,21 @@ class TrialRunner:
             self.recorder.record(Metrics(trial=trial.number, step=unit, values={self.metric: value}))
             if trial.should_prune():
                 raise TrialPruned(f"stopped after {unit} units")
-            if time.monotonic() > deadline:
-                raise TrainingError(f"the trial took more than {self.timeout_s:g} s: it was stopped after {unit} units")
-        if not unit:
+        if not unit and not may_be_none:
             raise TrainingError("the objective yielded nothing: expected a number for each unit of budget")
         return value
 
-    def _finish(self, trial: Trial, state: TrialState, message: str = "", value: float | None = None) -> None:
+    def _finish(
+        self,
+        trial: Trial,
+        state: TrialState,
+        costs: Mapping[str, float],
+        message: str = "",
+        value: float | None = None,
+    ) -> None:
         if self.space is None and trial.params:
             self.recorder.record(ParamsChosen(trial=trial.number, params=trial.params))
-        self.recorder.record(TrialFinished(trial=trial.number, state=state, message=message, value=value))
+        self.recorder.record(TrialFinished(trial=trial.number, state=state, message=message, value=value, costs=costs))
 
 
 class _Reporting(Trial):

@@ -21,10 +21,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..envs.errors import ConfigurationError, SearchSpaceError, StoreError, TrainingError
 from ..envs.records import Recorder, StudyFinished, StudyStarted
+from .child import packed
 from .strategies import Setting, Space, strategy_named
-from .trial_runner import MESSAGE_ATTRIBUTE, UNITS_ATTRIBUTE, Constraints, Objective, TrialRunner
+from .trial_runner import MESSAGE_ATTRIBUTE, UNITS_ATTRIBUTE, Config, Constraints, Objective, TrialRunner
 
-Config = Mapping[str, Any]
 Progress = Callable[[float, int, float | None], None]
 """Told after every trial: full trainings spent, those that may be, the best value so far."""
 
@@ -98,6 +98,7 @@ def tune(
     metric: str = "objective",
     timeout: float | None = None,
     trial_timeout: float | None = None,
+    isolated: bool = False,
     recorder: Recorder | None = None,
     progress: Progress | None = None,
 ) -> TuneResult:
@@ -132,7 +133,9 @@ def tune(
             What is not allowed may be tried, but is never the best; TPE, GP and GA learn to keep away.
         metric: What the value is called in the record.
         timeout: Seconds after which no new trial begins.
-        trial_timeout: Seconds that a trial may take, see `TrialRunner`.
+        isolated: Whether each trial has a process of its own: one that crashes, hangs or runs out of memory then fails
+            alone, and workers share no interpreter. Not for Optuna objectives, which need the study at hand.
+        trial_timeout: Seconds that a trial may take. Where trials are not isolated, it is looked at between two units.
         recorder: Takes the record instead of MLflow; `NullRecorder()` records nothing.
         progress: Told after every trial.
 
@@ -147,6 +150,10 @@ def tune(
     _check(objective, space, budget, direction, n_workers, units)
     title = name or str(getattr(objective, "__name__", type(objective).__name__))
     proposer = strategy if isinstance(strategy, str) else type(strategy).__name__
+    if isolated and space is None:
+        raise ConfigurationError("an Optuna objective cannot have a process of its own: give it a space, as a dict")
+    if isolated:
+        packed(objective, {})  # what cannot be sent is not a failed trial
     if strategy == "manual" and not configs:
         raise ConfigurationError("strategy 'manual' tries a given list: give it as `configs`")
     with _quiet():
@@ -170,7 +177,9 @@ def tune(
                     budget=f"{budget} full trainings",
                 )
             )
-            runner = TrialRunner(objective, space, into, proposer, metric, constraints, trial_timeout, n_workers > 1)
+            runner = TrialRunner(
+                objective, space, into, proposer, metric, constraints, trial_timeout, isolated, n_workers > 1
+            )
             if not purse.is_empty:
                 study.optimize(
                     runner,

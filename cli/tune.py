@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, help="trials at a time (default: %(default)s)")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="after which no new trial begins")
     parser.add_argument("--trial-timeout", type=float, metavar="SECONDS", help="that a trial may take")
+    parser.add_argument("--isolated", action="store_true", help="each trial in a process of its own")
     parser.add_argument("--seed", type=int, default=0, help="proposals follow from it (default: %(default)s)")
     parser.add_argument("--name", help="the study's name (default: the function's)")
     parser.add_argument(
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         units=args.units,
         timeout=args.timeout,
         trial_timeout=args.trial_timeout,
+        isolated=args.isolated,
         progress=progress,
     )
     bar.close()

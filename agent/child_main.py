@@ -1,0 +1,55 @@
+"""The child process of `agent.child`: loads an objective, runs it, tells what it gives.
+
+    python -m metatuner.agent.child_main READ WRITE
+
+READ and WRITE are file descriptors. The parent sends a pickle of its `sys.path`, then one of the objective and its
+configuration; the child answers with lines of JSON. After each unit it waits for the parent's word to go on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+from collections.abc import Generator
+from typing import IO, Any
+
+
+def main(read: int, write: int) -> None:
+    """Runs the objective that is sent."""
+    with os.fdopen(read, "rb") as commands, os.fdopen(write, "w", encoding="utf-8") as answers:
+        # First the path: what is pickled by name must be found.
+        sys.path[:] = pickle.load(commands)
+        try:
+            objective, config = pickle.load(commands)
+            found = objective(config)
+            if isinstance(found, Generator):
+                _run_units(found, commands, answers)
+            else:
+                _tell(answers, "value", found)
+        except Exception as error:
+            _tell(answers, "error", f"{type(error).__name__}: {error}")
+
+
+def _run_units(units: Generator[Any, None, None], commands: IO[bytes], answers: IO[str]) -> None:
+    for found in units:
+        _tell(answers, "unit", found)
+        if commands.read(1) != b"+":
+            units.close()
+            return
+    _tell(answers, "end", None)
+
+
+def _tell(answers: IO[str], what: str, value: Any) -> None:
+    # Numbers of other libraries as numbers; what is none as its type and text, for the message.
+    try:
+        plain = value if value is None or isinstance(value, bool | str) else float(value)
+    except (TypeError, ValueError):
+        plain = f"{value!r} ({type(value).__name__})"[:500]
+    answers.write(json.dumps([what, plain]) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
