@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from optuna import TrialPruned
@@ -17,6 +17,8 @@ from optuna.trial import Trial
 from ..envs.errors import SearchSpaceError, TrainingError
 from ..envs.records import Metrics, ParamsChosen, Recorder, TrialFinished, TrialStarted, TrialState
 from .child import Child
+from .cut_off_trials import MESSAGE_ATTRIBUTE, OWNER_ATTRIBUTE, this_process
+from .interrupts import Interrupts
 from .strategies import Space
 
 Objective = Callable[[Any], Any]
@@ -28,7 +30,6 @@ Constraints = Callable[[Mapping[str, Any]], Mapping[str, float]]
 """Takes a configuration and returns numbers by name, all of them at most 0 where it is allowed."""
 
 UNITS_ATTRIBUTE = "metatuner:units"  # a trial's user attribute: how many units of budget it spent
-MESSAGE_ATTRIBUTE = "metatuner:message"  # a trial's user attribute: why it failed
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class TrialRunner:
             yields nothing, or hangs in the middle, is not interrupted.
         isolated: Whether each trial has a process of its own.
         in_threads: Whether each trial keeps to one thread of several.
+        interrupts: Lets Ctrl-C through while the objective runs.
     """
 
     objective: Objective
@@ -57,6 +59,7 @@ class TrialRunner:
     timeout_s: float | None = None
     isolated: bool = False
     in_threads: bool = False
+    interrupts: Interrupts = field(default_factory=Interrupts)
 
     def __call__(self, trial: Trial) -> float:
         """Runs a trial.
@@ -68,6 +71,7 @@ class TrialRunner:
             TrialPruned: It was stopped early.
             Exception: It failed, with what the objective raised, or because it gave no number.
         """
+        trial.set_user_attr(OWNER_ATTRIBUTE, this_process())
         config = {name: suggest(trial, name, each) for name, each in (self.space or {}).items()}
         costs: dict[str, float] = {}
         try:
@@ -90,7 +94,8 @@ class TrialRunner:
         self._start(trial, config, thread=threading.get_ident() if self.in_threads else 0)
         try:
             given = _Reporting(trial, self.recorder, self.metric) if self.space is None else config
-            found = self.objective(given)
+            with self.interrupts.within():
+                found = self.objective(given)
         except SystemExit as error:
             raise TrainingError(f"the objective called sys.exit({error.code!r}): let it raise an exception") from error
         if not isinstance(found, Generator):
@@ -129,7 +134,7 @@ class TrialRunner:
     def _follow(self, trial: Trial, units: Iterator[Any], *, may_be_none: bool = False) -> float:
         """Reports unit after unit; returns the last one's value, NaN where there was none."""
         value, unit = math.nan, 0
-        for unit, found in enumerate(units, start=1):
+        for unit, found in enumerate(self._interruptible(units), start=1):
             value = number(found)
             trial.report(value, unit)
             trial.set_user_attr(UNITS_ATTRIBUTE, unit)
@@ -139,6 +144,15 @@ class TrialRunner:
         if not unit and not may_be_none:
             raise TrainingError("the objective yielded nothing: expected a number for each unit of budget")
         return value
+
+    def _interruptible(self, units: Iterator[Any]) -> Iterator[Any]:
+        end = object()
+        while True:
+            with self.interrupts.within():
+                found = next(units, end)
+            if found is end:
+                return
+            yield found
 
     def _finish(
         self,

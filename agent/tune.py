@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -20,10 +21,12 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from ..envs.errors import ConfigurationError, SearchSpaceError, StoreError, TrainingError
-from ..envs.records import Recorder, StudyFinished, StudyStarted
+from ..envs.records import KEY_ATTRIBUTE, Recorder, StudyFinished, StudyStarted
 from .child import packed
+from .cut_off_trials import MESSAGE_ATTRIBUTE, is_cut_off, retry_cut_off
+from .interrupts import Interrupts
 from .strategies import Setting, Space, strategy_named
-from .trial_runner import MESSAGE_ATTRIBUTE, UNITS_ATTRIBUTE, Config, Constraints, Objective, TrialRunner
+from .trial_runner import UNITS_ATTRIBUTE, Config, Constraints, Objective, TrialRunner
 
 Progress = Callable[[float, int, float | None], None]
 """Told after every trial: full trainings spent, those that may be, the best value so far."""
@@ -161,6 +164,7 @@ def tune(
         setting = Setting(space, budget, seed, len(study.get_trials(deepcopy=False)), n_workers, units)
         study.sampler, own_pruner = _proposer(strategy, setting)
         study.pruner = pruner or own_pruner
+        retry_cut_off(study)
         _enqueue(study, configs, known, space)
         budget = min(budget, len(configs)) if strategy == "manual" else budget
         purse = _Purse(study, budget, units)
@@ -170,26 +174,37 @@ def tune(
                     name=title,
                     # Tags, not params: a study may go on with others.
                     tags={"metatuner.strategy": proposer, "metatuner.seed": str(seed)},
-                    key=study.study_name if storage is not None else "",
+                    key=_key(study),
                     metric=metric,
                     direction=direction,
                     space={key: distribution_to_json(each) for key, each in (space or {}).items()},
                     budget=f"{budget} full trainings",
                 )
             )
+            interrupts = Interrupts()
             runner = TrialRunner(
-                objective, space, into, proposer, metric, constraints, trial_timeout, isolated, n_workers > 1
+                objective,
+                space,
+                into,
+                proposer,
+                metric,
+                constraints,
+                trial_timeout,
+                isolated,
+                n_workers > 1,
+                interrupts,
             )
             if not purse.is_empty:
-                study.optimize(
-                    runner,
-                    # Where every trial costs the same, so many are left; otherwise the purse tells when to stop.
-                    n_trials=None if units else math.ceil(purse.left),
-                    timeout=timeout,
-                    n_jobs=n_workers,
-                    catch=(Exception,),
-                    callbacks=[functools.partial(_after_trial, purse, progress)],
-                )
+                with interrupts.taken_over():
+                    study.optimize(
+                        runner,
+                        # Where every trial costs the same, so many are left; otherwise the purse tells when to stop.
+                        n_trials=None if units else math.ceil(purse.left),
+                        timeout=timeout,
+                        n_jobs=n_workers,
+                        catch=(Exception,),
+                        callbacks=[functools.partial(_after_trial, purse, interrupts, progress)],
+                    )
             into.record(StudyFinished())
         return TuneResult(study, run_id())
 
@@ -206,7 +221,7 @@ class _Purse:
         trials = self._study.get_trials(
             deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         )
-        return sum(self._cost(trial) for trial in trials if _KNOWN not in trial.user_attrs)
+        return sum(self._cost(trial) for trial in trials if _KNOWN not in trial.user_attrs and not is_cut_off(trial))
 
     @property
     def left(self) -> float:
@@ -225,12 +240,14 @@ class _Purse:
         return float(trial.user_attrs.get(UNITS_ATTRIBUTE, reported or self._units)) / self._units
 
 
-def _after_trial(purse: _Purse, progress: Progress | None, study: Study, trial: FrozenTrial) -> None:
+def _after_trial(
+    purse: _Purse, interrupts: Interrupts, progress: Progress | None, study: Study, trial: FrozenTrial
+) -> None:
     del trial
     if progress is not None:
         done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         progress(purse.spent, purse.budget, study.best_value if done else None)
-    if purse.is_empty:
+    if purse.is_empty or interrupts.pending:
         study.stop()
 
 
@@ -282,6 +299,13 @@ def _study(name: str, storage: str | BaseStorage | None, direction: str, *, resu
         ) from error
     except Exception as error:
         raise StoreError(f"the storage {storage} cannot be opened ({error}): check its address") from error
+
+
+def _key(study: Study) -> str:
+    """What tells this study from all others, of the same name too."""
+    if KEY_ATTRIBUTE not in study.user_attrs:
+        study.set_user_attr(KEY_ATTRIBUTE, uuid.uuid4().hex)
+    return str(study.user_attrs[KEY_ATTRIBUTE])
 
 
 def _enqueue(

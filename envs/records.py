@@ -19,6 +19,9 @@ from itertools import count
 from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
+KEY_ATTRIBUTE = "metatuner:key"
+"""The user attribute of an Optuna study that holds its key (`StudyStarted`); without one it is the study's name."""
+
 
 class TrialState(StrEnum):
     """How a trial or a study ended."""

@@ -1,7 +1,7 @@
 """An Optuna study as records: its storage is the truth that MLflow shows.
 
-The same study gives the same records whenever it is read, so that recording it twice is recording it once. The study's
-name is its key.
+The same study gives the same records whenever it is read, so that recording it twice is recording it once. A study of
+`tune` has a key of its own; of any other the name is the key.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..envs.errors import StoreError
-from ..envs.records import Metrics, Record, StudyStarted, TrialFinished, TrialStarted, TrialState
+from ..envs.records import KEY_ATTRIBUTE, Metrics, Record, StudyStarted, TrialFinished, TrialStarted, TrialState
 from .redaction import one_line, without_credentials
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def records(study: Study) -> Iterator[Record]:
     space = {name: distribution_to_json(found) for trial in trials for name, found in trial.distributions.items()}
     yield StudyStarted(
         name=study.study_name,
-        key=study.study_name,
+        key=str(study.user_attrs.get(KEY_ATTRIBUTE, study.study_name)),
         metric=metric,
         direction=study.direction.name.lower(),
         space=space,

@@ -205,7 +205,9 @@ def test_interrupted_it_keeps_what_it_has(tmp_path: Path) -> None:
     ]
     result, _ = searched(objective, storage=storage, budget=6)
     finished = [trial for trial in result.trials if trial.state.name == "COMPLETE"]
-    assert len(finished) == 5
+    assert len(finished) == 6
+    # The one that was cut off was tried again, and cost nothing.
+    assert len({tuple(trial.params.items()) for trial in result.trials}) == len(result.trials) - 1
 
 
 def test_given_configurations_come_first_and_known_ones_are_not_tried() -> None:

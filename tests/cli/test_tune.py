@@ -87,6 +87,26 @@ def test_ctrl_c_keeps_what_there_is(tmp_path: Path) -> None:
     assert {"finished", "killed"} == states
 
 
+def test_killed_it_goes_on_with_the_trial_that_was_cut_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["tune", "objective.py:slow", "--budget", "5", "--strategy", "random"]
+    process = subprocess.Popen([sys.executable, "-m", "metatuner", *arguments], cwd=tmp_path)
+    journal = tmp_path / ".metatuner" / "studies" / "slow.journal"
+    while not journal.exists() or journal.read_text().count('"op_code":6') < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert main([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    trials = [run for run in runs(tmp_path) if "mlflow.parentRunId" in run]
+    finished = [run["lr"] for run in trials if run["metatuner.state"] == "finished"]
+    killed = [run["lr"] for run in trials if run["metatuner.state"] == "killed"]
+    assert len(finished) == len(set(finished)) == 5
+    assert set(killed) <= set(finished)
+    assert told["trials"] == 5 + len(killed)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
