@@ -63,7 +63,7 @@ class TaskGroup:
     name: str
 
 
-_FEWEST_TRAIN_ROWS, _TRAIN_ROWS = 64, 4096
+_FEWEST_TRAIN_ROWS, _FEW_TRAIN_ROWS, _TRAIN_ROWS = 64, 1024, 4096
 _LENGTH, _SIDE = 8, 8
 """Of texts, and of images."""
 
@@ -75,9 +75,9 @@ class SyntheticTasks:
     Perceptrons (classification and regression), convolutional networks, transformers (language modelling) and recurrent
     networks (classification and language modelling); with and without normalisation layers and regularisation, some
     with random gains on their weights; five optimisers. Easy tasks and hopeless ones; no, few and many wrong labels;
-    rare classes; correlated and badly scaled inputs, often of a few factors; 64 to 4096 training rows, more often many;
-    noisy validation losses (32 to 384 rows). Starting learning rates over five and more decades, horizons over one and
-    a half.
+    rare classes; correlated and badly scaled inputs, often of a few factors; 64 to 4096 training rows, in half of the
+    groups few; noisy validation losses (32 to 384 rows). Starting learning rates over five and more decades, horizons
+    over one and a half.
 
     The held-out split has other architectures: residual perceptrons, convolutions with batch norm, transformers with
     the layer norm behind each part, and recurrent networks of another cell.
@@ -288,13 +288,14 @@ def _text(tokens: int, rows: int, draw: Draw) -> tuple[Tensor, Tensor]:
 
 
 def _draw_data(problem: _Problem, tasks: int, rng: np.random.Generator) -> BatchedData:
-    drawn = [problem.draw_data(_TRAIN_ROWS + problem.val_rows, Draw(rng)) for _ in range(tasks)]
+    # Half of the groups have little data: there it is that the time to stop must be seen. But from such data alone
+    # policies learn to be timid, since there is little to win.
+    most, of_many = (_TRAIN_ROWS, (1.5, 1.0)) if rng.random() < 0.5 else (_FEW_TRAIN_ROWS, (1.0, 2.0))
+    share = rng.beta(*of_many, tasks)
+    train_rows = (_FEWEST_TRAIN_ROWS * (most / _FEWEST_TRAIN_ROWS) ** share).astype(int).tolist()
+    drawn = [problem.draw_data(most + problem.val_rows, Draw(rng)) for _ in range(tasks)]
     inputs, targets = (torch.stack(part) for part in zip(*drawn, strict=True))
-    # More often many rows than few: with little data there is little to win, and policies that saw mostly that were too
-    # timid on real data. From few rows they learn to see when to stop.
-    share = rng.beta(1.5, 1, tasks)
-    train_rows = (_FEWEST_TRAIN_ROWS * (_TRAIN_ROWS / _FEWEST_TRAIN_ROWS) ** share).astype(int).tolist()
-    return BatchedData(inputs, targets, train_rows, _TRAIN_ROWS)
+    return BatchedData(inputs, targets, train_rows, most)
 
 
 def _draw_start(

@@ -122,7 +122,7 @@ def mislabelled(y: Tensor, classes: int, draw: Draw) -> Tensor:
 
     A few wrong labels among clear ones make the validation loss fall far and then rise: the time to stop.
     """
-    share = draw.rng.choice([0.0, draw.log_uniform(0.005, 0.05), draw.rng.uniform(0.05, 0.3)], p=[0.6, 0.25, 0.15])
+    share = draw.rng.choice([0.0, draw.log_uniform(0.005, 0.05), draw.rng.uniform(0.05, 0.3)], p=[0.5, 0.25, 0.25])
     wrong = draw.uniform(*y.shape) < share
     return torch.where(wrong, torch.randint(0, classes, y.shape, generator=draw.generator), y)
 
