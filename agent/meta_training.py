@@ -92,10 +92,10 @@ class MetaTrainingSettings:
     """
 
     algorithm: Algorithm = Algorithm.PPO
-    steps: int = 2_700_000
+    steps: int = 600_000
     seed: int = 0
     decisions: tuple[int, int] = (10, 60)
-    horizon: tuple[int, int] = (50, 1600)
+    horizon: tuple[int, int] = (50, 400)
     adjust: tuple[str, ...] = (*OF_OPTIMIZERS, "dropout", "augmentation", "label_smoothing", "clip_norm")
     groups: int = 12
     group_size: int = 16

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
 
-EXAMPLE = "metatuner train schedule --steps 2700000 --seed 0 --out my-policy"
+EXAMPLE = "metatuner train schedule --steps 600000 --seed 0 --out my-policy"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="ppo",
         help="what learns: PPO, PPO with a memory, or soft actor-critic (default: %(default)s)",
     )
-    parser.add_argument("--steps", type=int, default=2_700_000, help="decisions to learn from (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=600_000, help="decisions to learn from (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="everything random follows from it (default: %(default)s)")
     parser.add_argument(
         "--reference",
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default=None, help="the policy's name (default: the folder's)")
     for option, default, what in (
         ("--decisions", (10, 60), "decisions a training"),
-        ("--horizon", (50, 1600), "optimiser steps a training"),
+        ("--horizon", (50, 400), "optimiser steps a training"),
     ):
         least_and_most = ("LEAST", "MOST")
         explained = f"{what}, drawn between (default: {default[0]} {default[1]})"
