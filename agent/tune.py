@@ -245,8 +245,11 @@ def _after_trial(
 ) -> None:
     del trial
     if progress is not None:
-        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        progress(purse.spent, purse.budget, study.best_value if done else None)
+        try:
+            best = study.best_value
+        except ValueError:  # nothing has finished that is allowed
+            best = None
+        progress(purse.spent, purse.budget, best)
     if purse.is_empty or interrupts.pending:
         study.stop()
 
@@ -287,7 +290,7 @@ def _study(name: str, storage: str | BaseStorage | None, direction: str, *, resu
     try:
         if isinstance(storage, str) and "://" not in storage:
             storage = JournalStorage(JournalFileBackend(storage))
-        return optuna.create_study(
+        study = optuna.create_study(
             storage=storage,
             study_name=name if storage is not None else None,
             direction=StudyDirection[direction.upper()],
@@ -298,7 +301,14 @@ def _study(name: str, storage: str | BaseStorage | None, direction: str, *, resu
             f"the storage has a study {name!r} already: give another name, or resume=True to go on with it"
         ) from error
     except Exception as error:
-        raise StoreError(f"the storage {storage} cannot be opened ({error}): check its address") from error
+        # Without the address, which may hold a password.
+        raise StoreError(f"the study's storage cannot be opened ({error}): check its address") from error
+    if study.direction is not StudyDirection[direction.upper()]:
+        raise ConfigurationError(
+            f"the study {name!r} is there, to {study.direction.name.lower()}, and you ask to {direction}: give another "
+            "name, or the same direction"
+        )
+    return study
 
 
 def _key(study: Study) -> str:

@@ -182,6 +182,8 @@ def test_a_study_on_disk_goes_on_and_its_budget_is_for_all_of_it(tmp_path: Path)
     nothing, kept = searched(storage=storage, budget=8)
     assert len(nothing.trials) == 8
     assert not kept.of(TrialStarted)
+    with pytest.raises(ConfigurationError, match="to minimize, and you ask to maximize"):
+        searched(storage=storage, direction="maximize")
     with pytest.raises(ConfigurationError, match="has a study 'bowl' already"):
         searched(storage=storage, resume=False)
 
@@ -255,6 +257,11 @@ def test_progress_is_told() -> None:
     result, _ = searched(budget=3, progress=lambda *now: told.append(now))
     assert [spent for spent, _, _ in told] == [1.0, 2.0, 3.0]
     assert told[-1] == (3.0, 3, result.best_value)
+    told.clear()
+    result, _ = searched(budget=2, progress=lambda *now: told.append(now), constraints=lambda config: {"never": 1.0})
+    assert [best for _, _, best in told] == [None, None]
+    with pytest.raises(TrainingError, match="none of the 2 trials has finished"):
+        result.best_value  # noqa: B018
 
 
 @pytest.mark.parametrize(
