@@ -54,9 +54,6 @@ OF_OPTIMIZERS = ("lr", "weight_decay", "momentum")
 DECISIONS = 30
 """Decisions a training where nobody says otherwise: the middle of what policies are trained for."""
 
-RANGE_EPISODES = 10
-"""Episodes that tell which signals a policy knows."""
-
 REPLAYED = 200_000
 """Decisions that SAC learns from at any time, the latest."""
 
@@ -132,6 +129,7 @@ class MetaTrainingSettings:
             "seed": self.seed,
             "decisions": "{} {}".format(*self.decisions),
             "horizon": "{} {}".format(*self.horizon),
+            "groups": self.groups,
             "group-size": self.group_size,
             "copies": self.copies,
             "reference": self.reference,
@@ -199,9 +197,10 @@ def train_schedule_policy(
                 reset_num_timesteps=False,
             )
             checkpoint.save(model, env)
-        ranges = _signal_ranges(model, env)
-    actor = cast(ScheduleActorCritic, model.policy).learnt_actor()
-    policy = Policy(name, actor.eval(), DECISIONS, {**_card(settings), "signal_ranges": ranges})
+    # The three kinds of policy have nothing else in common.
+    learnt = cast(ScheduleActorCritic, model.policy)
+    card = {**_card(settings), "signal_ranges": _signal_ranges(learnt)}
+    policy = Policy(name, learnt.learnt_actor().eval(), DECISIONS, card)
     if evaluation_groups:
         evaluation = {
             f"{split} {figure}": value
@@ -348,18 +347,13 @@ def _common(settings: MetaTrainingSettings, env: VecEnv, shape: ActorShape) -> d
     }
 
 
-def _signal_ranges(model: BaseAlgorithm, env: ScheduleVecEnv) -> dict[str, list[float]]:
-    """The least and the greatest value of each signal in some episodes, in which the policy explores as it did."""
-    # Those that the run began with, so that they are the same ones in a run that was resumed.
-    env.episode, seen = 0, []
-    for _ in range(RANGE_EPISODES):
-        observation, state, begins = env.reset(), None, np.ones(env.num_envs, dtype=bool)
-        for _ in range(env.decisions):
-            seen.append(np.stack(list(env.controller.signals().values()), axis=1))
-            action, state = model.predict(observation, state, begins)
-            observation, _, begins, _ = env.step(action)  # type: ignore[assignment]
-    low, high = np.concatenate(seen).min(axis=0), np.concatenate(seen).max(axis=0)
-    return {name: [float(f"{low[i]:.4g}"), float(f"{high[i]:.4g}")] for i, name in enumerate(GLOBAL_SIGNALS)}
+def _signal_ranges(policy: ScheduleActorCritic) -> dict[str, list[float]]:
+    """The least and the greatest value of each signal in the whole run."""
+    ends = zip(policy.standardiser.signals_low.tolist(), policy.standardiser.signals_high.tolist(), strict=True)
+    return {
+        name: [float(f"{low:.4g}"), float(f"{high:.4g}")]
+        for name, (low, high) in zip(GLOBAL_SIGNALS, ends, strict=True)
+    }
 
 
 _ALGORITHMS = {

@@ -24,6 +24,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
 
 from ..envs.schedule_vec_env import ScheduleVecEnv
 from .actor_critic import RecurrentScheduleActorCritic, ScheduleActorCritic
@@ -54,17 +55,21 @@ class _Paired(OnPolicyAlgorithm):
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
         """Collects one episode, then makes its advantages relative to those of the same task and group."""
+        standardiser = cast(ScheduleActorCritic, self.policy).standardiser
         if rollout_buffer.full:
             # Between two rollouts, so that what was tried and what is learnt from it are on one scale.
-            seen = rollout_buffer.observations.reshape(-1, *self.observation_space.shape)  # type: ignore[misc]
-            cast(ScheduleActorCritic, self.policy).standardiser.update(torch.from_numpy(seen))
+            standardiser.update(self._seen(rollout_buffer))
         n_rollout_steps = cast(ScheduleVecEnv, env).decisions
         if rollout_buffer.buffer_size != n_rollout_steps:
             rollout_buffer = self.rollout_buffer = self._buffer(n_rollout_steps)
         self.batch_size = max(n_rollout_steps * self.n_envs // 4, 2)
         goes_on = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        standardiser.widen_ranges(self._seen(rollout_buffer))
         rollout_buffer.advantages = self._relative(rollout_buffer.advantages)
         return goes_on
+
+    def _seen(self, rollout_buffer: RolloutBuffer) -> Tensor:
+        return torch.from_numpy(rollout_buffer.observations.reshape(-1, *self.observation_space.shape))  # type: ignore[misc]
 
     def _buffer(self, decisions: int) -> RolloutBuffer:
         """A buffer for episodes of so many decisions."""

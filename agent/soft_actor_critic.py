@@ -133,6 +133,11 @@ class SoftScheduleActorCritic(policies.SACPolicy):
         super().__init__(*args, **kwargs | extractor | {"net_arch": [1]})
 
     @property
+    def standardiser(self) -> Standardiser:
+        """The actor's."""
+        return next(self.standardisers)
+
+    @property
     def standardisers(self) -> Iterator[Standardiser]:
         """What observations go through first: that of the actor, of the critic and of its target."""
         for part in (self.actor, self.critic, self.critic_target):
@@ -152,7 +157,7 @@ class SoftScheduleActorCritic(policies.SACPolicy):
         """The part that is kept when training is over; it takes observations as they are."""
         actor = self.actor.mu
         assert isinstance(actor, Actor)
-        learnt = next(self.standardisers).folded_into(actor)
+        learnt = self.standardiser.folded_into(actor)
         learnt.shape = self._shape
         return learnt
 
@@ -179,3 +184,4 @@ class ScheduleSAC(SAC):
         seen = torch.from_numpy(replay_buffer.observations[rows]).flatten(0, 1)
         for standardiser in self.policy.standardisers:
             standardiser.update(seen)
+            standardiser.widen_ranges(seen)

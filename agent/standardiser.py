@@ -30,7 +30,7 @@ def adjusted(blocks: Tensor) -> Tensor:
 
 
 class Standardiser(nn.Module):
-    """Running means and standard deviations of all signals (Chan et al. 1979), flags left alone.
+    """Running means and standard deviations of all signals (Chan et al. 1979), flags left alone; and their ranges.
 
     Args:
         shape: How many signals there are.
@@ -41,6 +41,8 @@ class Standardiser(nn.Module):
     own_mean: Tensor
     own_variance: Tensor
     counts: Tensor
+    signals_low: Tensor
+    signals_high: Tensor
 
     def __init__(self, shape: ActorShape) -> None:
         super().__init__()
@@ -49,6 +51,8 @@ class Standardiser(nn.Module):
             self.register_buffer(f"{name}_mean", torch.zeros(size, dtype=torch.float64))
             self.register_buffer(f"{name}_variance", torch.ones(size, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(2, dtype=torch.float64))
+        self.register_buffer("signals_low", torch.full((shape.global_signals,), torch.inf))
+        self.register_buffer("signals_high", torch.full((shape.global_signals,), -torch.inf))
 
     def forward(self, observation: Tensor) -> Tensor:
         """Observations (n, g + h * o) on the new scale, laid out as before."""
@@ -68,6 +72,13 @@ class Standardiser(nn.Module):
         self._merge(1, self.own_mean, self.own_variance, there)
         flags = torch.tensor([name in _FLAGS for name in HYPERPARAMETER_SIGNALS])
         self.own_mean[flags], self.own_variance[flags] = 0.0, 1.0
+
+    @torch.no_grad()
+    def widen_ranges(self, observations: Tensor) -> None:
+        """Notes the least and the greatest value of each signal, of observations of shape (n, g + h * o)."""
+        signals, _ = self._split(observations)
+        torch.minimum(self.signals_low, signals.amin(0), out=self.signals_low)
+        torch.maximum(self.signals_high, signals.amax(0), out=self.signals_high)
 
     @torch.no_grad()
     def folded_into(self, actor: Actor) -> Actor:

@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         explained = f"{what}, drawn between (default: {default[0]} {default[1]})"
         parser.add_argument(option, type=int, nargs=2, default=default, metavar=least_and_most, help=explained)
     parser.add_argument(
+        "--groups", type=int, default=12, help="groups of networks of one shape, side by side (default: %(default)s)"
+    )
+    parser.add_argument(
         "--group-size", type=int, default=16, help="networks of one shape at once (default: %(default)s)"
     )
     parser.add_argument(
@@ -85,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         decisions=tuple(args.decisions),
         horizon=tuple(args.horizon),
+        groups=args.groups,
         group_size=args.group_size,
         copies=args.copies,
         reference=args.reference,

@@ -29,7 +29,7 @@ def decisions_of(policy: Policy) -> np.ndarray:
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))
 def test_a_run_follows_from_its_settings_and_resumes_bit_for_bit(algorithm: Algorithm, tmp_path: Path) -> None:
-    settings = replace(SETTINGS, algorithm=algorithm)
+    settings = replace(SETTINGS, algorithm=algorithm, epochs=2)
     whole = train_schedule_policy(settings, tmp_path / "whole", evaluation_groups=0)
 
     def stop_early(done: int, total: int, mean: float) -> None:

@@ -31,6 +31,17 @@ def test_running_figures_are_those_of_all_observations_together(sizes: list[int]
     torch.testing.assert_close(standardiser.signals_variance, signals.var(0, correction=0))
 
 
+@given(st.lists(st.integers(2, 50), min_size=1, max_size=4))
+def test_ranges_are_those_of_all_observations(sizes: list[int]) -> None:
+    parts = [observations(size, seed) for seed, size in enumerate(sizes)]
+    standardiser = Standardiser(SHAPE)
+    for part in parts:
+        standardiser.widen_ranges(part)
+    signals = torch.cat(parts)[:, :3]
+    assert torch.equal(standardiser.signals_low, signals.amin(0))
+    assert torch.equal(standardiser.signals_high, signals.amax(0))
+
+
 def test_flags_and_what_hardly_varies_are_not_blown_up() -> None:
     standardiser, seen = Standardiser(SHAPE), observations(400)
     standardiser.update(seen)

@@ -57,11 +57,11 @@ def test_json_is_all_there_is_on_standard_output(capsys: pytest.CaptureFixture[s
     assert [run["val_loss"] for run in result["policy"]] == [run["val_loss"] for run in result["cosine"]]
 
 
-BRIEF = ["--decisions", "4", "6", "--horizon", "8", "12"]
+BRIEF = ["--decisions", "4", "6", "--horizon", "8", "12", "--groups", "2"]
 
 
 def test_train_makes_a_policy_that_the_demo_can_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--steps", "100", "--group-size", "4", "--evaluation-groups", "0", "--seed", "1", *BRIEF]
+    options = ["--steps", "30", "--group-size", "4", "--evaluation-groups", "0", "--seed", "1", *BRIEF]
     assert main(["train", "schedule", *options, "--out", "mine"]) == 0
     assert "policy saved in mine" in capsys.readouterr().out
     assert Policy.load(tmp_path / "mine").name == "mine"
@@ -70,7 +70,7 @@ def test_train_makes_a_policy_that_the_demo_can_use(tmp_path: Path, capsys: pyte
 
 
 def test_a_killed_meta_training_goes_on_when_the_command_is_given_again(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "metatuner", "train", "schedule", "--steps", "800", "--group-size", "4", *BRIEF]
+    command = [sys.executable, "-m", "metatuner", "train", "schedule", "--steps", "160", "--group-size", "4", *BRIEF]
     command += ["--evaluation-groups", "0", "--checkpoint-every", "1", "--out"]
     process = subprocess.Popen([*command, "killed"], cwd=tmp_path, stderr=subprocess.DEVNULL)
     checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
