@@ -4,6 +4,9 @@
 
 READ and WRITE are file descriptors. The parent sends a pickle of its `sys.path`, then one of the objective and its
 configuration; the child answers with lines of JSON. After each unit it waits for the parent's word to go on.
+
+These pickles were made by the parent a moment ago and come over a pipe that nobody else holds; nothing from a storage,
+a file or a network is ever unpickled.
 """
 
 from __future__ import annotations

@@ -118,11 +118,12 @@ class TrialRunner:
         return number(child.value) if math.isnan(value) else value
 
     def _start(self, trial: Trial, config: Config, *, thread: int = 0, process: int = 0) -> None:
+        """Records that the trial begins; then what its constraints say, which may fail as the objective may."""
         self.recorder.record(
             TrialStarted(trial=trial.number, name=self.strategy, params=config, thread=thread, process=process)
         )
-        for name, broken_by in (self.constraints(config) if self.constraints else {}).items():
-            trial.set_constraint(name, broken_by)
+        for constraint, excess in (self.constraints(config) if self.constraints else {}).items():
+            trial.set_constraint(constraint, excess)
 
     def _in_time(self, units: Iterator[Any]) -> Iterator[Any]:
         deadline = math.inf if self.timeout_s is None else time.monotonic() + self.timeout_s

@@ -12,7 +12,12 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import optuna
-from optuna.distributions import distribution_to_json
+from optuna.distributions import (
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage
@@ -31,6 +36,8 @@ from .trial_runner import UNITS_ATTRIBUTE, Config, Constraints, Objective, Trial
 Progress = Callable[[float, int, float | None], None]
 """Told after every trial: full trainings spent, those that may be, the best value so far."""
 
+_DISTRIBUTIONS = (FloatDistribution, IntDistribution, CategoricalDistribution)
+_KNOWN = "metatuner:known"  # a trial's user attribute: its value was given, nobody tried it
 _RECORDERS = "metatuner.recorders"
 """The group of entry points that make recorders, so that this package need not know where records go."""
 
@@ -271,13 +278,10 @@ def _check(
             f"expected a dict from names to Optuna distributions, got {space!r}; for an Optuna objective leave it out"
         )
     for key, each in space.items():
-        if not isinstance(key, str) or not isinstance(each, optuna.distributions.BaseDistribution):
+        if not isinstance(key, str) or not isinstance(each, _DISTRIBUTIONS):
             raise SearchSpaceError(
                 f"expected names and Optuna distributions, such as FloatDistribution(0.1, 1.0), got {key!r}: {each!r}"
             )
-
-
-_KNOWN = "metatuner:known"
 
 
 def _proposer(strategy: str | BaseSampler, setting: Setting) -> tuple[BaseSampler, BasePruner]:

@@ -234,6 +234,12 @@ def test_constraints_are_heeded() -> None:
     assert 0.5 <= result.best_value < 0.6
 
 
+def test_constraints_that_fail_are_failed_trials() -> None:
+    result, kept = searched(budget=2, constraints=lambda config: {"odd": 1 / 0})
+    assert [end.message for end in kept.of(TrialFinished)] == ["ZeroDivisionError: division by zero"] * 2
+    assert len(kept.of(TrialStarted)) == len(result.trials) == 2
+
+
 def test_workers_share_a_study() -> None:
     at_once, most, lock = [0], [0], threading.Lock()
 
