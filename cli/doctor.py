@@ -127,13 +127,14 @@ def _journal() -> Finding:
 
 
 def _policies() -> list[Finding]:
-    from ..agent.policy import DEFAULT_POLICY, Policy, shipped_policies
+    from ..agent.policy import DEFAULT_POLICY
+    from ..agent.policy_files import read_card, shipped_policies
     from ..envs.errors import PolicyError
 
     findings = []
     for name in shipped_policies():
         try:
-            card = Policy.load(name).card
+            card = read_card(name)
             findings.append(Finding(f"policy {name}", True, f"whole (sha256 {str(card['sha256'])[:12]})"))
         except PolicyError as error:
             findings.append(Finding(f"policy {name}", False, str(error), "reinstall metatuner"))

@@ -37,11 +37,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from ..agent.policy import Policy, shipped_policies
+    from ..agent.policy_files import read_card, shipped_policies
     from ..tracking.registry import versions
     from ..tracking.store import resolve
 
-    shipped = [Policy.load(name).card for name in shipped_policies()]
+    shipped = [read_card(name) for name in shipped_policies()]
     store = resolve(args.tracking_uri)
     # A store that is not there yet holds no policies; looking must not make one.
     registered = versions(args.tracking_uri) if store.database is None or store.database.exists() else []
@@ -56,7 +56,8 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from ..agent.policy import Policy, shipped_policies
+    from ..agent.policy import ZERO, Policy
+    from ..agent.policy_files import read_card, shipped_policies
     from ..envs.errors import UnknownPolicyError
     from ..tracking.registry import versions
 
@@ -79,18 +80,19 @@ def _show(args: argparse.Namespace) -> int:
             ]
             say(table(["version", "alias", "sha256", "learnt from"], rows))
         return 0
-    say(json.dumps(Policy.load(args.policy).card, indent=2))
+    card = Policy.load(ZERO).card if args.policy == ZERO else read_card(args.policy)
+    say(json.dumps(card, indent=2))
     return 0
 
 
 def _push(args: argparse.Namespace) -> int:
-    from ..agent.policy import Policy
+    from ..agent.policy_files import read_card
     from ..tracking.registry import push
 
-    policy = Policy.load(args.folder)  # refuses what is damaged or foreign before it is registered
+    card = read_card(args.folder)  # refuses what is damaged or foreign before it is registered
     runs = [run for run in args.learnt_from.split(",") if run]
     pushed = push(
-        args.folder, args.name or policy.name, tracking_uri=args.tracking_uri, alias=args.alias, learnt_from=runs
+        args.folder, args.name or card["name"], tracking_uri=args.tracking_uri, alias=args.alias, learnt_from=runs
     )
     if args.json:
         say_json(asdict(pushed))
@@ -100,15 +102,15 @@ def _push(args: argparse.Namespace) -> int:
 
 
 def _pull(args: argparse.Namespace) -> int:
-    from ..agent.policy import Policy
+    from ..agent.policy_files import read_card
     from ..tracking.registry import pull
 
     folder = pull(args.policy, args.folder, tracking_uri=args.tracking_uri)
-    policy = Policy.load(folder)
+    card = read_card(folder)
     if args.json:
-        say_json({"folder": str(folder), "sha256": policy.card["sha256"]})
+        say_json({"folder": str(folder), "sha256": card["sha256"]})
     else:
-        say(f"policy {policy.name!r} saved in {folder}, sha256 checked")
+        say(f"policy {card['name']!r} saved in {folder}, sha256 checked")
     return 0
 
 

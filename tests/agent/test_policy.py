@@ -10,7 +10,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from metatuner.agent.policy import DEFAULT_POLICY, ZERO, Policy, shipped_policies
+from metatuner.agent.policy import DEFAULT_POLICY, ZERO, Policy
+from metatuner.agent.policy_files import shipped_policies
 from metatuner.envs.controller import observation_size
 from metatuner.envs.errors import PolicyError, PolicyFileError, UnknownPolicyError
 
@@ -46,7 +47,7 @@ def test_the_default_policy_is_shipped_whole_and_says_how_it_was_made() -> None:
     assert DEFAULT_POLICY in shipped_policies()
     assert policy.card["command"].startswith("metatuner train schedule")
     assert {"steps", "seed"} <= set(policy.card["meta_training"])
-    assert policy.card["evaluation"]["tasks"] > 100
+    assert policy.card["evaluation"]["validation tasks"] > 100
 
 
 def test_zero_adjusts_nothing() -> None:

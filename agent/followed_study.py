@@ -1,0 +1,189 @@
+"""An Optuna study as a search: what its trials say is learnt once, when it is new, however long the study."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from ..envs.errors import ConfigurationError
+from ..envs.past_tasks import LEAST_TRIALS, History, PastTasks
+from ..envs.search_state import SearchState, rung_units
+from ..envs.unit_cube import UnitCube
+from .search_policy import SearchPolicy
+
+LOOKAHEAD = 25
+"""Full trainings that a search looks ahead, at most: the most that policies have learnt to spend."""
+
+
+class FollowedStudy:
+    """The search that a study is, and what its policy makes of it.
+
+    Args:
+        policy: Who chooses.
+        space: The search space.
+        units: Values that a full training reports; 1 where trainings are not to be stopped.
+        budget: Full trainings that may be spent in all; None where nobody knows.
+        past: Studies of past tasks with this search space.
+        seed: Choices follow from it.
+        paused: Whether trials that were stopped may be continued.
+    """
+
+    def __init__(
+        self,
+        policy: SearchPolicy,
+        space: Mapping[str, BaseDistribution],
+        units: int,
+        budget: float | None,
+        past: Sequence[Study],
+        seed: int,
+        *,
+        paused: bool = False,
+    ) -> None:
+        self.space = dict(space)
+        self._policy, self._budget, self._paused = policy, budget, paused
+        self._cube = UnitCube(space)
+        self._units = rung_units(units)
+        rungs = tuple(each / units for each in self._units)
+        histories = [each for each in (_history(study, self._cube, self._units) for study in past) if each is not None]
+        self.state = SearchState(self._cube, rungs, 1.0, PastTasks(histories, seed) if histories else None, seed)
+        self._unread: set[int] = set()
+        self._next = 0
+        self._continues: dict[int, int] = {}  # a trial's number: that of the one whose training it goes on with
+        self._ended: set[int] = set()
+
+    def continued_by(self, trial: int) -> int | None:
+        """The number of the trial whose training a trial goes on with; None for a new training."""
+        return self._continues.get(trial)
+
+    def catch_up(self, study: Study) -> None:
+        """Learns from the trials that ended since the last time."""
+        trials = study._get_trials(deepcopy=False, use_cache=True)
+        self._unread |= set(range(self._next, len(trials)))
+        self._next = len(trials)
+        for number in sorted(self._unread):
+            if trials[number].state.is_finished():
+                self._unread.discard(number)
+                self._learn_ended(study, trials[number])
+
+    def choose(self, study: Study, number: int) -> dict[str, Any]:
+        """A configuration for a trial, which starts a training or continues one."""
+        self.catch_up(study)
+        self._look_ahead()
+        moves = self.state.moves()
+        scores = self._policy.scores(moves)
+        if not moves.possible.any():
+            point = self._cube.sample(np.random.default_rng(number), 1)[0]
+        else:
+            best = int(scores.argmax())
+            point = moves.points[best]
+            if moves.trials[best] >= 0:
+                self._continues[number] = int(moves.trials[best])
+                self.state.resume(int(moves.trials[best]))
+                return self._cube.decode(point)
+        config = self._cube.decode(point)
+        # What is tried is on the distributions' grid.
+        self.state.start(number, self._cube.encode([config])[0])
+        return config
+
+    def goes_on(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether a trial goes on, now that it has reported."""
+        mine = self._continues.get(trial.number, trial.number)
+        if mine not in self.state.trials:
+            return True
+        followed = self.state.trials[mine]
+        reported = max(trial.intermediate_values, default=0)
+        rung = len(followed.values)
+        if rung >= len(self._units) - 1 or reported < self._units[rung]:
+            return True
+        self.state.learn(mine, _lower(study, trial.intermediate_values[reported]))
+        self._look_ahead()
+        moves = self.state.moves()
+        best = int(self._policy.scores(moves).argmax())
+        if not moves.possible.any() or moves.trials[best] != mine:
+            return False
+        self.state.resume(mine)
+        return True
+
+    def _look_ahead(self) -> None:
+        most = self.state.spent + LOOKAHEAD
+        self.state.budget = most if self._budget is None else min(max(self._budget, self.state.spent + 1), most)
+
+    def _learn_ended(self, study: Study, trial: FrozenTrial) -> None:
+        mine = self._continues.get(trial.number, trial.number)
+        if mine not in self.state.trials:
+            if mine != trial.number or not self._knows(trial):
+                return
+            self.state.start(mine, self._cube.encode([trial.params])[0])
+        followed = self.state.trials[mine]
+        for value in _curve(study, trial, self._units)[len(followed.values) :]:
+            if math.isnan(value):
+                break
+            self.state.learn(mine, value)
+        followed.running = False
+        if trial.state is TrialState.FAIL or not followed.values:
+            self.state.fail(mine)
+        elif not self._paused and len(followed.values) < len(self._units):
+            self.state.stop(mine)
+
+    def _knows(self, trial: FrozenTrial) -> bool:
+        return _covers(self._cube, trial)
+
+
+def check_direction(study: Study) -> None:
+    """A search has one value.
+
+    Raises:
+        ConfigurationError: The study has more.
+    """
+    if len(study.directions) != 1:
+        raise ConfigurationError(
+            f"expected a study of one objective, got one of {len(study.directions)}: take Optuna's NSGAIISampler for "
+            "several, or weigh them into one"
+        )
+
+
+def _history(study: Study, cube: UnitCube, units: tuple[int, ...]) -> History | None:
+    """What a study of a past task says, where it says enough."""
+    check_direction(study)
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and _covers(cube, trial)]
+    curves = np.array([_curve(study, trial, units) for trial in trials]).reshape(len(trials), len(units))
+    usable = np.isfinite(curves[:, 0])
+    if np.isfinite(curves[:, -1]).sum() < LEAST_TRIALS:
+        return None
+    points = cube.encode([trial.params for trial in trials])
+    return History(points[usable], np.where(np.isfinite(curves), curves, np.nan)[usable])
+
+
+def _covers(cube: UnitCube, trial: FrozenTrial) -> bool:
+    return all(name in trial.params for name in cube.names)
+
+
+def _curve(study: Study, trial: FrozenTrial, units: tuple[int, ...]) -> NDArray[np.float64]:
+    """A trial's values at each rung, to be minimised: NaN beyond where it got, infinite where it is forbidden."""
+    reports = sorted(trial.intermediate_values.items())
+    curve = np.full(len(units), np.nan)
+    for rung, unit in enumerate(units):
+        upto = [value for step, value in reports if step <= unit]
+        if reports and reports[-1][0] >= unit and upto:
+            curve[rung] = _lower(study, upto[-1])
+    if trial.state is TrialState.COMPLETE and trial.value is not None:
+        curve[-1] = _lower(study, trial.value)
+        # One that reported nothing tells only how it ended: so much is known of all its rungs.
+        curve[:-1] = np.where(np.isnan(curve[:-1]), curve[-1], curve[:-1])
+        if any(excess > 0 for excess in trial.constraints.values()):
+            curve[:] = np.inf
+    return curve
+
+
+def _lower(study: Study, value: float) -> float:
+    """The value where less is better; infinite where it is no number."""
+    if math.isnan(value):
+        return math.inf
+    return value if study.direction is StudyDirection.MINIMIZE else -value

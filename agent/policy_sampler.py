@@ -1,0 +1,145 @@
+"""The learned search as a sampler and a pruner of Optuna: in any study, instead of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.search_space import IntersectionSearchSpace
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from ..envs.errors import ConfigurationError
+from .followed_study import FollowedStudy, check_direction
+from .search_policy import DEFAULT_SEARCH_POLICY, SearchPolicy
+
+
+class PolicySampler(BaseSampler):
+    """Proposes as a learned policy would.
+
+    Example:
+        study = optuna.create_study(sampler=PolicySampler(past=[last_months_study]))
+        study.optimize(objective, n_trials=30)
+
+    Hyperparameters that only some trials have are drawn at random, unless the space is given.
+
+    Args:
+        policy: A policy, a shipped one's name, a folder, or an address such as `models:/NAME@champion`.
+        past: Studies of past tasks with the same search space: what was good there is tried first here.
+        units: Values that a full training reports, at steps 1 to `units`. With it `pruner()` stops trainings that do
+            not pay.
+        budget: Full trainings that will be spent; None where nobody knows.
+        space: The search space; None takes the hyperparameters that all trials so far have.
+        seed: Proposals follow from it (with one worker).
+
+    Raises:
+        ConfigurationError: An argument is out of its range.
+        PolicyError: The policy cannot be used.
+    """
+
+    def __init__(
+        self,
+        policy: str | Path | SearchPolicy = DEFAULT_SEARCH_POLICY,
+        *,
+        past: Sequence[Study] = (),
+        units: int | None = None,
+        budget: float | None = None,
+        space: Mapping[str, BaseDistribution] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        for name, value in (("units", units), ("budget", budget)):
+            if value is not None and not value >= 1:
+                raise ConfigurationError(f"{name} must be at least 1, got {value!r}")
+        self.policy = policy if isinstance(policy, SearchPolicy) else SearchPolicy.load(policy)
+        self.units = units
+        self.resumes = False
+        """Whether whoever runs the trials can go on with a training that was stopped."""
+        self._past, self._budget, self._space = past, budget, space
+        self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        self._independent = RandomSampler(seed=self._seed)
+        self._intersection = IntersectionSearchSpace()
+        self._followed: FollowedStudy | None = None
+        # Optuna's workers are threads.
+        self.lock = threading.RLock()
+
+    def pruner(self) -> BasePruner:
+        """A pruner that stops a trial where the policy would rather do something else.
+
+        Raises:
+            ConfigurationError: The sampler was not told `units`.
+        """
+        if self.units is None:
+            raise ConfigurationError(
+                "expected the sampler to know how many values a full training reports: give it `units`"
+            )
+        return PolicyPruner(self)
+
+    def continued_by(self, trial: int) -> int | None:
+        """The number of the trial whose training a trial goes on with; None for a new training."""
+        return None if self._followed is None else self._followed.continued_by(trial)
+
+    def followed(self, study: Study, space: Mapping[str, BaseDistribution] | None = None) -> FollowedStudy | None:
+        """The search that the study is; None where there is no space yet."""
+        if space and (self._followed is None or dict(space) != self._followed.space):
+            self._followed = FollowedStudy(
+                self.policy,
+                space,
+                self.units or 1,
+                self._budget,
+                self._past,
+                self._seed,
+                paused=self.resumes,
+            )
+        return self._followed
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The space that is given, or the hyperparameters that all trials so far have."""
+        del trial
+        check_direction(study)
+        space = self._space
+        if space is None:
+            with self.lock:
+                space = self._intersection.calculate(study)
+        return {name: each for name, each in space.items() if not each.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The configuration that the policy chooses."""
+        with self.lock:
+            followed = self.followed(study, search_space)
+            return {} if followed is None or not search_space else followed.choose(study, trial.number)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A value at random."""
+        check_direction(study)
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def reseed_rng(self) -> None:
+        """Other random values from now on: a copy of this sampler is to work beside it."""
+        self._independent.reseed_rng()
+
+
+class PolicyPruner(BasePruner):
+    """Stops a trial where the sampler's policy would rather start, or continue, another.
+
+    Args:
+        sampler: The study's sampler.
+    """
+
+    def __init__(self, sampler: PolicySampler) -> None:
+        self._sampler = sampler
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether to stop the trial."""
+        with self._sampler.lock:
+            followed = self._sampler.followed(study)
+            return followed is not None and not followed.goes_on(study, trial)

@@ -1,0 +1,396 @@
+"""A search as its policy sees it: what was tried, what may be tried next, and the features of each such move.
+
+A move starts a new trial, or trains a paused one up to its next rung. Features depend neither on the search space nor
+on the metric's unit, so that one policy serves any search.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from .past_tasks import PastTasks
+from .surrogate import MOST, Observed, Queried, Surrogate
+from .unit_cube import Cube
+
+Array = NDArray[np.float64]
+
+STARTS, CONTINUATIONS = 20, 12
+MOVES = STARTS + CONTINUATIONS
+"""Moves to choose from, at most."""
+
+FEATURES = (
+    "possible",
+    "continues",
+    "log_worth",
+    "log_improvement",
+    "log_final_improvement",
+    "mean_gain",
+    "std",
+    "told_share",
+    "cost",
+    "cost_of_budget_left",
+    "cost_to_finish",
+    "rung",
+    "rank",
+    "slope",
+    "age",
+    "distance",
+    "adjusts",
+    "prior_mean",
+    "prior_std",
+    "prior_gain",
+)
+"""What is told of each move, in this order."""
+
+CONTEXT = (
+    "budget_left",
+    "budget_spent",
+    "budget",
+    "since_improvement",
+    "trials",
+    "paused",
+    "dimensions",
+    "rungs",
+    "tasks",
+)
+"""What is told of the search as a whole, in this order."""
+
+_POOL, _ADJUSTED, _INCUMBENTS = 256, 48, 3
+_FLOOR = 1e-6
+
+
+def rung_units(units: int) -> tuple[int, ...]:
+    """Units of budget after which a trial may pause: about a sixteenth, eighth, quarter and half of a full training."""
+    return tuple(sorted({max(1, round(units / part)) for part in (16, 8, 4, 2, 1)}))
+
+
+@dataclass
+class SearchTrial:
+    """A trial.
+
+    Attributes:
+        number: Its number.
+        point: Its configuration in the unit cube, shape (d,).
+        expected: What past tasks say of it, shape (T, R); None without any.
+        values: At each rung that it has reached; infinite where it failed.
+        touched: Number of the move that trained it last.
+        running: Whether it is being trained.
+        stopped: Whether it cannot go on.
+    """
+
+    number: int
+    point: Array
+    expected: Array | None
+    values: list[float] = field(default_factory=list)
+    touched: int = 0
+    running: bool = False
+    stopped: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether it gave no number."""
+        return bool(self.values) and not math.isfinite(self.values[-1])
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What may be done next, `MOVES` of them, of which those count whose feature "possible" is 1.
+
+    Attributes:
+        features: Shape (MOVES, len(FEATURES)), each within [-5, 5].
+        context: Shape (len(CONTEXT),), each within [-5, 5].
+        points: Configurations, shape (MOVES, d).
+        trials: Trial that each continues, shape (MOVES,); -1 for a new one.
+        expected: What past tasks say of each, shape (T, MOVES, R); None without any.
+    """
+
+    features: NDArray[np.float32]
+    context: NDArray[np.float32]
+    points: Array
+    trials: NDArray[np.int64]
+    expected: Array | None
+
+    @property
+    def possible(self) -> NDArray[np.bool_]:
+        """Which ones count, shape (MOVES,)."""
+        return self.features[:, FEATURES.index("possible")] > 0.5
+
+
+class SearchState:
+    """What a search knows.
+
+    Args:
+        cube: The search space.
+        rungs: Fractions of a full training after which a trial may pause, ascending, the last one 1.
+        budget: Full trainings that may be spent.
+        past: What past tasks say; None without any.
+        seed: Moves are drawn from it.
+    """
+
+    def __init__(
+        self, cube: Cube, rungs: tuple[float, ...], budget: float, past: PastTasks | None = None, seed: int = 0
+    ) -> None:
+        self.cube, self.rungs, self.budget, self.past = cube, rungs, budget, past
+        self.trials: dict[int, SearchTrial] = {}
+        self.spent = 0.0
+        self.best = math.inf
+        self.incumbent = -1
+        self._costs = np.diff([0.0, *rungs])
+        self._random = np.random.default_rng(seed)
+        self._surrogate = Surrogate(rungs, None if past is None else past.scales, seed)
+        self._moves = self._improved = self._count = 0
+        self._best_expected: Array | None = None
+        pool = cube.sample(self._random, _POOL)
+        if past is not None:
+            pool = np.concatenate([past.best, pool])
+        self._pool, self._pool_expected = pool, None if past is None else past.expected(pool)
+
+    def start(self, number: int, point: Array) -> SearchTrial:
+        """A trial begins."""
+        expected = None if self.past is None else self.past.expected(point[None])[:, 0]
+        trial = SearchTrial(number, point, expected, running=True)
+        self.trials[number] = trial
+        self._count += 1
+        return trial
+
+    def resume(self, number: int) -> None:
+        """A paused trial goes on."""
+        self.trials[number].running = True
+
+    def learn(self, number: int, value: float) -> None:
+        """A trial has reached its next rung, with a value to be minimised; one that is infinite says that it failed."""
+        trial = self.trials[number]
+        trial.running = False
+        self.spent += float(self._costs[len(trial.values)])
+        self._moves += 1
+        trial.touched = self._moves
+        trial.values.append(value if math.isfinite(value) else math.inf)
+        if trial.expected is not None:
+            tried = trial.expected[:, -1]
+            self._best_expected = tried if self._best_expected is None else np.minimum(self._best_expected, tried)
+        if value < self.best:
+            self.best, self.incumbent, self._improved = value, number, self._moves
+        self._forget()
+
+    def stop(self, number: int) -> None:
+        """A trial cannot go on."""
+        self.trials[number].stopped = True
+
+    def fail(self, number: int) -> None:
+        """A trial has failed: whatever it was at its last rung, it is bad."""
+        trial = self.trials[number]
+        trial.running, trial.stopped = False, True
+        if trial.values:
+            trial.values[-1] = math.inf
+        else:
+            self.learn(number, math.inf)
+
+    def moves(self) -> Moves:
+        """What may be done next; none is possible where the budget cannot pay for any."""
+        left = self.budget - self.spent + 1e-9
+        paused = [
+            each
+            for each in self.trials.values()
+            if not (each.running or each.stopped or each.failed)
+            and 0 < len(each.values) < len(self.rungs)
+            and self._costs[len(each.values)] <= left
+        ]
+        starts, expected = self._starts() if self._costs[0] <= left else (np.empty((0, self.cube.dimensions)), None)
+        points = np.concatenate([starts, *(each.point[None] for each in paused)])
+        trials = np.array([-1] * len(starts) + [each.number for each in paused], dtype=np.int64)
+        if self.past is not None:
+            told = [each.expected[:, None] for each in paused if each.expected is not None]
+            expected = (
+                np.concatenate([*([] if expected is None else [expected]), *told], axis=1) if len(points) else None
+            )
+        if not len(points):
+            return self._padded(np.empty((0, len(FEATURES))), points, trials, None)
+        features = self._features(points, trials, expected)
+        kept = _shortlist(features)
+        return self._padded(features[kept], points[kept], trials[kept], None if expected is None else expected[:, kept])
+
+    def _starts(self) -> tuple[Array, Array | None]:
+        """Points to start from, with what past tasks say: at random, the best of past tasks, adjusted incumbents."""
+        incumbents = sorted(self.trials.values(), key=lambda each: (-len(each.values), min(each.values, default=0)))
+        incumbents = [each for each in incumbents if each.values and not each.failed]
+        by_value = sorted(incumbents, key=lambda each: each.values[-1])[:_INCUMBENTS]
+        if not by_value:
+            return self._pool, self._pool_expected
+        parents = np.stack([by_value[i % len(by_value)].point for i in range(_ADJUSTED)])
+        adjusted = self.cube.near(self._random, parents)
+        points = np.concatenate([self._pool, adjusted])
+        if self.past is None:
+            return points, None
+        assert self._pool_expected is not None
+        return points, np.concatenate([self._pool_expected, self.past.expected(adjusted)], axis=1)
+
+    def _features(self, points: Array, trials: NDArray[np.int64], expected: Array | None) -> Array:
+        n = len(points)
+        reached = np.array([len(self.trials[t].values) if t >= 0 else 0 for t in trials])
+        costs = self._costs[reached]
+        column = dict.fromkeys(FEATURES, np.zeros(n))
+        seen = [each for each in self.trials.values() if each.values]
+        if any(not each.failed for each in seen):
+            foretold = self._foretell(seen, Queried(points, trials, reached, expected))
+            gain = self._incumbent_mean - foretold.mean
+            column |= {
+                "log_improvement": log_expected_improvement(gain, foretold.told),
+                "log_final_improvement": log_expected_improvement(gain, foretold.std),
+                "mean_gain": gain / 0.3,
+                "std": np.log(foretold.std / 0.3),
+                "told_share": foretold.told / foretold.std,
+            }
+        elif expected is not None:
+            # Nothing was tried: what past tasks agree on.
+            gain = 1.0 - expected[..., -1]
+            column |= {"mean_gain": gain.mean(0), "log_final_improvement": np.log(np.maximum(gain, 0.01).mean(0))}
+            column["log_improvement"] = column["log_final_improvement"]
+        # What the next rung promises, and what the whole training does: the better half of two rules.
+        column["log_worth"] = (column["log_improvement"] + column["log_final_improvement"] - np.log(costs)) / 2
+        if self.past is not None and expected is not None:
+            before = np.ones(len(expected)) if self._best_expected is None else self._best_expected
+            column |= {
+                "prior_mean": expected[..., -1].mean(0) - before.mean(),
+                "prior_std": expected[..., -1].std(0),
+                # What a static portfolio would gain, had it tried what was tried (Xu et al. 2010, Hydra).
+                "prior_gain": np.log(0.01 + np.maximum(before[:, None] - expected[..., -1], 0).mean(0)) + 3,
+            }
+        column |= self._of_trials(points, trials, seen)
+        left = max(self.budget - self.spent, 1e-9)
+        column |= {
+            "possible": np.ones(n),
+            "continues": (trials >= 0).astype(float),
+            "cost": np.log2(costs) / 2 + 1,
+            "cost_of_budget_left": costs / left,
+            "cost_to_finish": (1 - np.array([0.0, *self.rungs])[reached]) / left,
+            "rung": reached / len(self.rungs),
+        }
+        features = np.stack([column[name] for name in FEATURES], axis=1)
+        # Worth is told against the best move's: that is what a choice among them needs.
+        for name in ("log_worth", "log_improvement", "log_final_improvement"):
+            at = FEATURES.index(name)
+            features[:, at] = np.maximum(features[:, at] - features[:, at].max(), -20) / 4
+        return np.clip(features, -5, 5)
+
+    def _foretell(self, seen: list[SearchTrial], queried: Queried):  # type: ignore[no-untyped-def]
+        pairs = [(each, rung) for each in seen for rung in range(len(each.values))]
+        expected = None
+        if self.past is not None:
+            expected = np.stack([each.expected[:, rung] for each, rung in pairs if each.expected is not None], axis=1)
+        self._surrogate.fit(
+            Observed(
+                np.stack([each.point for each, _ in pairs]),
+                np.array([rung for _, rung in pairs]),
+                np.array([each.number for each, _ in pairs]),
+                np.array([each.values[rung] for each, rung in pairs]),
+                expected,
+            )
+        )
+        own = [each for each in seen if not each.failed]
+        there = None if self.past is None else np.stack([e.expected for e in own if e.expected is not None], axis=1)
+        last = len(self.rungs) - 1
+        tried = self._surrogate.foretell(
+            Queried(
+                np.stack([each.point for each in own]),
+                np.array([each.number for each in own]),
+                np.array([min(len(each.values), last) for each in own]),
+                there,
+            )
+        )
+        self._incumbent_mean = float(tried.mean.min())
+        return self._surrogate.foretell(queried)
+
+    def _of_trials(self, points: Array, trials: NDArray[np.int64], seen: list[SearchTrial]) -> dict[str, Array]:
+        n = len(points)
+        rank, slope, age, adjusts = np.full(n, 0.5), np.zeros(n), np.zeros(n), np.zeros(n)
+        for i, number in enumerate(trials):
+            if number < 0:
+                continue
+            mine = self.trials[int(number)]
+            rung = len(mine.values) - 1
+            peers = np.array([each.values[rung] for each in seen if len(each.values) > rung])
+            rank[i] = (peers < mine.values[rung]).mean()
+            if rung:
+                spread = np.ptp(peers[np.isfinite(peers)]) or 1.0
+                slope[i] = (mine.values[rung - 1] - mine.values[rung]) / spread
+            age[i] = math.log1p(self._moves - mine.touched) / 2
+        distance = np.ones(n)
+        if seen:
+            others = np.stack([each.point for each in seen])
+            apart = np.sqrt(((points[:, None] - others) ** 2).mean(-1))
+            distance = np.where(trials >= 0, 0.0, apart.min(1))
+            adjusts = (np.arange(n) >= len(self._pool)).astype(float) * (trials < 0)
+        return {"rank": rank, "slope": slope, "age": age, "distance": 3 * distance, "adjusts": adjusts}
+
+    def _padded(self, features: Array, points: Array, trials: NDArray[np.int64], expected: Array | None) -> Moves:
+        n = len(features)
+        padded = np.zeros((MOVES, len(FEATURES)), np.float32)
+        padded[:n] = features
+        paused = sum(
+            0 < len(each.values) < len(self.rungs) and not (each.failed or each.stopped)
+            for each in self.trials.values()
+        )
+        context = {
+            "budget_left": math.log2(max(self.budget - self.spent, 0.03)) / 2,
+            "budget_spent": self.spent / self.budget,
+            "budget": math.log2(max(self.budget, 0.03)) / 2,
+            "since_improvement": math.log1p(self._moves - self._improved) / 2,
+            "trials": math.log1p(self._count) / 2,
+            "paused": math.log1p(paused) / 2,
+            "dimensions": math.log(self.cube.dimensions) / 2,
+            "rungs": len(self.rungs) / 3,
+            "tasks": math.log1p(0 if self.past is None else len(self.past)) / 2,
+        }
+        told = np.clip([context[name] for name in CONTEXT], -5, 5).astype(np.float32)
+        return Moves(padded, told, points, trials, expected)
+
+    def _forget(self) -> None:
+        """What the surrogate would not look at is dropped: the oldest trials that are not among the best."""
+        values = sum(len(each.values) for each in self.trials.values())
+        if values <= MOST:
+            return
+        finished = [each for each in self.trials.values() if each.values and not each.running]
+        best = {each.number for each in sorted(finished, key=lambda each: min(each.values))[: len(finished) // 2]}
+        for each in sorted(finished, key=lambda each: each.touched):
+            if values <= MOST * 5 // 6:
+                return
+            if each.number not in best:
+                values -= len(each.values)
+                del self.trials[each.number]
+
+
+def log_expected_improvement(gain: Array, std: Array) -> Array:
+    """Logarithm of E[max(0, gain + std z)], z standard normal, without underflow (Ament et al. 2023)."""
+    std = np.maximum(std, _FLOOR)
+    z = gain / std
+    near = np.log(np.maximum(z * ndtr(z) + np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi), 1e-300))
+    # Far below, z Phi(z) + phi(z) is phi(z) / z^2 to within 3 / z^2.
+    far = -0.5 * z * z - 0.5 * math.log(2 * math.pi) - 2 * np.log(np.maximum(np.abs(z), 1.0))
+    found: Array = np.log(std) + np.where(z < -10, far, near)
+    return found
+
+
+def _shortlist(features: Array) -> NDArray[np.int64]:
+    """The most promising moves, by more than one measure: whoever chooses among them may then differ."""
+    continues = features[:, FEATURES.index("continues")] > 0.5
+
+    def top(mask: NDArray[np.bool_], name: str, count: int, taken: list[int]) -> None:
+        where = np.flatnonzero(mask)
+        order = where[np.argsort(-features[where, FEATURES.index(name)], kind="stable")]
+        room = [int(i) for i in order if i not in taken][:count]
+        taken.extend(room)
+
+    starts: list[int] = []
+    top(~continues, "log_improvement", 10, starts)
+    top(~continues, "log_final_improvement", 4, starts)
+    top(~continues, "prior_gain", 3, starts)
+    top(~continues, "mean_gain", STARTS - len(starts), starts)
+    going: list[int] = []
+    top(continues, "log_worth", 4, going)
+    top(continues, "log_final_improvement", CONTINUATIONS - len(going), going)
+    return np.array(starts + going, dtype=np.int64)

@@ -1,0 +1,313 @@
+"""What the trials so far say about those to come: a Gaussian process over configurations and how far they are trained.
+
+Values are minimised. Let x be a configuration's point in the unit cube, s its rung (a fraction of a full training), and
+f_1, ..., f_T what T past tasks say (`envs.past_tasks`). The covariance of two values is
+
+    1                                              what nobody knows before the first value
+    + w^2 mean_t (f_t(x, s) - m(x, s)) (f_t(x', s') - m(x', s'))      how tasks like this one differ, m = mean_t f_t
+    + r^2 c(s, s') [(1 - q) k(x, x') + q 1(same trial)]               how this one differs from them all
+    + b^2 g(s, s')                                                    what a learning curve does to all trials
+
+plus noise, with k a Matern 5/2 kernel of one length scale a dimension and c, g Gaussian kernels over log2 s. So an
+empirical covariance of past tasks (Wang et al. 2021, Pre-trained Gaussian processes for Bayesian optimization) meets
+freeze-thaw Bayesian optimisation (Swersky et al. 2014). Hyperparameters are the likeliest of a population, which is
+carried over, mutated and refreshed: it costs the same at each fit, and no gradient can get lost.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[np.float64]
+
+MOST = 120
+"""Values that a surrogate looks at, at most: its cost does not grow with the study."""
+
+_DRAWN, _KEPT = 32, 8
+_JITTER = 1e-6
+_WORST = 4.0  # where values end, in units of the median's distance from the best
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Values of trials, n of them.
+
+    Attributes:
+        points: Configurations in the unit cube, shape (n, d).
+        rungs: Index of the rung of each value, shape (n,).
+        trials: Which trial each is of, shape (n,).
+        values: To be minimised, shape (n,); infinite where the trial failed.
+        expected: What past tasks say of each, shape (T, n); None without past tasks.
+    """
+
+    points: Array
+    rungs: NDArray[np.int64]
+    trials: NDArray[np.int64]
+    values: Array
+    expected: Array | None = None
+
+
+@dataclass(frozen=True)
+class Queried:
+    """Configurations to foretell, n of them.
+
+    Attributes:
+        points: Shape (n, d).
+        trials: Trial that each continues, shape (n,); -1 where it is a new one.
+        rungs: Index of the rung that each would be trained to next, shape (n,).
+        expected: What past tasks say of each at all R rungs, shape (T, n, R); None without past tasks.
+    """
+
+    points: Array
+    trials: NDArray[np.int64]
+    rungs: NDArray[np.int64]
+    expected: Array | None = None
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """What a surrogate foretells, on its own scale; arrays of shape (n,).
+
+    Attributes:
+        mean: Of the value after a full training.
+        std: Its standard deviation.
+        told: Standard deviation of what the mean will be once the next rung is known: how much that one tells.
+    """
+
+    mean: Array
+    std: Array
+    told: Array
+
+
+def squashed(regret: Array) -> Array:
+    """Regrets, linear up to the median's and logarithmic beyond: how bad a bad value is hardly matters."""
+    return np.where(regret < 1, regret, 1 + np.log(np.maximum(regret, 1)))
+
+
+class Surrogate:
+    """Fitted to values as they come.
+
+    Args:
+        rungs: Fractions of a full training, ascending, the last one 1.
+        scales: Of the past tasks: distance from the best to the median value, in the metric's unit, shape (T,); None
+            without past tasks.
+        seed: Hyperparameters are drawn from it.
+    """
+
+    def __init__(self, rungs: tuple[float, ...], scales: Array | None, seed: int) -> None:
+        self._log_rungs = torch.log2(torch.tensor(rungs, dtype=torch.float64))
+        self._last = len(rungs) - 1
+        self._scales = scales
+        self._random = np.random.default_rng(seed)
+        self._population: _Hyperparameters | None = None
+        self._due = 0
+
+    def fit(self, observed: Observed) -> None:
+        """Fits to at most `MOST` values, at least one of them finite."""
+        n, d = observed.points.shape
+        if self._population is None or n >= self._due:
+            drawn = _Hyperparameters.drawn(self._random, _DRAWN, d, self._scales)
+            if self._population is not None:
+                drawn = drawn.first(_DRAWN // 2).joined(self._population.mutated(self._random, _DRAWN // 2))
+                drawn = drawn.joined(self._population)
+            self._population = drawn
+            self._due = max(n + 1, math.ceil(1.15 * n))
+        population = self._population
+        values = torch.stack([torch.from_numpy(self._scaled(observed.values, s)) for s in population.scale])
+        expected = None if observed.expected is None else torch.from_numpy(observed.expected)
+        mean = torch.zeros(n, dtype=torch.float64) if expected is None else expected.mean(0)
+        points, trials = torch.from_numpy(observed.points), torch.from_numpy(observed.trials)
+        rungs = torch.from_numpy(observed.rungs)
+        covariance = population.covariance(
+            (points, trials, self._log_rungs[rungs], _centred(expected)),
+            (points, trials, self._log_rungs[rungs], _centred(expected)),
+        )
+        covariance = covariance + (population.noise**2 + _JITTER)[:, None, None] * torch.eye(n, dtype=torch.float64)
+        factor, _ = torch.linalg.cholesky_ex(covariance)
+        residual = values - mean
+        white = torch.linalg.solve_triangular(factor, residual[..., None], upper=False)[..., 0]
+        fit = -0.5 * (white**2).sum(1) - factor.diagonal(dim1=1, dim2=2).log().sum(1) + population.log_prior
+        if self._scales is not None:
+            fit = fit - n * population.scale.log()  # densities of values in the metric's unit
+        order = torch.argsort(torch.nan_to_num(fit, nan=-math.inf), descending=True)[:_KEPT]
+        self._population = population.at(order)
+        best = int(order[0])
+        self._chosen = population.at(order[:1])
+        self._factor = factor[best]
+        self._weights = torch.cholesky_solve(residual[best][:, None], self._factor)[:, 0]
+        self._seen = (points, trials, self._log_rungs[rungs], _centred(expected))
+        self.scaled = values[best].numpy()
+
+    def foretell(self, queried: Queried) -> Foretold:
+        """Foretells values after full trainings, and how much each next rung would tell of them."""
+        n = len(queried.points)
+        points, trials = torch.from_numpy(queried.points), torch.from_numpy(queried.trials)
+        nxt = torch.from_numpy(queried.rungs)
+        # New trials are of no trial that was seen, and of different ones.
+        trials = torch.where(trials < 0, -1 - torch.arange(n), trials)
+        last = torch.full((n,), self._last)
+        expected = None if queried.expected is None else torch.from_numpy(queried.expected)
+        each = torch.arange(n)
+        sides = []
+        for rungs in (last, nxt):
+            there = None if expected is None else _centred(expected)[:, each, rungs]  # type: ignore[index]
+            sides.append((points, trials, self._log_rungs[rungs], there))
+        final, coming = (self._chosen.covariance(side, self._seen)[0] for side in sides)
+        mean = final @ self._weights
+        if expected is not None:
+            mean = mean + expected[..., self._last].mean(0)
+        known_final = torch.linalg.solve_triangular(self._factor, final.T, upper=False)
+        known_coming = torch.linalg.solve_triangular(self._factor, coming.T, upper=False)
+        variance = self._chosen.own(sides[0], sides[0]) - (known_final**2).sum(0)
+        shared = self._chosen.own(sides[0], sides[1]) - (known_final * known_coming).sum(0)
+        ahead = self._chosen.own(sides[1], sides[1]) - (known_coming**2).sum(0) + self._chosen.noise**2
+        std = variance.clamp(min=1e-8).sqrt()
+        told = torch.minimum(shared.abs() / ahead.clamp(min=1e-8).sqrt(), std)
+        return Foretold(mean.numpy(), std.numpy(), told.numpy())
+
+    @property
+    def hyperparameters(self) -> dict[str, list[float]]:
+        """Those of the last fit, by name.
+
+        As above: `lengths` of k, `noise`, `shift` b, `own_share` q, `reach` of c, `rest` r, `weight` w; and `scale`,
+        what a regret of 1 is in the metric's unit.
+        """
+        return {name: value.reshape(-1).tolist() for name, value in vars(self._chosen).items() if name != "log_prior"}
+
+    def _scaled(self, values: Array, scale: float | Tensor) -> Array:
+        """Regrets against the best value seen, squashed; without past tasks in units of the median's, standardised."""
+        finite = values[np.isfinite(values)]
+        best = finite.min()
+        if self._scales is not None:
+            regret = squashed((values - best) / float(scale))
+            return np.minimum(np.nan_to_num(regret, posinf=_WORST), _WORST)
+        unit = np.median(finite) - best
+        regret = squashed((values - best) / (unit if unit > 0 else 1.0))
+        regret = np.minimum(np.nan_to_num(regret, posinf=_WORST), _WORST)
+        spread = regret.std()
+        standardised: Array = (regret - regret.mean()) / (spread if spread > 0 else 1.0)
+        return standardised
+
+
+_Side = tuple[Tensor, Tensor, Tensor, Tensor | None]
+"""Points (n, d), trials (n,), log2 rungs (n,) and centred expectations (T, n)."""
+
+
+@dataclass(frozen=True)
+class _Hyperparameters:
+    """p sets of them; tensors of shape (p,), `lengths` (p, d)."""
+
+    lengths: Tensor
+    noise: Tensor
+    shift: Tensor
+    own_share: Tensor
+    reach: Tensor
+    rest: Tensor
+    weight: Tensor
+    scale: Tensor
+    log_prior: Tensor
+
+    @classmethod
+    def drawn(cls, random: np.random.Generator, p: int, d: int, scales: Array | None) -> _Hyperparameters:
+        past = scales is not None
+
+        def log_uniform(low: float, high: float) -> Array:
+            return np.exp(random.uniform(math.log(low), math.log(high), p))
+
+        centre, spread = (0.0, 0.0) if scales is None else _of_scales(scales)
+        logs = random.normal(0.0, 1.0, (p, d))
+        z = random.normal(0.0, 1.0, p)
+        return cls(
+            *map(
+                torch.from_numpy,
+                (
+                    0.8 * math.sqrt(d / 4) * np.exp(logs),
+                    log_uniform(0.02, 0.1 if past else 0.3),
+                    log_uniform(0.02, 0.3) if past else log_uniform(0.1, 1.5),
+                    log_uniform(0.05, 0.5),
+                    log_uniform(1.0, 6.0),
+                    log_uniform(0.05, 0.8) if past else np.ones(p),
+                    log_uniform(0.5, 1.5) if past else np.zeros(p),
+                    np.exp(centre + spread * z),
+                    -0.5 * (logs**2).sum(1) - 0.5 * z**2,
+                ),
+            )
+        )
+
+    def at(self, index: Tensor) -> _Hyperparameters:
+        return _Hyperparameters(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+    def first(self, p: int) -> _Hyperparameters:
+        return self.at(torch.arange(p))
+
+    def joined(self, other: _Hyperparameters) -> _Hyperparameters:
+        return _Hyperparameters(
+            *(torch.cat([getattr(self, name), getattr(other, name)]) for name in self.__dataclass_fields__)
+        )
+
+    def mutated(self, random: np.random.Generator, p: int) -> _Hyperparameters:
+        """Some of the length scales and of the rest are a little longer, or shorter."""
+        parents = self.at(torch.from_numpy(random.integers(len(self.noise), size=p)))
+        d = parents.lengths.shape[1]
+        logs = random.normal(0.0, 0.4, (p, d)) * (random.random((p, d)) < 0.5)
+
+        def changed(values: Tensor, most: float = math.inf) -> Tensor:
+            factor = np.exp(random.normal(0.0, 0.3, p) * (random.random(p) < 0.5))
+            return (values * torch.from_numpy(factor)).clamp(max=most)
+
+        return _Hyperparameters(
+            parents.lengths * torch.from_numpy(np.exp(logs)),
+            changed(parents.noise),
+            changed(parents.shift),
+            changed(parents.own_share, 0.9),
+            changed(parents.reach),
+            # Without past tasks these are units.
+            changed(parents.rest) if bool((self.weight > 0).all()) else parents.rest,
+            changed(parents.weight, 2.0),
+            parents.scale,
+            parents.log_prior,
+        )
+
+    def covariance(self, left: _Side, right: _Side) -> Tensor:
+        """Between two sides of n and m, shape (p, n, m)."""
+        (x, trial, rung, expected), (x2, trial2, rung2, expected2) = left, right
+        # The square root has no gradient at 0, and needs none.
+        distance = math.sqrt(5) * torch.cdist(
+            x / self.lengths[:, None],
+            x2 / self.lengths[:, None],
+            compute_mode="donot_use_mm_for_euclid_dist",
+        )
+        near = (1 + distance + distance**2 / 3) * torch.exp(-distance)
+        apart = (rung[:, None] - rung2) ** 2
+        same = (trial[:, None] == trial2).double()
+        own = self.own_share[:, None, None]
+        along = torch.exp(-0.5 * apart / self.reach[:, None, None] ** 2)
+        found = 1.0 + self.rest[:, None, None] ** 2 * along * ((1 - own) * near + own * same)
+        found = found + self.shift[:, None, None] ** 2 * torch.exp(-apart / 8)
+        if expected is not None and expected2 is not None:
+            found = found + self.weight[:, None, None] ** 2 * (expected.T @ expected2 / len(expected))
+        return found
+
+    def own(self, left: _Side, right: _Side) -> Tensor:
+        """Covariance of each trial's values at two rungs, shape (n,), for one set of hyperparameters."""
+        apart = (left[2] - right[2]) ** 2
+        found = 1.0 + self.rest**2 * torch.exp(-0.5 * apart / self.reach**2) + self.shift**2 * torch.exp(-apart / 8)
+        if left[3] is not None and right[3] is not None:
+            found = found + self.weight**2 * (left[3] * right[3]).mean(0)
+        return found
+
+
+def _of_scales(scales: Array) -> tuple[float, float]:
+    """Mean and standard deviation of their logarithms; few tasks tell little of the latter."""
+    logs = np.log(scales)
+    return float(logs.mean()), float(max(logs.std(), 0.3))
+
+
+def _centred(expected: Tensor | None) -> Tensor | None:
+    return None if expected is None else expected - expected.mean(0)

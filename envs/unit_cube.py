@@ -1,0 +1,110 @@
+"""The unit cube: where configurations of any search space look alike.
+
+A number is one coordinate, on its distribution's scale; a choice is one coordinate for each of its values (one-hot, as
+Optuna's own samplers have it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna._transform import _SearchSpaceTransform
+from optuna.distributions import BaseDistribution
+
+from .errors import SearchSpaceError
+
+Array = NDArray[np.float64]
+
+_STEPS = (0.02, 0.05, 0.15)
+"""Standard deviations of adjustments, in widths of a hyperparameter's range."""
+
+
+class Cube(Protocol):
+    """Points that are configurations."""
+
+    dimensions: int
+
+    def sample(self, random: np.random.Generator, n: int) -> Array:
+        """Draws n points at random, shape (n, d)."""
+
+    def near(self, random: np.random.Generator, points: Array) -> Array:
+        """Points (n, d), each with one or a few hyperparameters adjusted."""
+
+
+class ColumnCube:
+    """A cube of numbers and choices.
+
+    Args:
+        widths: Coordinates of each hyperparameter: 1 for a number, more for as many choices.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        self.dimensions = sum(widths)
+        ends = np.cumsum(widths)
+        self._slices = [slice(int(end - width), int(end)) for end, width in zip(ends, widths, strict=True)]
+
+    def sample(self, random: np.random.Generator, n: int) -> Array:
+        """Draws n points, uniform, shape (n, d)."""
+        points = random.random((n, self.dimensions))
+        for each in self._slices:
+            if each.stop - each.start > 1:
+                points[:, each] = _one_hot(random.integers(each.stop - each.start, size=n), each.stop - each.start)
+        return points
+
+    def near(self, random: np.random.Generator, points: Array) -> Array:
+        """Points (n, d), each with one hyperparameter or a few adjusted, by little or more."""
+        n = len(points)
+        moved = points.copy()
+        chosen = random.random((n, len(self._slices))) < random.choice([1.0, 2.0, 4.0], (n, 1)) / len(self._slices)
+        chosen[np.arange(n), random.integers(len(self._slices), size=n)] = True
+        step = random.choice(_STEPS, n)
+        for column, each in enumerate(self._slices):
+            width = each.stop - each.start
+            if width == 1:
+                drawn = points[:, each.start] + step * random.normal(size=n)
+                drawn = np.where(drawn < 0, -drawn, drawn)
+                # Reflected at the ends, where good values often lie just beside.
+                other = np.clip(np.where(drawn > 1, 2 - drawn, drawn), 0, 1)[:, None]
+            else:
+                other = _one_hot(random.integers(width, size=n), width)
+            moved[:, each] = np.where(chosen[:, [column]], other, points[:, each])
+        return moved
+
+
+class UnitCube(ColumnCube):
+    """The cube of a search space.
+
+    Args:
+        space: Optuna's distributions by name, at least one with more than one value.
+
+    Attributes:
+        names: The hyperparameters that have more than one value.
+
+    Raises:
+        SearchSpaceError: There is nothing to choose.
+    """
+
+    def __init__(self, space: Mapping[str, BaseDistribution]) -> None:
+        varied = {name: each for name, each in space.items() if not each.single()}
+        if not varied:
+            raise SearchSpaceError("expected a search space with something to choose, got only single values")
+        self._transform = _SearchSpaceTransform(varied, transform_0_1=True)
+        super().__init__([len(columns) for columns in self._transform.column_to_encoded_columns])
+        self.names = tuple(varied)
+
+    def encode(self, configs: Sequence[Mapping[str, Any]]) -> Array:
+        """Points of configurations, shape (n, d)."""
+        if not configs:
+            return np.empty((0, self.dimensions))
+        return np.stack([self._transform.transform({k: config[k] for k in self.names}) for config in configs])
+
+    def decode(self, point: Array) -> dict[str, Any]:
+        """The configuration at a point (d,), or the nearest one, without what has a single value."""
+        return dict(self._transform.untransform(np.clip(point, 0, 1)))
+
+
+def _one_hot(values: NDArray[np.int64], width: int) -> Array:
+    return np.eye(width)[values]

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import warnings
+
+import gymnasium
+import metatuner.envs  # noqa: F401 - registers the environment
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from metatuner.envs.errors import ConfigurationError
+from metatuner.envs.families import Split
+from metatuner.envs.search import FLOOR, UNTRIED, SearchEnv
+from metatuner.envs.search_families import SearchFamilies
+from metatuner.envs.search_state import (
+    FEATURES,
+    MOVES,
+    SearchState,
+    log_expected_improvement,
+    rung_units,
+)
+from metatuner.envs.surrogate import MOST
+from metatuner.envs.unit_cube import ColumnCube
+from scipy.integrate import quad
+from scipy.stats import norm
+from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
+
+RULE = FEATURES.index("log_worth")
+
+
+def by_rule(env: SearchEnv, observation: np.ndarray) -> int:
+    features = observation[: MOVES * len(FEATURES)].reshape(MOVES, len(FEATURES))
+    return int(np.where(env.action_masks(), features[:, RULE], -np.inf).argmax())
+
+
+def played(env: SearchEnv, seed: int, **options: object) -> tuple[list[float], dict[str, float], list[np.ndarray]]:
+    observation, info = env.reset(seed=seed, options=options)
+    rewards, seen, done = [], [observation], False
+    while not done:
+        observation, reward, done, truncated, info = env.step(np.int64(by_rule(env, observation)))
+        assert not truncated
+        rewards.append(reward)
+        seen.append(observation)
+    return rewards, info, seen
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the checkers' advice
+def test_both_checkers_pass() -> None:
+    env = gymnasium.make("metatuner/Search-v0", budget=2.0)
+    check_env(env.unwrapped, skip_render_check=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_env_of_sb3(env.unwrapped)
+
+
+def test_an_episode_follows_from_its_seed_and_its_rewards_add_up() -> None:
+    env = SearchEnv()
+    for seed in range(4):
+        rewards, info, seen = played(env, seed, budget=4)
+        again, _, seen_again = played(SearchEnv(), seed, budget=4)
+        assert rewards == again
+        assert all(np.array_equal(a, b) for a, b in zip(seen, seen_again, strict=True))
+        assert sum(rewards) == pytest.approx(np.log((UNTRIED + FLOOR) / (info["regret"] + FLOOR)))
+        assert info["spent"] <= info["budget"] + 1e-6
+        assert all(env.observation_space.contains(each) for each in seen)
+    with pytest.raises(ConfigurationError, match="reset"):
+        env.step(np.int64(0))
+
+
+def test_the_rule_beats_random_search_and_past_tasks_help() -> None:
+    """Mean log regret of 8 full trainings on the same tasks: at random, by the rule, and by the rule with a past."""
+    families = SearchFamilies(Split.VALIDATION, without_past=0.0)
+    found: dict[str, list[float]] = {"random": [], "rule": [], "rule with past": []}
+    for seed in range(16):
+        task = families.task(seed)
+        points = task.cube.sample(np.random.default_rng(seed), 8)
+        best = min(points, key=lambda point: np.nan_to_num(task.curve(point, 0)[-1], nan=np.inf))
+        found["random"].append(task.regret(best))
+        found["rule with past"].append(played(SearchEnv(task, budget=8), seed)[1]["regret"])
+        task.past = None
+        found["rule"].append(played(SearchEnv(task, budget=8), seed)[1]["regret"])
+    mean = {who: np.log(np.array(regrets) + FLOOR).mean() for who, regrets in found.items()}
+    assert mean["rule with past"] < mean["rule"] - 0.1
+    assert mean["rule"] < mean["random"] - 0.3
+
+
+def test_splits_share_nothing_and_a_task_follows_from_its_seed() -> None:
+    first, again = (SearchFamilies(Split.TRAIN).task(5) for _ in range(2))
+    points = first.cube.sample(np.random.default_rng(0), 5)
+    assert np.array_equal(first.curve(points[0], 3), again.curve(points[0], 3), equal_nan=True)
+    other = SearchFamilies(Split.HELD_OUT).task(5)
+    assert other.cube.dimensions != first.cube.dimensions or other.regret(points[0]) != first.regret(points[0])
+
+
+def test_a_regret_of_one_is_the_median_and_none_is_negative() -> None:
+    families = SearchFamilies()
+    for seed in range(8):
+        task = families.task(seed)
+        points = task.cube.sample(np.random.default_rng(seed), 300)
+        regrets = np.array([task.regret(point) for point in points])
+        failed = np.array([np.isnan(task.curve(point, 0)[-1]) for point in points])
+        assert regrets.min() >= 0
+        assert 0.7 < np.median(regrets[~failed]) < 2.0
+
+
+@pytest.mark.parametrize(("units", "rungs"), [(1, (1,)), (4, (1, 2, 4)), (52, (3, 6, 13, 26, 52))])
+def test_rungs_are_about_powers_of_two(units: int, rungs: tuple[int, ...]) -> None:
+    assert rung_units(units) == rungs
+
+
+def test_a_long_search_forgets_and_goes_on() -> None:
+    state = SearchState(ColumnCube([1, 1]), (0.25, 1.0), budget=1e6)
+    random = np.random.default_rng(0)
+    for number in range(400):
+        point = random.random(2)
+        state.start(number, point)
+        state.learn(number, float(((point - 0.5) ** 2).sum()))
+    kept = sum(len(each.values) for each in state.trials.values())
+    assert MOST // 2 < kept <= MOST
+    assert state.incumbent in state.trials
+    assert state.best == min(each.values[0] for each in state.trials.values())
+    assert state.moves().possible.all()
+
+
+def test_what_runs_has_failed_or_was_stopped_is_not_continued() -> None:
+    state = SearchState(ColumnCube([1]), (0.5, 1.0), budget=10)
+    for number, value in enumerate([1.0, 2.0, 3.0, np.inf]):
+        state.start(number, np.array([0.2 * number]))
+        state.learn(number, value)
+    state.resume(1)
+    state.stop(2)
+    moves = state.moves()
+    assert set(moves.trials[moves.trials >= 0]) == {0}
+    state.fail(0)
+    assert (state.moves().trials < 0).all()
+
+
+@pytest.mark.parametrize(("gain", "std"), [(0.5, 0.2), (-0.3, 0.4), (-2.0, 0.3), (0.0, 1.0)])
+def test_expected_improvement_is_its_integral(gain: float, std: float) -> None:
+    theory, _ = quad(lambda z: max(0.0, gain + std * z) * norm.pdf(z), -9, 9, points=[-gain / std], limit=200)
+    found = log_expected_improvement(np.array([gain]), np.array([std]))[0]
+    assert found == pytest.approx(np.log(theory), rel=1e-4)
+
+
+def test_expected_improvement_falls_on_far_below() -> None:
+    found = log_expected_improvement(np.linspace(0, -60, 200), np.ones(200))
+    assert np.isfinite(found).all() and (np.diff(found) < 0).all()
+
+
+def test_a_budget_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="above 0"):
+        SearchEnv(budget=0)
