@@ -20,6 +20,9 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from ..envs.errors import ConfigurationError, MissingPackageError
+from .hyperopt_sampler import HyperoptSampler
+from .pymoo_sampler import PymooSampler
+from .tabu_sampler import TabuSampler
 
 Space = Mapping[str, BaseDistribution]
 
@@ -176,6 +179,28 @@ def _ga(setting: Setting) -> BaseSampler:
     return samplers.NSGAIISampler(population_size=population, seed=setting.fresh_seed)
 
 
+def _pso(setting: Setting) -> BaseSampler:
+    return PymooSampler("pso", _population(setting), setting.seed)
+
+
+def _de(setting: Setting) -> BaseSampler:
+    return PymooSampler("de", _population(setting), setting.seed)
+
+
+def _population(setting: Setting) -> int:
+    # About eight generations; and most of one should be known when the next begins, so workers need a larger one.
+    return max(5, 2 * setting.workers, min(setting.budget // 8, 25))
+
+
+def _tabu(setting: Setting) -> BaseSampler:
+    # At least five rounds.
+    return TabuSampler(max(2, min(setting.budget // 5, 6)), setting.seed)
+
+
+def _hyperopt_tpe(setting: Setting) -> BaseSampler:
+    return HyperoptSampler(setting.seed)
+
+
 def _asha(setting: Setting) -> BasePruner:
     _require_units("asha", setting)
     return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
@@ -207,11 +232,16 @@ STRATEGIES: Mapping[str, Strategy] = {
     "gp": Strategy(_gp),
     "cmaes": Strategy(_cmaes, package="cmaes"),
     "ga": Strategy(_ga),
+    "pso": Strategy(_pso, package="pymoo"),
+    "de": Strategy(_de, package="pymoo"),
+    "tabu": Strategy(_tabu),
+    "hyperopt-tpe": Strategy(_hyperopt_tpe, package="hyperopt"),
     "asha": Strategy(_random, _asha),
     "hyperband": Strategy(_random, _hyperband),
     "median": Strategy(_tpe, _median),
     "manual": Strategy(_manual),
 }
 """random, grid and quasi-random search; tree-structured Parzen estimator (Bergstra et al. 2011); Gaussian process;
-CMA-ES; a genetic algorithm; asynchronous successive halving (Li et al. 2020) and Hyperband (Li et al. 2018) over random
-search; the median rule (Golovin et al. 2017) over TPE; and a given list."""
+CMA-ES; a genetic algorithm; a particle swarm (Kennedy & Eberhart 1995); differential evolution (Storn & Price 1997);
+tabu search (Glover 1989); hyperopt's TPE; asynchronous successive halving (Li et al. 2020) and Hyperband (Li et al.
+2018) over random search; the median rule (Golovin et al. 2017) over TPE; and a given list."""
