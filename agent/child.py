@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import select
@@ -20,6 +21,9 @@ from ..envs.errors import ConfigurationError, TrainingError
 
 _GRACE_S = 2.0
 """How long a child may take to end by itself, once it was told to."""
+
+_LOOK_S = 1.0
+"""How often is looked whether a silent child still runs."""
 
 
 def packed(objective: Callable[..., Any], config: Mapping[str, Any]) -> bytes:
@@ -93,7 +97,7 @@ class Child:
         """
         while True:
             what, value = self._hear()
-            if what == "error":
+            if isinstance(value, str):  # an error, or why it is no number
                 raise TrainingError(value)
             if what != "unit":
                 self.value = value
@@ -113,19 +117,31 @@ class Child:
     def _hear(self) -> tuple[str, Any]:
         """The next line of the child."""
         while b"\n" not in self._unread:
-            left = None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
-            ready, _, _ = select.select([self._answers], [], [], left)
-            if not ready:
-                self._end(0.0)
-                raise TrainingError(f"the trial took more than {self._timeout_s:g} s: its process was ended")
-            part = os.read(self._answers, 65536)
-            if not part:
+            gone = self._is_gone
+            ready, _, _ = select.select([self._answers], [], [], 0.0 if gone else max(min(self._left_s, _LOOK_S), 0.0))
+            part = os.read(self._answers, 65536) if ready else b""
+            if part:
+                self._unread += part
+            elif ready or gone:
+                if gone:
+                    os.killpg(self.pid, signal.SIGKILL)  # those that it has left behind
                 self._end(_GRACE_S)
                 raise TrainingError(f"its process {_ending(self._process.returncode)} before the objective was done")
-            self._unread += part
+            elif self._left_s <= 0.0:
+                self._end(0.0)
+                raise TrainingError(f"the trial took more than {self._timeout_s:g} s: its process was ended")
         line, _, self._unread = self._unread.partition(b"\n")
         what, value = json.loads(line)
         return what, value
+
+    @property
+    def _left_s(self) -> float:
+        return math.inf if self._deadline is None else self._deadline - time.monotonic()
+
+    @property
+    def _is_gone(self) -> bool:
+        """Whether it has ended, though a process that it forked may hold its end of the pipe."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def _send(self, data: bytes) -> None:
         # A child that is gone is noticed when it is listened to.
@@ -146,5 +162,6 @@ class Child:
 def _ending(code: int | None) -> str:
     if code is None or code >= 0:
         return f"ended with exit code {code}"
-    name = signal.Signals(-code).name
+    known = -code in set(signal.Signals)  # real-time signals have no names
+    name = signal.Signals(-code).name if known else f"signal {-code}"
     return f"was killed by {name}" + (" (was memory short?)" if name == "SIGKILL" else "")

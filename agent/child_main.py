@@ -4,6 +4,7 @@
 
 READ and WRITE are file descriptors. The parent sends a pickle of its `sys.path`, then one of the objective and its
 configuration; the child answers with lines of JSON. After each unit it waits for the parent's word to go on.
+What is no number comes as a text that says so.
 
 These pickles were made by the parent a moment ago and come over a pipe that nobody else holds; nothing from a storage,
 a file or a network is ever unpickled.
@@ -18,6 +19,8 @@ import sys
 from collections.abc import Generator
 from typing import IO, Any
 
+from .answers import as_number, error_text
+
 
 def main(read: int, write: int) -> None:
     """Runs the objective that is sent."""
@@ -30,27 +33,24 @@ def main(read: int, write: int) -> None:
             if isinstance(found, Generator):
                 _run_units(found, commands, answers)
             else:
-                _tell(answers, "value", found)
-        except Exception as error:
-            _tell(answers, "error", f"{type(error).__name__}: {error}")
+                _tell(answers, "value", as_number(found))
+        except SystemExit:
+            raise  # its exit code tells
+        except BaseException as error:
+            _tell(answers, "error", error_text(error))
 
 
 def _run_units(units: Generator[Any, None, None], commands: IO[bytes], answers: IO[str]) -> None:
     for found in units:
-        _tell(answers, "unit", found)
+        _tell(answers, "unit", as_number(found))
         if commands.read(1) != b"+":
             units.close()
             return
     _tell(answers, "end", None)
 
 
-def _tell(answers: IO[str], what: str, value: Any) -> None:
-    # Numbers of other libraries as numbers; what is none as its type and text, for the message.
-    try:
-        plain = value if value is None or isinstance(value, bool | str) else float(value)
-    except (TypeError, ValueError):
-        plain = f"{value!r} ({type(value).__name__})"[:500]
-    answers.write(json.dumps([what, plain]) + "\n")
+def _tell(answers: IO[str], what: str, value: float | str | None) -> None:
+    answers.write(json.dumps([what, value]) + "\n")
     answers.flush()
 
 
