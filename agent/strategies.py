@@ -6,16 +6,14 @@ Whatever runs in Optuna runs here, and the other way round.
 from __future__ import annotations
 
 import importlib.util
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import optuna
 from optuna import pruners, samplers
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
@@ -25,6 +23,8 @@ from .pymoo_sampler import PymooSampler
 from .tabu_sampler import TabuSampler
 
 Space = Mapping[str, BaseDistribution]
+
+_MOST_LISTED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -95,53 +95,10 @@ def strategy_named(name: str) -> Strategy:
     return STRATEGIES[name]
 
 
-def grid_points(space: Space, budget: int) -> dict[str, list[Any]]:
-    """The finest grid of at most `budget` points that gives every hyperparameter equally many values, at least two.
-
-    Values are evenly spaced on the scale of their distribution, ends included; a hyperparameter that has fewer values
-    has all of them, and one of categories too.
-    """
-    finest: dict[str, list[Any]] = {}
-    for n in range(2, max(budget, 2) + 1):
-        grid = {name: _spread(distribution, n) for name, distribution in space.items()}
-        if finest and math.prod(map(len, grid.values())) > budget:
-            break
-        finest = grid
-    return finest
-
-
-def _spread(distribution: BaseDistribution, n: int) -> list[Any]:
-    match distribution:
-        case CategoricalDistribution():
-            return list(distribution.choices)
-        case IntDistribution():
-            steps = np.linspace(*_ends(distribution), n)
-            values = np.exp(steps) if distribution.log else steps
-            on_grid = distribution.low + np.round((values - distribution.low) / distribution.step) * distribution.step
-            return sorted({int(value) for value in on_grid})
-        case FloatDistribution():
-            if distribution.single():
-                return [distribution.low]
-            steps = np.linspace(*_ends(distribution), n)
-            values = np.exp(steps) if distribution.log else steps
-            if distribution.step is not None:
-                values = (
-                    distribution.low + np.round((values - distribution.low) / distribution.step) * distribution.step
-                )
-            # Neither logarithms nor steps may carry a value over its ends.
-            return sorted(set(np.clip(values, distribution.low, distribution.high).tolist()))
-    raise ConfigurationError(f"a grid over {type(distribution).__name__} is not defined")
-
-
-def _ends(distribution: IntDistribution | FloatDistribution) -> tuple[float, float]:
-    ends = (float(distribution.low), float(distribution.high))
-    return (math.log(ends[0]), math.log(ends[1])) if distribution.log else ends
-
-
 def _grid(setting: Setting) -> BaseSampler:
     if setting.space is None:
         raise ConfigurationError("strategy 'grid' needs to know the space beforehand: give a dict of distributions")
-    return samplers.GridSampler(grid_points(setting.space, setting.budget), seed=setting.seed)
+    return _manual(setting)
 
 
 def _manual(setting: Setting) -> BaseSampler:
@@ -166,6 +123,14 @@ def _tpe(setting: Setting) -> BaseSampler:
 
 
 def _gp(setting: Setting) -> BaseSampler:
+    for name, each in (setting.space or {}).items():
+        if isinstance(each, FloatDistribution | IntDistribution) and each.step is not None:
+            values = (each.high - each.low) / each.step
+            if values > _MOST_LISTED:
+                raise ConfigurationError(
+                    f"strategy 'gp' lists all values of a hyperparameter that has steps, and {name!r} has {values:.3g}"
+                    ": give it fewer, take a FloatDistribution without steps, or strategy 'tpe'"
+                )
     return samplers.GPSampler(seed=setting.fresh_seed)
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from optuna import TrialPruned
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
+from ..envs.conditional_space import ConditionalSpace
 from ..envs.errors import SearchSpaceError, TrainingError
 from ..envs.records import Metrics, ParamsChosen, Recorder, TrialFinished, TrialStarted, TrialState
+from .answers import as_number, error_text
 from .child import Child
 from .cut_off_trials import MESSAGE_ATTRIBUTE, OWNER_ATTRIBUTE, this_process
 from .interrupts import Interrupts
-from .strategies import Space
+from .purse import UNITS_ATTRIBUTE
 
 Objective = Callable[[Any], Any]
 """Takes a configuration (a dict) and returns a number, or yields one for each unit of budget, the last of which counts;
@@ -28,8 +30,6 @@ or, where there is no search space, an Optuna objective: it takes a trial."""
 Config = Mapping[str, Any]
 Constraints = Callable[[Mapping[str, Any]], Mapping[str, float]]
 """Takes a configuration and returns numbers by name, all of them at most 0 where it is allowed."""
-
-UNITS_ATTRIBUTE = "metatuner:units"  # a trial's user attribute: how many units of budget it spent
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,11 @@ class TrialRunner:
         isolated: Whether each trial has a process of its own.
         in_threads: Whether each trial keeps to one thread of several.
         interrupts: Lets Ctrl-C through while the objective runs.
+        units: How many values a generator is asked for at most; None sets no end.
     """
 
     objective: Objective
-    space: Space | None
+    space: ConditionalSpace | None
     recorder: Recorder
     strategy: str
     metric: str
@@ -60,6 +61,7 @@ class TrialRunner:
     isolated: bool = False
     in_threads: bool = False
     interrupts: Interrupts = field(default_factory=Interrupts)
+    units: int | None = None
 
     def __call__(self, trial: Trial) -> float:
         """Runs a trial.
@@ -72,15 +74,15 @@ class TrialRunner:
             Exception: It failed, with what the objective raised, or because it gave no number.
         """
         trial.set_user_attr(OWNER_ATTRIBUTE, this_process())
-        config = {name: suggest(trial, name, each) for name, each in (self.space or {}).items()}
         costs: dict[str, float] = {}
         try:
+            config = self._proposed(trial)
             value = self._run_in_child(trial, config, costs) if self.isolated else self._run_here(trial, config)
         except TrialPruned as stopped:
             self._finish(trial, TrialState.PRUNED, costs, str(stopped))
             raise
         except Exception as error:
-            message = str(error) if isinstance(error, TrainingError) else f"{type(error).__name__}: {error}"
+            message = str(error) if isinstance(error, TrainingError) else error_text(error)
             trial.set_user_attr(MESSAGE_ATTRIBUTE, message)
             self._finish(trial, TrialState.FAILED, costs, message)
             raise
@@ -90,18 +92,38 @@ class TrialRunner:
         self._finish(trial, TrialState.FINISHED, costs, value=value)
         return value
 
+    def _proposed(self, trial: Trial) -> dict[str, Any]:
+        if self.space is None:
+            return {}
+        try:
+            return self.space.configuration(lambda name, each: suggest(trial, name, each))
+        except Exception:
+            # A strategy may fail as an objective may. The record of a trial begins in any case.
+            self.recorder.record(TrialStarted(trial=trial.number, name=self.strategy, params=trial.params))
+            raise
+
     def _run_here(self, trial: Trial, config: Config) -> float:
         self._start(trial, config, thread=threading.get_ident() if self.in_threads else 0)
-        try:
-            given = _Reporting(trial, self.recorder, self.metric) if self.space is None else config
-            with self.interrupts.within():
-                found = self.objective(given)
-        except SystemExit as error:
-            raise TrainingError(f"the objective called sys.exit({error.code!r}): let it raise an exception") from error
+        given = _Reporting(trial, self.recorder, self.metric) if self.space is None else dict(config)
+        found = self._asked(self.objective, given)
         if not isinstance(found, Generator):
             return number(found)
-        with contextlib.closing(found):
+        try:
             return self._follow(trial, self._in_time(found))
+        finally:
+            self._asked(found.close)
+
+    def _asked(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Calls what is the objective's own: whatever it raises, but Ctrl-C, is a failure of this trial alone."""
+        try:
+            with self.interrupts.within():
+                return function(*arguments)
+        except (Exception, KeyboardInterrupt):
+            raise
+        except SystemExit as error:
+            raise TrainingError(f"the objective called sys.exit({error.code!r}): let it raise an exception") from error
+        except BaseException as error:
+            raise TrainingError(f"the objective raised {error_text(error)}") from error
 
     def _run_in_child(self, trial: Trial, config: Config, costs: dict[str, float]) -> float:
         try:
@@ -135,7 +157,7 @@ class TrialRunner:
     def _follow(self, trial: Trial, units: Iterator[Any], *, may_be_none: bool = False) -> float:
         """Reports unit after unit; returns the last one's value, NaN where there was none."""
         value, unit = math.nan, 0
-        for unit, found in enumerate(self._interruptible(units), start=1):
+        for unit, found in enumerate(islice(self._interruptible(units), self.units), start=1):
             value = number(found)
             trial.report(value, unit)
             trial.set_user_attr(UNITS_ATTRIBUTE, unit)
@@ -149,8 +171,7 @@ class TrialRunner:
     def _interruptible(self, units: Iterator[Any]) -> Iterator[Any]:
         end = object()
         while True:
-            with self.interrupts.within():
-                found = next(units, end)
+            found = self._asked(next, units, end)
             if found is end:
                 return
             yield found
@@ -211,12 +232,7 @@ def number(found: object) -> float:
     Raises:
         TrainingError: It is none.
     """
-    if isinstance(found, bool | str | bytes):
-        raise TrainingError(f"the objective gave {found!r}: expected a number")
-    try:
-        value = float(found)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise TrainingError(f"the objective gave {found!r} ({type(found).__name__}): expected a number") from error
-    if math.isnan(value):
-        raise TrainingError("the objective gave NaN: expected a number; look for what made it so")
+    value = as_number(found)
+    if isinstance(value, str):
+        raise TrainingError(value)
     return value

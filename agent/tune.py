@@ -6,18 +6,14 @@ import contextlib
 import functools
 import math
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    distribution_to_json,
-)
+from optuna.distributions import check_distribution_compatibility, distribution_to_json
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage
@@ -25,19 +21,26 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from ..envs.conditional_space import ConditionalSpace, NestedSpace
 from ..envs.errors import ConfigurationError, SearchSpaceError, StoreError, TrainingError
 from ..envs.records import KEY_ATTRIBUTE, Recorder, StudyFinished, StudyStarted
+from .arguments import require_count, require_kind, require_objective, require_seconds, require_seed
 from .child import packed
-from .cut_off_trials import MESSAGE_ATTRIBUTE, is_cut_off, retry_cut_off
+from .cut_off_trials import MESSAGE_ATTRIBUTE, retry_cut_off
+from .grid import grid_configs
+from .grid_sampler import GridSampler
 from .interrupts import Interrupts
-from .strategies import Setting, Space, strategy_named
-from .trial_runner import UNITS_ATTRIBUTE, Config, Constraints, Objective, TrialRunner
+from .purse import Purse
+from .strategies import Setting, strategy_named
+from .trial_queue import add_known, enqueue
+from .trial_runner import Config, Constraints, Objective, TrialRunner
 
 Progress = Callable[[float, int, float | None], None]
 """Told after every trial: full trainings spent, those that may be, the best value so far."""
 
-_DISTRIBUTIONS = (FloatDistribution, IntDistribution, CategoricalDistribution)
-_KNOWN = "metatuner:known"  # a trial's user attribute: its value was given, nobody tried it
+Left = Callable[[], int]
+"""How many trials a strategy that has a list still has."""
+
 _RECORDERS = "metatuner.recorders"
 """The group of entry points that make recorders, so that this package need not know where records go."""
 
@@ -88,13 +91,13 @@ class TuneResult:
 
 def tune(
     objective: Objective,
-    space: Space | None = None,
+    space: NestedSpace | None = None,
     budget: int = 30,
     *,
     strategy: str | BaseSampler = "tpe",
     pruner: BasePruner | None = None,
     direction: str = "minimize",
-    storage: str | BaseStorage | None = None,
+    storage: str | Path | BaseStorage | None = None,
     tracking_uri: str | None = None,
     experiment: str = "metatuner",
     name: str | None = None,
@@ -102,7 +105,7 @@ def tune(
     n_workers: int = 1,
     resume: bool = True,
     units: int | None = None,
-    configs: Sequence[Config] = (),
+    configs: Iterable[Config] = (),
     known: Iterable[tuple[Config, float]] = (),
     constraints: Constraints | None = None,
     metric: str = "objective",
@@ -122,7 +125,9 @@ def tune(
         objective: Takes a configuration, a dict, and returns a number; or yields one for each unit of budget, so that
             it can be stopped early; or, where `space` is None, an Optuna objective. One that raises, or gives no
             number, is a failed trial: it is recorded, and the study goes on.
-        space: Optuna's distributions by name.
+        space: Optuna's distributions by name. A dict in the place of a distribution is a choice of one of its keys,
+            each with a space of its own, empty or not: `{"model": {"svm": {"C": ...}, "forest": {"depth": ...}}}`.
+            The configuration is flat, and has what is active (`envs.conditional_space`).
         budget: Full trainings to spend, in all: those of a study that is resumed count, and failed ones too.
         strategy: A name out of `strategies.STRATEGIES`, or any Optuna sampler.
         pruner: Any Optuna pruner; None takes the strategy's own.
@@ -135,10 +140,10 @@ def tune(
         seed: Proposals follow from it (with one worker).
         n_workers: Trials at a time, in threads.
         resume: Go on with the study of this name in the storage. Otherwise it must not be there.
-        units: How many values a full training yields or reports. A trial that was stopped early then costs its share;
-            otherwise every trial costs a full training.
-        configs: Configurations to try first, such as the default one. "manual" tries these alone.
-        known: Configurations whose values are known: nobody has to try them.
+        units: How many values a full training yields or reports; a generator is not asked for more. A trial that was
+            stopped early then costs its share; otherwise every trial costs a full training.
+        configs: Configurations to try first, such as the default one, in whole or in part. "manual" tries these alone.
+        known: Whole configurations whose values are known: nobody has to try them.
         constraints: Takes a configuration and returns numbers by name, all of them at most 0 where it is allowed.
             What is not allowed may be tried, but is never the best; TPE, GP and GA learn to keep away.
         metric: What the value is called in the record.
@@ -157,24 +162,43 @@ def tune(
         SearchSpaceError: The space is.
         StoreError: The storage cannot be opened.
     """
-    _check(objective, space, budget, direction, n_workers, units)
+    for name_of, count in (("budget", budget), ("n_workers", n_workers), ("units", 1 if units is None else units)):
+        require_count(name_of, count)
+    _check(objective, strategy, pruner, direction, storage, recorder, constraints, progress)
+    _check_words(experiment, metric, name, tracking_uri)
+    require_seed(seed)
+    require_seconds("timeout", timeout)
+    require_seconds("trial_timeout", trial_timeout)
+    tree = None if space is None else ConditionalSpace(space)
     title = name or str(getattr(objective, "__name__", type(objective).__name__))
     proposer = strategy if isinstance(strategy, str) else type(strategy).__name__
-    if isolated and space is None:
+    if isolated and tree is None:
         raise ConfigurationError("an Optuna objective cannot have a process of its own: give it a space, as a dict")
     if isolated:
         packed(objective, {})  # what cannot be sent is not a failed trial
-    if strategy == "manual" and not configs:
+    given = _listed("configs", configs)
+    if strategy == "manual" and not given:
         raise ConfigurationError("strategy 'manual' tries a given list: give it as `configs`")
     with _quiet():
         study = _study(title, storage, direction, resume=resume)
-        setting = Setting(space, budget, seed, len(study.get_trials(deepcopy=False)), n_workers, units)
-        study.sampler, own_pruner = _proposer(strategy, setting)
-        study.pruner = pruner or own_pruner
+        setting = Setting(
+            None if tree is None else tree.distributions,
+            budget,
+            int(seed),
+            len(study.get_trials(deepcopy=False)),
+            n_workers,
+            units,
+        )
+        _require_compatible(study, tree)
+        sampler, own_pruner = _proposer(strategy, setting)
+        if strategy == "grid" and tree is not None:
+            sampler = GridSampler(grid_configs(tree, budget, seed), tree, setting.fresh_seed)
         retry_cut_off(study)
-        _enqueue(study, configs, known, space)
-        budget = min(budget, len(configs)) if strategy == "manual" else budget
-        purse = _Purse(study, budget, units)
+        study.sampler, study.pruner = sampler, pruner or own_pruner
+        enqueue(study, given, tree)
+        add_known(study, _listed("known", known), tree)
+        purse = Purse(study, min(budget, len(given)) if strategy == "manual" else budget, units)
+        left = functools.partial(_left, purse, study) if strategy in ("grid", "manual") else None
         with _recording(recorder, tracking_uri, experiment) as (into, run_id):
             into.record(
                 StudyStarted(
@@ -184,14 +208,15 @@ def tune(
                     key=_key(study),
                     metric=metric,
                     direction=direction,
-                    space={key: distribution_to_json(each) for key, each in (space or {}).items()},
-                    budget=f"{budget} full trainings",
+                    space={} if tree is None else {n: distribution_to_json(d) for n, d in tree.distributions.items()},
+                    conditions={} if tree is None else tree.conditions,
+                    budget=f"{purse.budget} full trainings",
                 )
             )
             interrupts = Interrupts()
             runner = TrialRunner(
                 objective,
-                space,
+                tree,
                 into,
                 proposer,
                 metric,
@@ -200,88 +225,81 @@ def tune(
                 isolated,
                 n_workers > 1,
                 interrupts,
+                units,
             )
-            if not purse.is_empty:
+            n_trials = _most_trials(purse, units, left)
+            if n_trials != 0:
                 with interrupts.taken_over():
                     study.optimize(
                         runner,
-                        # Where every trial costs the same, so many are left; otherwise the purse tells when to stop.
-                        n_trials=None if units else math.ceil(purse.left),
+                        n_trials=n_trials,
                         timeout=timeout,
                         n_jobs=n_workers,
                         catch=(Exception,),
-                        callbacks=[functools.partial(_after_trial, purse, interrupts, progress)],
+                        callbacks=[functools.partial(_after_trial, purse, interrupts, progress, left)],
                     )
             into.record(StudyFinished())
         return TuneResult(study, run_id())
 
 
-class _Purse:
-    """What of the budget is left."""
+def _left(purse: Purse, study: Study) -> int:
+    return purse.waiting + (study.sampler.left(study) if isinstance(study.sampler, GridSampler) else 0)
 
-    def __init__(self, study: Study, budget: int, units: int | None) -> None:
-        self._study, self.budget, self._units = study, budget, units
 
-    @property
-    def spent(self) -> float:
-        """Full trainings that all finished trials cost together."""
-        trials = self._study.get_trials(
-            deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-        )
-        return sum(self._cost(trial) for trial in trials if _KNOWN not in trial.user_attrs and not is_cut_off(trial))
-
-    @property
-    def left(self) -> float:
-        """Full trainings that may still be spent."""
-        return max(self.budget - self.spent, 0.0)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no more may be spent, up to rounding."""
-        return self.left < 1e-9
-
-    def _cost(self, trial: FrozenTrial) -> float:
-        if self._units is None:
-            return 1.0
-        reported = len(trial.intermediate_values)
-        return float(trial.user_attrs.get(UNITS_ATTRIBUTE, reported or self._units)) / self._units
+def _most_trials(purse: Purse, units: int | None, left: Left | None) -> int | None:
+    """How many trials there may be at most; None where the purse alone tells when to stop."""
+    # Where every trial costs the same, so many are left.
+    affordable = math.ceil(purse.left) if units is None or purse.is_empty else None
+    if left is None:
+        return affordable
+    return left() if affordable is None else min(left(), affordable)
 
 
 def _after_trial(
-    purse: _Purse, interrupts: Interrupts, progress: Progress | None, study: Study, trial: FrozenTrial
+    purse: Purse, interrupts: Interrupts, progress: Progress | None, left: Left | None, study: Study, trial: FrozenTrial
 ) -> None:
     del trial
+    purse.look()
     if progress is not None:
-        try:
-            best = study.best_value
-        except ValueError:  # nothing has finished that is allowed
-            best = None
-        progress(purse.spent, purse.budget, best)
-    if purse.is_empty or interrupts.pending:
+        progress(purse.spent, purse.budget, purse.best)
+    if purse.is_empty or (left is not None and not left()) or interrupts.pending:
         study.stop()
 
 
 def _check(
-    objective: object, space: Space | None, budget: int, direction: str, n_workers: int, units: int | None
+    objective: object,
+    strategy: object,
+    pruner: object,
+    direction: object,
+    storage: object,
+    recorder: object,
+    constraints: object,
+    progress: object,
 ) -> None:
-    if not callable(objective):
-        raise ConfigurationError(f"expected the objective to be a function, got {objective!r}")
+    require_objective(objective)
     if direction not in ("minimize", "maximize"):
         raise ConfigurationError(f"expected the direction minimize or maximize, got {direction!r}")
-    for name, value in (("budget", budget), ("n_workers", n_workers), ("units", 1 if units is None else units)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigurationError(f"{name} must be a whole number of at least 1, got {value!r}")
-    if space is None:
-        return
-    if not isinstance(space, Mapping) or not space:
-        raise SearchSpaceError(
-            f"expected a dict from names to Optuna distributions, got {space!r}; for an Optuna objective leave it out"
-        )
-    for key, each in space.items():
-        if not isinstance(key, str) or not isinstance(each, _DISTRIBUTIONS):
-            raise SearchSpaceError(
-                f"expected names and Optuna distributions, such as FloatDistribution(0.1, 1.0), got {key!r}: {each!r}"
-            )
+    none = type(None)
+    require_kind("strategy", strategy, (str, BaseSampler), "a name or an Optuna sampler")
+    require_kind("pruner", pruner, (BasePruner, none), "an Optuna pruner or None")
+    require_kind("storage", storage, (str, Path, BaseStorage, none), "a path, an address, an Optuna storage or None")
+    require_kind("recorder", recorder, (Recorder, none), "a recorder, with a method `record`, or None")
+    for name, function in (("constraints", constraints), ("progress", progress)):
+        require_kind(name, function, (Callable, none), "a function or None")  # type: ignore[arg-type]
+
+
+def _check_words(experiment: object, metric: object, name: object, tracking_uri: object) -> None:
+    for what, value in (("experiment", experiment), ("metric", metric)):
+        if not isinstance(value, str) or not value.strip():
+            raise ConfigurationError(f"expected {what} to be a text that is not empty, got {value!r}")
+    for what, value in (("name", name), ("tracking_uri", tracking_uri)):
+        require_kind(what, value, (str, type(None)), "a text or None")
+
+
+def _listed(name: str, values: object) -> list[Any]:
+    if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
+        raise ConfigurationError(f"expected {name} as a list, got {values!r}")
+    return list(values)
 
 
 def _proposer(strategy: str | BaseSampler, setting: Setting) -> tuple[BaseSampler, BasePruner]:
@@ -290,10 +308,10 @@ def _proposer(strategy: str | BaseSampler, setting: Setting) -> tuple[BaseSample
     return strategy, NopPruner()
 
 
-def _study(name: str, storage: str | BaseStorage | None, direction: str, *, resume: bool) -> Study:
+def _study(name: str, storage: str | Path | BaseStorage | None, direction: str, *, resume: bool) -> Study:
     try:
-        if isinstance(storage, str) and "://" not in storage:
-            storage = JournalStorage(JournalFileBackend(storage))
+        if isinstance(storage, Path) or (isinstance(storage, str) and "://" not in storage):
+            storage = JournalStorage(JournalFileBackend(str(storage)))
         study = optuna.create_study(
             storage=storage,
             study_name=name if storage is not None else None,
@@ -315,51 +333,25 @@ def _study(name: str, storage: str | BaseStorage | None, direction: str, *, resu
     return study
 
 
+def _require_compatible(study: Study, space: ConditionalSpace | None) -> None:
+    """Optuna keeps one kind of values for each name of a study."""
+    for trial in study.get_trials(deepcopy=False) if space is not None else ():
+        for name, before in trial.distributions.items():
+            now = space.distributions.get(name, before) if space is not None else before
+            try:
+                check_distribution_compatibility(before, now)
+            except ValueError as error:
+                raise SearchSpaceError(
+                    f"the study is there, and its trials have {name!r} in {before}; now the space has it in {now}: "
+                    "give the study, or this hyperparameter, another name"
+                ) from error
+
+
 def _key(study: Study) -> str:
     """What tells this study from all others, of the same name too."""
     if KEY_ATTRIBUTE not in study.user_attrs:
         study.set_user_attr(KEY_ATTRIBUTE, uuid.uuid4().hex)
     return str(study.user_attrs[KEY_ATTRIBUTE])
-
-
-def _enqueue(
-    study: Study, configs: Sequence[Config], known: Iterable[tuple[Config, float]], space: Space | None
-) -> None:
-    for config in configs:
-        _require_config(config, space)
-        study.enqueue_trial(dict(config), skip_if_exists=True)
-    for config, value in known:
-        if space is None:
-            raise ConfigurationError("known trials need a search space: give a dict of distributions")
-        _require_config(config, space)
-        if any(
-            trial.params == dict(config) and _KNOWN in trial.user_attrs for trial in study.get_trials(deepcopy=False)
-        ):
-            continue
-        study.add_trial(
-            optuna.trial.create_trial(
-                params=dict(config),
-                distributions={key: space[key] for key in config},
-                value=float(value),
-                user_attrs={_KNOWN: True},
-            )
-        )
-
-
-def _require_config(config: Config, space: Space | None) -> None:
-    if not isinstance(config, Mapping):
-        raise ConfigurationError(f"expected a configuration as a dict, got {config!r}")
-    for key, value in config.items():
-        if space is None:
-            continue
-        if key not in space:
-            raise ConfigurationError(f"the space has no {key!r}: expected one of {', '.join(space)}")
-        try:
-            fits = space[key]._contains(space[key].to_internal_repr(value))
-        except (ValueError, TypeError):
-            fits = False
-        if not fits:
-            raise ConfigurationError(f"{key}={value!r} is not in {space[key]}")
 
 
 @contextlib.contextmanager

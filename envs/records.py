@@ -57,6 +57,7 @@ class StudyStarted(Record):
         metric: What trials are judged by: a trial's value is this metric's last one, unless its end names another.
         direction: "minimize" or "maximize".
         space: The search space: Optuna's distributions as JSON (`optuna.distributions.distribution_to_json`), by name.
+        conditions: In words, when those hyperparameters are active that are not always.
         budget: What may be spent, in words, such as "30 trials".
         command: How to do it again.
     """
@@ -68,6 +69,7 @@ class StudyStarted(Record):
     metric: str = "val/loss"
     direction: str = "minimize"
     space: Mapping[str, str] = field(default_factory=dict)
+    conditions: Mapping[str, str] = field(default_factory=dict)
     budget: str = ""
     command: str = ""
 

@@ -29,7 +29,7 @@ def describe(summary: StudySummary, study: str, introduction: str, *, over: bool
     if summary.trials:
         parts.append(_result(summary, study, over=over))
     if summary.started.space:
-        parts.append(_space(summary.started.space))
+        parts.append(_space(summary.started.space, summary.started.conditions))
     parts.append(_again(summary))
     return "\n\n".join(parts) + "\n"
 
@@ -73,10 +73,11 @@ def _telling(trials: Sequence[TrialSummary]) -> list[str]:
     return [name for name in names if len({trial.params.get(name) for trial in trials}) > 1]
 
 
-def _space(space: Mapping[str, str]) -> str:
+def _space(space: Mapping[str, str], conditions: Mapping[str, str]) -> str:
     lines = ["## Search space", "", _row(["hyperparameter", "values"]), _row(["---"] * 2)]
     for name, distribution in list(space.items())[:_SPACE_SHOWN]:
-        lines.append(_row([_plain(name), _plain(_values(distribution))]))
+        where = f", where {shorten(conditions[name], 80)}" if name in conditions else ""
+        lines.append(_row([_plain(name), _plain(_values(distribution) + where)]))
     if len(space) > _SPACE_SHOWN:
         lines.append(f"\nand {len(space) - _SPACE_SHOWN} more: artifact `search_space.json`")
     return "\n".join(lines)
