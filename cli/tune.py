@@ -1,8 +1,9 @@
 """Tune a function of a Python file.
 
-The file has the objective and its search space, a dict from names to Optuna distributions. The objective takes a
-configuration and returns a number, or yields one for each unit of budget. Where the file has no space, the objective is
-taken for Optuna's: it takes a trial.
+The file has the objective and its search space, a dict from names to Optuna distributions; a dict in the place of a
+distribution is a choice of one of its keys, each with a space of its own. The objective takes a configuration and
+returns a number, or yields one for each unit of budget. Where the file has no space, the objective is taken for
+Optuna's: it takes a trial.
 
 Every trial is recorded in MLflow. An interrupted study goes on when the same command is given again.
 """
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import quote
 
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
 
@@ -28,9 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("objective", metavar="FILE.py:FUNCTION", help="what to tune")
     parser.add_argument(
         "--space",
-        default="space",
         metavar="NAME",
-        help="the file's variable with the search space (default: %(default)s)",
+        help="the file's variable with the search space; none for an Optuna objective (default: space, or none)",
     )
     parser.add_argument("--budget", type=int, default=30, help="full trainings to spend, in all (default: %(default)s)")
     parser.add_argument("--strategy", default="tpe", help="who proposes (default: %(default)s)")
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
     result = tune(
         objective,
-        getattr(module, args.space, None),
+        _space(module, args.space, file),
         args.budget,
         strategy=args.strategy,
         direction="maximize" if args.maximize else "minimize",
@@ -108,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _journal(name: str) -> str:
     _STUDIES.mkdir(parents=True, exist_ok=True)
-    return str(_STUDIES / f"{name}.journal")
+    return str(_STUDIES / f"{quote(name, safe=' ')}.journal")
 
 
 def _load(file: str, given: str) -> ModuleType:
@@ -117,6 +118,8 @@ def _load(file: str, given: str) -> ModuleType:
     path = Path(file)
     if path.suffix != ".py" or not path.is_file():
         raise ConfigurationError(f"expected FILE.py:FUNCTION with a file that exists, got {given!r}")
+    if path.stem in sys.stdlib_module_names or _is_another(path):
+        raise ConfigurationError(f"{file} has the name of a module that is in use, {path.stem}: give it another name")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -126,9 +129,23 @@ def _load(file: str, given: str) -> ModuleType:
     sys.path.insert(0, str(path.parent.resolve()))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigurationError(f"{file} cannot be run: {type(error).__name__}: {error}") from error
     return module
+
+
+def _is_another(path: Path) -> bool:
+    """Whether a module of this file's name is loaded from elsewhere, and would be replaced for all who import it."""
+    loaded = sys.modules.get(path.stem)
+    return loaded is not None and getattr(loaded, "__file__", None) != str(path)
+
+
+def _space(module: ModuleType, name: str | None, file: str) -> Any:
+    from ..envs.errors import ConfigurationError
+
+    if name not in (None, "none") and not hasattr(module, name):
+        raise ConfigurationError(f"{file} has no variable {name!r}: name the one that holds the search space")
+    return getattr(module, name or "space", None)
 
 
 def _attribute(module: ModuleType, name: str, file: str) -> Any:
