@@ -19,6 +19,7 @@ from ..envs.records import Metrics, ParamsChosen, Recorder, TrialFinished, Trial
 from .child import Child
 from .cut_off_trials import MESSAGE_ATTRIBUTE, OWNER_ATTRIBUTE, this_process
 from .interrupts import Interrupts
+from .paused_trials import PausedTraining, PausedTrials
 from .strategies import Space
 
 Objective = Callable[[Any], Any]
@@ -30,6 +31,7 @@ Constraints = Callable[[Mapping[str, Any]], Mapping[str, float]]
 """Takes a configuration and returns numbers by name, all of them at most 0 where it is allowed."""
 
 UNITS_ATTRIBUTE = "metatuner:units"  # a trial's user attribute: how many units of budget it spent
+CONTINUES_ATTRIBUTE = "metatuner:continues"  # a trial's user attribute: the number of the one whose training it goes on
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class TrialRunner:
         isolated: Whether each trial has a process of its own.
         in_threads: Whether each trial keeps to one thread of several.
         interrupts: Lets Ctrl-C through while the objective runs.
+        paused: Keeps trainings that were stopped early; None ends them.
+        continued: Tells which trial's training a trial goes on with; None for a new one.
     """
 
     objective: Objective
@@ -60,6 +64,8 @@ class TrialRunner:
     isolated: bool = False
     in_threads: bool = False
     interrupts: Interrupts = field(default_factory=Interrupts)
+    paused: PausedTrials | None = None
+    continued: Callable[[int], int | None] = lambda trial: None
 
     def __call__(self, trial: Trial) -> float:
         """Runs a trial.
@@ -92,6 +98,10 @@ class TrialRunner:
 
     def _run_here(self, trial: Trial, config: Config) -> float:
         self._start(trial, config, thread=threading.get_ident() if self.in_threads else 0)
+        first = self.continued(trial.number)
+        if self.paused is not None and first is not None and (training := self.paused.take(first)) is not None:
+            trial.set_user_attr(CONTINUES_ATTRIBUTE, first)
+            return self._follow_pausable(trial, first, training)
         try:
             given = _Reporting(trial, self.recorder, self.metric) if self.space is None else config
             with self.interrupts.within():
@@ -100,8 +110,30 @@ class TrialRunner:
             raise TrainingError(f"the objective called sys.exit({error.code!r}): let it raise an exception") from error
         if not isinstance(found, Generator):
             return number(found)
+        if self.paused is not None:
+            return self._follow_pausable(trial, trial.number, PausedTraining(found))
         with contextlib.closing(found):
             return self._follow(trial, self._in_time(found))
+
+    def _follow_pausable(self, trial: Trial, first: int, training: PausedTraining) -> float:
+        """Follows a training, which is kept if it is stopped early; `first` is the trial that it began as."""
+        assert self.paused is not None
+        known = len(training.curve)
+        for unit, value in enumerate(training.curve, start=1):
+            # The trial has the whole curve, as if it had run at once.
+            trial.report(value, unit)
+            self.recorder.record(Metrics(trial=trial.number, step=unit, values={self.metric: value}))
+        try:
+            with contextlib.ExitStack() as stack:
+                stack.callback(training.generator.close)
+                try:
+                    return self._follow(trial, self._in_time(training.generator), curve=training.curve)
+                except TrialPruned:
+                    stack.pop_all()
+                    self.paused.keep(first, training)
+                    raise
+        finally:
+            trial.set_user_attr(UNITS_ATTRIBUTE, len(training.curve) - known)
 
     def _run_in_child(self, trial: Trial, config: Config, costs: dict[str, float]) -> float:
         try:
@@ -132,19 +164,23 @@ class TrialRunner:
             if time.monotonic() > deadline:
                 raise TrainingError(f"the trial took more than {self.timeout_s:g} s")
 
-    def _follow(self, trial: Trial, units: Iterator[Any], *, may_be_none: bool = False) -> float:
-        """Reports unit after unit; returns the last one's value, NaN where there was none."""
-        value, unit = math.nan, 0
-        for unit, found in enumerate(self._interruptible(units), start=1):
+    def _follow(
+        self, trial: Trial, units: Iterator[Any], *, may_be_none: bool = False, curve: list[float] | None = None
+    ) -> float:
+        """Reports unit after unit, and adds its value to the curve; returns the last value, NaN where there is none."""
+        curve = [] if curve is None else curve
+        for found in self._interruptible(units):
             value = number(found)
+            curve.append(value)
+            unit = len(curve)
             trial.report(value, unit)
             trial.set_user_attr(UNITS_ATTRIBUTE, unit)
             self.recorder.record(Metrics(trial=trial.number, step=unit, values={self.metric: value}))
             if trial.should_prune():
                 raise TrialPruned(f"stopped after {unit} units")
-        if not unit and not may_be_none:
+        if not curve and not may_be_none:
             raise TrainingError("the objective yielded nothing: expected a number for each unit of budget")
-        return value
+        return curve[-1] if curve else math.nan
 
     def _interruptible(self, units: Iterator[Any]) -> Iterator[Any]:
         end = object()

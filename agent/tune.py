@@ -30,6 +30,8 @@ from ..envs.records import KEY_ATTRIBUTE, Recorder, StudyFinished, StudyStarted
 from .child import packed
 from .cut_off_trials import MESSAGE_ATTRIBUTE, is_cut_off, retry_cut_off
 from .interrupts import Interrupts
+from .paused_trials import PausedTrials
+from .policy_sampler import PolicySampler
 from .strategies import Setting, Space, strategy_named
 from .trial_runner import UNITS_ATTRIBUTE, Config, Constraints, Objective, TrialRunner
 
@@ -91,7 +93,7 @@ def tune(
     space: Space | None = None,
     budget: int = 30,
     *,
-    strategy: str | BaseSampler = "tpe",
+    strategy: str | BaseSampler = "policy",
     pruner: BasePruner | None = None,
     direction: str = "minimize",
     storage: str | BaseStorage | None = None,
@@ -104,6 +106,7 @@ def tune(
     units: int | None = None,
     configs: Sequence[Config] = (),
     known: Iterable[tuple[Config, float]] = (),
+    past: Sequence[Study] = (),
     constraints: Constraints | None = None,
     metric: str = "objective",
     timeout: float | None = None,
@@ -139,6 +142,8 @@ def tune(
             otherwise every trial costs a full training.
         configs: Configurations to try first, such as the default one. "manual" tries these alone.
         known: Configurations whose values are known: nobody has to try them.
+        past: Studies of past tasks with this search space: "policy" tries first what was good there, and judges by how
+            such tasks resemble this one; "portfolio" tries what was good there, and nothing else.
         constraints: Takes a configuration and returns numbers by name, all of them at most 0 where it is allowed.
             What is not allowed may be tried, but is never the best; TPE, GP and GA learn to keep away.
         metric: What the value is called in the record.
@@ -168,7 +173,7 @@ def tune(
         raise ConfigurationError("strategy 'manual' tries a given list: give it as `configs`")
     with _quiet():
         study = _study(title, storage, direction, resume=resume)
-        setting = Setting(space, budget, seed, len(study.get_trials(deepcopy=False)), n_workers, units)
+        setting = Setting(space, budget, seed, len(study.get_trials(deepcopy=False)), n_workers, units, past)
         study.sampler, own_pruner = _proposer(strategy, setting)
         study.pruner = pruner or own_pruner
         retry_cut_off(study)
@@ -189,6 +194,10 @@ def tune(
                 )
             )
             interrupts = Interrupts()
+            paused = None
+            if isinstance(study.sampler, PolicySampler) and units and not isolated and space is not None:
+                paused = PausedTrials()
+                study.sampler.paused = paused.__contains__
             runner = TrialRunner(
                 objective,
                 space,
@@ -200,6 +209,8 @@ def tune(
                 isolated,
                 n_workers > 1,
                 interrupts,
+                paused,
+                study.sampler.continued_by if isinstance(study.sampler, PolicySampler) else lambda trial: None,
             )
             if not purse.is_empty:
                 with interrupts.taken_over():
@@ -212,6 +223,8 @@ def tune(
                         catch=(Exception,),
                         callbacks=[functools.partial(_after_trial, purse, interrupts, progress)],
                     )
+            if paused is not None:
+                paused.close()
             into.record(StudyFinished())
         return TuneResult(study, run_id())
 

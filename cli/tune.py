@@ -18,7 +18,7 @@ from typing import Any
 
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
 
-EXAMPLE = "metatuner tune objective.py:train --budget 30 --strategy tpe"
+EXAMPLE = "metatuner tune objective.py:train --budget 30"
 
 _STUDIES = Path(".metatuner") / "studies"
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the file's variable with the search space (default: %(default)s)",
     )
     parser.add_argument("--budget", type=int, default=30, help="full trainings to spend, in all (default: %(default)s)")
-    parser.add_argument("--strategy", default="tpe", help="who proposes (default: %(default)s)")
+    parser.add_argument("--strategy", default="policy", help="who proposes (default: %(default)s)")
     parser.add_argument("--maximize", action="store_true", help="the larger the better")
     parser.add_argument(
         "--units", type=int, help="values that a full training yields: one that is stopped early costs its share"
