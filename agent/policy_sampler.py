@@ -63,7 +63,7 @@ class PolicySampler(BaseSampler):
                 raise ConfigurationError(f"{name} must be at least 1, got {value!r}")
         self.policy = policy if isinstance(policy, SearchPolicy) else SearchPolicy.load(policy)
         self.units = units
-        self.paused: Callable[[int], bool] = lambda trial: False
+        self.paused: Callable[[int], bool] = _never
         """Tells whether a trial that was stopped can go on. Whoever runs the trials may set it."""
         self._past, self._budget, self._space, self._finishing = past, budget, space, finishing
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
@@ -72,6 +72,14 @@ class PolicySampler(BaseSampler):
         self._followed: FollowedStudy | None = None
         # Optuna's workers are threads.
         self.lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the lock, which cannot be pickled."""
+        return {name: value for name, value in vars(self).items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Back from `__getstate__`, with a lock of its own."""
+        vars(self).update(state, lock=threading.RLock())
 
     def pruner(self) -> BasePruner:
         """A pruner that stops a trial where the policy would rather do something else.
@@ -132,6 +140,11 @@ class PolicySampler(BaseSampler):
     def reseed_rng(self) -> None:
         """Other random values from now on: a copy of this sampler is to work beside it."""
         self._independent.reseed_rng()
+
+
+def _never(trial: int) -> bool:
+    del trial
+    return False
 
 
 class PolicyPruner(BasePruner):

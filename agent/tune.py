@@ -32,6 +32,7 @@ from .cut_off_trials import MESSAGE_ATTRIBUTE, is_cut_off, retry_cut_off
 from .interrupts import Interrupts
 from .paused_trials import PausedTrials
 from .policy_sampler import PolicySampler
+from .quiet import quiet_optuna
 from .strategies import Setting, Space, strategy_named
 from .trial_runner import UNITS_ATTRIBUTE, Config, Constraints, Objective, TrialRunner
 
@@ -171,7 +172,7 @@ def tune(
         packed(objective, {})  # what cannot be sent is not a failed trial
     if strategy == "manual" and not configs:
         raise ConfigurationError("strategy 'manual' tries a given list: give it as `configs`")
-    with _quiet():
+    with quiet_optuna():
         study = _study(title, storage, direction, resume=resume)
         setting = Setting(space, budget, seed, len(study.get_trials(deepcopy=False)), n_workers, units, past)
         study.sampler, own_pruner = _proposer(strategy, setting)
@@ -386,14 +387,3 @@ def _recording(
     (found,) = entry_points(group=_RECORDERS, name="mlflow")
     with found.load()(tracking_uri, experiment) as mlflow:
         yield mlflow, lambda: mlflow.run_id
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's line for each trial: the record and the progress tell."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
