@@ -19,13 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .agent.adaptive_schedule import AdaptiveSchedule
+    from .agent.hyperopt_suggest import hyperopt_suggest
     from .agent.knobs import Attribute, DropoutRate
     from .agent.lightning_callback import LightningAdaptiveSchedule
     from .agent.policy import Policy
+    from .agent.policy_sampler import PolicySampler
+    from .agent.policy_search_cv import PolicySearchCV
     from .agent.transformers_callback import TransformersAdaptiveSchedule
     from .agent.tune import TuneResult, tune
     from .envs.errors import MetatunerError
     from .envs.schedule import ScheduleEnv
+    from .envs.search import SearchEnv
     from .envs.torch_training import TorchTraining
     from .tracking.recorder import MLflowRecorder
 
@@ -39,11 +43,15 @@ __all__ = [
     "MLflowRecorder",
     "MetatunerError",
     "Policy",
+    "PolicySampler",
+    "PolicySearchCV",
     "ScheduleEnv",
+    "SearchEnv",
     "TorchTraining",
     "TransformersAdaptiveSchedule",
     "TuneResult",
     "__version__",
+    "hyperopt_suggest",
     "tune",
 ]
 
@@ -55,10 +63,14 @@ _HOME = {
     "MLflowRecorder": ".tracking.recorder",
     "MetatunerError": ".envs.errors",
     "Policy": ".agent.policy",
+    "PolicySampler": ".agent.policy_sampler",
+    "PolicySearchCV": ".agent.policy_search_cv",
     "ScheduleEnv": ".envs.schedule",
+    "SearchEnv": ".envs.search",
     "TorchTraining": ".envs.torch_training",
     "TransformersAdaptiveSchedule": ".agent.transformers_callback",
     "TuneResult": ".agent.tune",
+    "hyperopt_suggest": ".agent.hyperopt_suggest",
     "tune": ".agent.tune",
 }
 

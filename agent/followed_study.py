@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from ..envs.errors import ConfigurationError
-from ..envs.past_tasks import LEAST_TRIALS, History, PastTasks
+from ..envs.past_tasks import History, PastTasks
 from ..envs.search_state import SearchState, rung_units
 from ..envs.unit_cube import UnitCube
 from .search_policy import SearchPolicy
@@ -30,9 +30,10 @@ class FollowedStudy:
         space: The search space.
         units: Values that a full training reports; 1 where trainings are not to be stopped.
         budget: Full trainings that may be spent in all; None where nobody knows.
-        past: Studies of past tasks with this search space.
+        past: Studies of past tasks with this search space, or what they say.
+        finishing: Whether the best training must come to its end before the budget does.
         seed: Choices follow from it.
-        paused: Whether trials that were stopped may be continued.
+        paused: Tells whether a trial that was stopped can be continued.
     """
 
     def __init__(
@@ -41,22 +42,22 @@ class FollowedStudy:
         space: Mapping[str, BaseDistribution],
         units: int,
         budget: float | None,
-        past: Sequence[Study],
+        past: Sequence[Study] | PastTasks,
         seed: int,
         *,
-        paused: bool = False,
+        paused: Callable[[int], bool],
+        finishing: bool = True,
     ) -> None:
         self.space = dict(space)
         self._policy, self._budget, self._paused = policy, budget, paused
         self._cube = UnitCube(space)
         self._units = rung_units(units)
         rungs = tuple(each / units for each in self._units)
-        histories = [each for each in (_history(study, self._cube, self._units) for study in past) if each is not None]
-        self.state = SearchState(self._cube, rungs, 1.0, PastTasks(histories, seed) if histories else None, seed)
+        tasks = past if isinstance(past, PastTasks) else past_tasks(past, space, units, seed)
+        self.state = SearchState(self._cube, rungs, 1.0, tasks, seed, finishing=finishing)
         self._unread: set[int] = set()
         self._next = 0
         self._continues: dict[int, int] = {}  # a trial's number: that of the one whose training it goes on with
-        self._ended: set[int] = set()
 
     def continued_by(self, trial: int) -> int | None:
         """The number of the trial whose training a trial goes on with; None for a new training."""
@@ -75,6 +76,11 @@ class FollowedStudy:
     def choose(self, study: Study, number: int) -> dict[str, Any]:
         """A configuration for a trial, which starts a training or continues one."""
         self.catch_up(study)
+        for each in self.state.trials.values():
+            # A training that is no longer kept cannot go on.
+            each.stopped = each.stopped or (
+                0 < len(each.values) < len(self._units) and not each.running and not self._paused(each.number)
+            )
         self._look_ahead()
         moves = self.state.moves()
         scores = self._policy.scores(moves)
@@ -107,13 +113,15 @@ class FollowedStudy:
         moves = self.state.moves()
         best = int(self._policy.scores(moves).argmax())
         if not moves.possible.any() or moves.trials[best] != mine:
+            # Nobody goes on with it until it is kept, see `_learn_ended`.
+            self.state.stop(mine)
             return False
         self.state.resume(mine)
         return True
 
     def _look_ahead(self) -> None:
         most = self.state.spent + LOOKAHEAD
-        self.state.budget = most if self._budget is None else min(max(self._budget, self.state.spent + 1), most)
+        self.state.budget = most if self._budget is None else min(self._budget, most)
 
     def _learn_ended(self, study: Study, trial: FrozenTrial) -> None:
         mine = self._continues.get(trial.number, trial.number)
@@ -129,8 +137,8 @@ class FollowedStudy:
         followed.running = False
         if trial.state is TrialState.FAIL or not followed.values:
             self.state.fail(mine)
-        elif not self._paused and len(followed.values) < len(self._units):
-            self.state.stop(mine)
+        else:
+            followed.stopped = not self._paused(mine)
 
     def _knows(self, trial: FrozenTrial) -> bool:
         return _covers(self._cube, trial)
@@ -149,16 +157,47 @@ def check_direction(study: Study) -> None:
         )
 
 
+def past_tasks(
+    past: Sequence[Study], space: Mapping[str, BaseDistribution], units: int = 1, seed: int = 0
+) -> PastTasks | None:
+    """What studies of past tasks say of a search space; None where they say too little.
+
+    Args:
+        past: The studies.
+        space: The search space.
+        units: Values that a full training reports.
+        seed: What is random follows from it.
+
+    Raises:
+        ConfigurationError: A study has more than one objective.
+        SearchSpaceError: There is nothing to choose.
+    """
+    told = histories(past, UnitCube(space), rung_units(units))
+    return PastTasks(told, seed) if told else None
+
+
+def histories(past: Sequence[Study], cube: UnitCube, units: tuple[int, ...]) -> list[History]:
+    """What studies of past tasks say, those that say enough.
+
+    Args:
+        past: The studies.
+        cube: The search space.
+        units: Units of budget at each rung.
+
+    Raises:
+        ConfigurationError: A study has more than one objective.
+    """
+    return [history for history in (_history(study, cube, units) for study in past) if history is not None]
+
+
 def _history(study: Study, cube: UnitCube, units: tuple[int, ...]) -> History | None:
     """What a study of a past task says, where it says enough."""
     check_direction(study)
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and _covers(cube, trial)]
     curves = np.array([_curve(study, trial, units) for trial in trials]).reshape(len(trials), len(units))
-    usable = np.isfinite(curves[:, 0])
-    if np.isfinite(curves[:, -1]).sum() < LEAST_TRIALS:
-        return None
-    points = cube.encode([trial.params for trial in trials])
-    return History(points[usable], np.where(np.isfinite(curves), curves, np.nan)[usable])
+    told = ~np.isnan(curves[:, 0])
+    history = History(cube.encode([trial.params for trial in trials])[told], curves[told])
+    return history if history.says_enough else None
 
 
 def _covers(cube: UnitCube, trial: FrozenTrial) -> bool:
@@ -173,7 +212,9 @@ def _curve(study: Study, trial: FrozenTrial, units: tuple[int, ...]) -> NDArray[
         upto = [value for step, value in reports if step <= unit]
         if reports and reports[-1][0] >= unit and upto:
             curve[rung] = _lower(study, upto[-1])
-    if trial.state is TrialState.COMPLETE and trial.value is not None:
+    if trial.state is TrialState.FAIL:
+        curve[:] = np.inf
+    elif trial.state is TrialState.COMPLETE and trial.value is not None:
         curve[-1] = _lower(study, trial.value)
         # One that reported nothing tells only how it ended: so much is known of all its rungs.
         curve[:-1] = np.where(np.isnan(curve[:-1]), curve[-1], curve[:-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from ..envs.errors import ConfigurationError
+from ..envs.past_tasks import PastTasks
 from .followed_study import FollowedStudy, check_direction
 from .search_policy import DEFAULT_SEARCH_POLICY, SearchPolicy
 
@@ -31,12 +32,15 @@ class PolicySampler(BaseSampler):
 
     Args:
         policy: A policy, a shipped one's name, a folder, or an address such as `models:/NAME@champion`.
-        past: Studies of past tasks with the same search space: what was good there is tried first here.
+        past: Studies of past tasks with the same search space, or what `followed_study.past_tasks` makes of them: what
+            was good there is tried first here.
         units: Values that a full training reports, at steps 1 to `units`. With it `pruner()` stops trainings that do
             not pay.
         budget: Full trainings that will be spent; None where nobody knows.
         space: The search space; None takes the hyperparameters that all trials so far have.
         seed: Proposals follow from it (with one worker).
+        finishing: Whether the best training must come to its end before the budget does. Without it more can be tried,
+            and the best configuration may be one that was trained in part.
 
     Raises:
         ConfigurationError: An argument is out of its range.
@@ -47,26 +51,35 @@ class PolicySampler(BaseSampler):
         self,
         policy: str | Path | SearchPolicy = DEFAULT_SEARCH_POLICY,
         *,
-        past: Sequence[Study] = (),
+        past: Sequence[Study] | PastTasks = (),
         units: int | None = None,
         budget: float | None = None,
         space: Mapping[str, BaseDistribution] | None = None,
         seed: int | None = None,
+        finishing: bool = True,
     ) -> None:
         for name, value in (("units", units), ("budget", budget)):
             if value is not None and not value >= 1:
                 raise ConfigurationError(f"{name} must be at least 1, got {value!r}")
         self.policy = policy if isinstance(policy, SearchPolicy) else SearchPolicy.load(policy)
         self.units = units
-        self.resumes = False
-        """Whether whoever runs the trials can go on with a training that was stopped."""
-        self._past, self._budget, self._space = past, budget, space
+        self.paused: Callable[[int], bool] = _never
+        """Tells whether a trial that was stopped can go on. Whoever runs the trials may set it."""
+        self._past, self._budget, self._space, self._finishing = past, budget, space, finishing
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._independent = RandomSampler(seed=self._seed)
         self._intersection = IntersectionSearchSpace()
         self._followed: FollowedStudy | None = None
         # Optuna's workers are threads.
         self.lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the lock, which cannot be pickled."""
+        return {name: value for name, value in vars(self).items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Back from `__getstate__`, with a lock of its own."""
+        vars(self).update(state, lock=threading.RLock())
 
     def pruner(self) -> BasePruner:
         """A pruner that stops a trial where the policy would rather do something else.
@@ -94,7 +107,8 @@ class PolicySampler(BaseSampler):
                 self._budget,
                 self._past,
                 self._seed,
-                paused=self.resumes,
+                paused=self.paused,
+                finishing=self._finishing,
             )
         return self._followed
 
@@ -126,6 +140,11 @@ class PolicySampler(BaseSampler):
     def reseed_rng(self) -> None:
         """Other random values from now on: a copy of this sampler is to work beside it."""
         self._independent.reseed_rng()
+
+
+def _never(trial: int) -> bool:
+    del trial
+    return False
 
 
 class PolicyPruner(BasePruner):

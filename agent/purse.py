@@ -79,4 +79,5 @@ class Purse:
     def _cost(self, trial: FrozenTrial) -> int:
         if self._units is None:
             return 1
-        return int(trial.user_attrs.get(UNITS_ATTRIBUTE, len(trial.intermediate_values) or self._units))
+        # One that got nowhere costs a full training: whatever costs nothing may be tried without end.
+        return int(trial.user_attrs.get(UNITS_ATTRIBUTE, len(trial.intermediate_values))) or self._units

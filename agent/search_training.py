@@ -55,10 +55,10 @@ class SearchTrainingSettings:
         width: Units of each hidden layer.
     """
 
-    steps: int = 200_000
+    steps: int = 150_000
     seed: int = 0
     searches: int = 16
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     epochs: int = 4
     width: int = 64
 

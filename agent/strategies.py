@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,12 @@ from optuna import pruners, samplers
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.study import Study
 
 from ..envs.errors import ConfigurationError, MissingPackageError
 from .hyperopt_sampler import HyperoptSampler
+from .policy_sampler import PolicySampler
+from .portfolio_sampler import PortfolioSampler
 from .pymoo_sampler import PymooSampler
 from .tabu_sampler import TabuSampler
 
@@ -32,12 +35,13 @@ class Setting:
     """What a strategy is made for.
 
     Attributes:
-        space: The search space; None where the objective asks for its hyperparameters one by one.
+        space: The hyperparameters that every trial has; None where the objective asks for them one by one.
         budget: Full trainings that may be spent.
         seed: Proposals follow from it.
         done: Trials that the study has already: proposals go on, instead of beginning with the same ones again.
         workers: Trials at a time.
         units: Units of budget of a full training; None where trainings cannot be stopped early.
+        past: Studies of past tasks with the same search space.
     """
 
     space: Space | None
@@ -46,6 +50,7 @@ class Setting:
     done: int = 0
     workers: int = 1
     units: int | None = None
+    past: Sequence[Study] = ()
 
     @property
     def fresh_seed(self) -> int:
@@ -59,12 +64,12 @@ class Strategy:
 
     Attributes:
         sampler: Makes the sampler.
-        pruner: Makes the pruner.
+        pruner: Makes the pruner that goes with the sampler.
         package: The package that it needs beyond metatuner's own.
     """
 
     sampler: Callable[[Setting], BaseSampler]
-    pruner: Callable[[Setting], BasePruner] = lambda _: pruners.NopPruner()
+    pruner: Callable[[Setting, BaseSampler], BasePruner] = lambda *_: pruners.NopPruner()
     package: str | None = None
 
     def make(self, name: str, setting: Setting) -> tuple[BaseSampler, BasePruner]:
@@ -81,7 +86,8 @@ class Strategy:
         with warnings.catch_warnings():
             # What of these is new in Optuna and may change there is for us to follow.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return self.sampler(setting), self.pruner(setting)
+            sampler = self.sampler(setting)
+            return sampler, self.pruner(setting, sampler)
 
 
 def strategy_named(name: str) -> Strategy:
@@ -166,16 +172,40 @@ def _hyperopt_tpe(setting: Setting) -> BaseSampler:
     return HyperoptSampler(setting.seed)
 
 
-def _asha(setting: Setting) -> BasePruner:
+def _policy(setting: Setting) -> BaseSampler:
+    return PolicySampler(
+        past=setting.past,
+        units=setting.units,
+        budget=setting.budget,
+        space=setting.space,
+        seed=setting.fresh_seed,
+    )
+
+
+def _policy_pruner(setting: Setting, sampler: BaseSampler) -> BasePruner:
+    assert isinstance(sampler, PolicySampler)
+    return pruners.NopPruner() if setting.units is None else sampler.pruner()
+
+
+def _portfolio(setting: Setting) -> BaseSampler:
+    if setting.space is None:
+        raise ConfigurationError("strategy 'portfolio' needs to know the space: give a dict of distributions")
+    return PortfolioSampler(setting.past, setting.space, setting.units or 1, setting.seed)
+
+
+def _asha(setting: Setting, sampler: BaseSampler) -> BasePruner:
+    del sampler
     _require_units("asha", setting)
     return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
 
 
-def _hyperband(setting: Setting) -> BasePruner:
+def _hyperband(setting: Setting, sampler: BaseSampler) -> BasePruner:
+    del sampler
     return pruners.HyperbandPruner(min_resource=1, max_resource=_require_units("hyperband", setting))
 
 
-def _median(setting: Setting) -> BasePruner:
+def _median(setting: Setting, sampler: BaseSampler) -> BasePruner:
+    del sampler
     _require_units("median", setting)
     return pruners.MedianPruner()
 
@@ -190,6 +220,7 @@ def _require_units(name: str, setting: Setting) -> int:
 
 
 STRATEGIES: Mapping[str, Strategy] = {
+    "policy": Strategy(_policy, _policy_pruner),
     "random": Strategy(_random),
     "grid": Strategy(_grid),
     "qmc": Strategy(_qmc),
@@ -204,6 +235,7 @@ STRATEGIES: Mapping[str, Strategy] = {
     "asha": Strategy(_random, _asha),
     "hyperband": Strategy(_random, _hyperband),
     "median": Strategy(_tpe, _median),
+    "portfolio": Strategy(_portfolio),
     "manual": Strategy(_manual),
 }
 """random, grid and quasi-random search; tree-structured Parzen estimator (Bergstra et al. 2011); Gaussian process;

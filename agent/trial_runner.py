@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -21,6 +22,7 @@ from .answers import as_number, error_text
 from .child import Child
 from .cut_off_trials import MESSAGE_ATTRIBUTE, OWNER_ATTRIBUTE, this_process
 from .interrupts import Interrupts
+from .paused_trials import PausedTraining, PausedTrials
 from .purse import UNITS_ATTRIBUTE
 
 Objective = Callable[[Any], Any]
@@ -30,6 +32,8 @@ or, where there is no search space, an Optuna objective: it takes a trial."""
 Config = Mapping[str, Any]
 Constraints = Callable[[Mapping[str, Any]], Mapping[str, float]]
 """Takes a configuration and returns numbers by name, all of them at most 0 where it is allowed."""
+
+CONTINUES_ATTRIBUTE = "metatuner:continues"  # a trial's user attribute: the number of the one whose training it goes on
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class TrialRunner:
         in_threads: Whether each trial keeps to one thread of several.
         interrupts: Lets Ctrl-C through while the objective runs.
         units: How many values a generator is asked for at most; None sets no end.
+        paused: Keeps trainings that were stopped early; None ends them.
+        continued: Tells which trial's training a trial goes on with; None for a new one.
     """
 
     objective: Objective
@@ -62,6 +68,8 @@ class TrialRunner:
     in_threads: bool = False
     interrupts: Interrupts = field(default_factory=Interrupts)
     units: int | None = None
+    paused: PausedTrials | None = None
+    continued: Callable[[int], int | None] = lambda trial: None
 
     def __call__(self, trial: Trial) -> float:
         """Runs a trial.
@@ -104,10 +112,16 @@ class TrialRunner:
 
     def _run_here(self, trial: Trial, config: Config) -> float:
         self._start(trial, config, thread=threading.get_ident() if self.in_threads else 0)
+        first = self.continued(trial.number)
+        if self.paused is not None and first is not None and (training := self.paused.take(first)) is not None:
+            trial.set_user_attr(CONTINUES_ATTRIBUTE, first)
+            return self._follow_pausable(trial, first, training)
         given = _Reporting(trial, self.recorder, self.metric) if self.space is None else dict(config)
         found = self._asked(self.objective, given)
         if not isinstance(found, Generator):
             return number(found)
+        if self.paused is not None:
+            return self._follow_pausable(trial, trial.number, PausedTraining(found))
         try:
             return self._follow(trial, self._in_time(found))
         finally:
@@ -124,6 +138,26 @@ class TrialRunner:
             raise TrainingError(f"the objective called sys.exit({error.code!r}): let it raise an exception") from error
         except BaseException as error:
             raise TrainingError(f"the objective raised {error_text(error)}") from error
+
+    def _follow_pausable(self, trial: Trial, first: int, training: PausedTraining) -> float:
+        """Follows a training, which is kept if it is stopped early; `first` is the trial that it began as."""
+        assert self.paused is not None
+        known = len(training.curve)
+        for unit, value in enumerate(training.curve, start=1):
+            # The trial has the whole curve, as if it had run at once.
+            trial.report(value, unit)
+            self.recorder.record(Metrics(trial=trial.number, step=unit, values={self.metric: value}))
+        try:
+            with contextlib.ExitStack() as stack:
+                stack.callback(self._asked, training.generator.close)
+                try:
+                    return self._follow(trial, self._in_time(training.generator), curve=training.curve)
+                except TrialPruned:
+                    stack.pop_all()
+                    self.paused.keep(first, training)
+                    raise
+        finally:
+            trial.set_user_attr(UNITS_ATTRIBUTE, len(training.curve) - known)
 
     def _run_in_child(self, trial: Trial, config: Config, costs: dict[str, float]) -> float:
         try:
@@ -154,19 +188,24 @@ class TrialRunner:
             if time.monotonic() > deadline:
                 raise TrainingError(f"the trial took more than {self.timeout_s:g} s")
 
-    def _follow(self, trial: Trial, units: Iterator[Any], *, may_be_none: bool = False) -> float:
-        """Reports unit after unit; returns the last one's value, NaN where there was none."""
-        value, unit = math.nan, 0
-        for unit, found in enumerate(islice(self._interruptible(units), self.units), start=1):
+    def _follow(
+        self, trial: Trial, units: Iterator[Any], *, may_be_none: bool = False, curve: list[float] | None = None
+    ) -> float:
+        """Reports unit after unit, and adds its value to the curve; returns the last value, NaN where there is none."""
+        curve = [] if curve is None else curve
+        left = None if self.units is None else max(self.units - len(curve), 0)
+        for found in islice(self._interruptible(units), left):
             value = number(found)
+            curve.append(value)
+            unit = len(curve)
             trial.report(value, unit)
             trial.set_user_attr(UNITS_ATTRIBUTE, unit)
             self.recorder.record(Metrics(trial=trial.number, step=unit, values={self.metric: value}))
             if trial.should_prune():
                 raise TrialPruned(f"stopped after {unit} units")
-        if not unit and not may_be_none:
+        if not curve and not may_be_none:
             raise TrainingError("the objective yielded nothing: expected a number for each unit of budget")
-        return value
+        return curve[-1] if curve else math.nan
 
     def _interruptible(self, units: Iterator[Any]) -> Iterator[Any]:
         end = object()

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import math
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -30,7 +30,10 @@ from .cut_off_trials import MESSAGE_ATTRIBUTE, retry_cut_off
 from .grid import grid_configs
 from .grid_sampler import GridSampler
 from .interrupts import Interrupts
+from .paused_trials import PausedTrials
+from .policy_sampler import PolicySampler
 from .purse import Purse
+from .quiet import quiet_optuna
 from .strategies import Setting, strategy_named
 from .trial_queue import add_known, enqueue
 from .trial_runner import Config, Constraints, Objective, TrialRunner
@@ -94,7 +97,7 @@ def tune(
     space: NestedSpace | None = None,
     budget: int = 30,
     *,
-    strategy: str | BaseSampler = "tpe",
+    strategy: str | BaseSampler = "policy",
     pruner: BasePruner | None = None,
     direction: str = "minimize",
     storage: str | Path | BaseStorage | None = None,
@@ -107,6 +110,7 @@ def tune(
     units: int | None = None,
     configs: Iterable[Config] = (),
     known: Iterable[tuple[Config, float]] = (),
+    past: Sequence[Study] = (),
     constraints: Constraints | None = None,
     metric: str = "objective",
     timeout: float | None = None,
@@ -144,6 +148,8 @@ def tune(
             stopped early then costs its share; otherwise every trial costs a full training.
         configs: Configurations to try first, such as the default one, in whole or in part. "manual" tries these alone.
         known: Whole configurations whose values are known: nobody has to try them.
+        past: Studies of past tasks with this search space: "policy" tries first what was good there, and judges by how
+            such tasks resemble this one; "portfolio" tries what was good there, and nothing else.
         constraints: Takes a configuration and returns numbers by name, all of them at most 0 where it is allowed.
             What is not allowed may be tried, but is never the best; TPE, GP and GA learn to keep away.
         metric: What the value is called in the record.
@@ -166,6 +172,8 @@ def tune(
         require_count(name_of, count)
     _check(objective, strategy, pruner, direction, storage, recorder, constraints, progress)
     _check_words(experiment, metric, name, tracking_uri)
+    for each in _listed("past", past):
+        require_kind("past", each, Study, "a list of Optuna studies")
     require_seed(seed)
     require_seconds("timeout", timeout)
     require_seconds("trial_timeout", trial_timeout)
@@ -179,15 +187,16 @@ def tune(
     given = _listed("configs", configs)
     if strategy == "manual" and not given:
         raise ConfigurationError("strategy 'manual' tries a given list: give it as `configs`")
-    with _quiet():
+    with quiet_optuna():
         study = _study(title, storage, direction, resume=resume)
         setting = Setting(
-            None if tree is None else tree.distributions,
+            None if tree is None else tree.common,
             budget,
-            int(seed),
+            seed,
             len(study.get_trials(deepcopy=False)),
             n_workers,
             units,
+            past,
         )
         _require_compatible(study, tree)
         sampler, own_pruner = _proposer(strategy, setting)
@@ -214,6 +223,10 @@ def tune(
                 )
             )
             interrupts = Interrupts()
+            paused = None
+            if isinstance(study.sampler, PolicySampler) and units and not isolated and space is not None:
+                paused = PausedTrials()
+                study.sampler.paused = paused.__contains__
             runner = TrialRunner(
                 objective,
                 tree,
@@ -226,18 +239,24 @@ def tune(
                 n_workers > 1,
                 interrupts,
                 units,
+                paused,
+                study.sampler.continued_by if isinstance(study.sampler, PolicySampler) else lambda trial: None,
             )
             n_trials = _most_trials(purse, units, left)
-            if n_trials != 0:
-                with interrupts.taken_over():
-                    study.optimize(
-                        runner,
-                        n_trials=n_trials,
-                        timeout=timeout,
-                        n_jobs=n_workers,
-                        catch=(Exception,),
-                        callbacks=[functools.partial(_after_trial, purse, interrupts, progress, left)],
-                    )
+            try:
+                if n_trials != 0:
+                    with interrupts.taken_over():
+                        study.optimize(
+                            runner,
+                            n_trials=n_trials,
+                            timeout=timeout,
+                            n_jobs=n_workers,
+                            catch=(Exception,),
+                            callbacks=[functools.partial(_after_trial, purse, interrupts, progress, left)],
+                        )
+            finally:
+                if paused is not None:
+                    paused.close()
             into.record(StudyFinished())
         return TuneResult(study, run_id())
 
@@ -365,14 +384,3 @@ def _recording(
     (found,) = entry_points(group=_RECORDERS, name="mlflow")
     with found.load()(tracking_uri, experiment) as mlflow:
         yield mlflow, lambda: mlflow.run_id
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's line for each trial: the record and the progress tell."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)

@@ -1,8 +1,9 @@
 """Meta-train a policy on generated tasks.
 
-PPO, or another algorithm, trains a schedule policy on hundreds of small networks at once. The folder then holds
-policy.safetensors and card.json, with an evaluation on validation tasks. An interrupted run goes on from its last
-checkpoint when the same command is given again. The learning curve is recorded in MLflow.
+A schedule policy learns on hundreds of small networks at once, with PPO or another algorithm; a search policy learns
+with PPO on generated functions with learning curves and past tasks. The folder then holds policy.safetensors and
+card.json, with an evaluation on validation tasks. An interrupted run goes on from its last checkpoint when the same
+command is given again. The learning curve is recorded in MLflow.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from __future__ import annotations
 import argparse
 import os
 import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
 
@@ -19,14 +23,19 @@ EXAMPLE = "metatuner train schedule --steps 600000 --seed 0 --out my-policy"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this verb."""
-    parser.add_argument("job", choices=("schedule",), help="which job the policy is for")
+    parser.add_argument("job", choices=("schedule", "search"), help="which job the policy is for")
     parser.add_argument(
         "--algorithm",
         choices=("ppo", "recurrent-ppo", "sac"),
         default="ppo",
         help="what learns: PPO, PPO with a memory, or soft actor-critic (default: %(default)s)",
     )
-    parser.add_argument("--steps", type=int, default=600_000, help="decisions to learn from (default: %(default)s)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=None,
+        help="decisions to learn from (default: 600,000 of schedules, 150,000 of searches)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="everything random follows from it (default: %(default)s)")
     parser.add_argument(
         "--reference",
@@ -62,8 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--evaluation-groups",
         type=int,
-        default=4,
-        help="task groups of each architecture to evaluate on; 0 skips the evaluation (default: %(default)s)",
+        default=None,
+        help="task groups of each architecture to evaluate on (default: 4), or tasks of a search (default: 200); 0 "
+        "skips the evaluation",
     )
     parser.add_argument("--checkpoint-every", type=int, default=10, help="iterations (default: %(default)s)")
     parser.add_argument("--fresh", action="store_true", help="begin anew instead of resuming")
@@ -76,15 +86,71 @@ def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     import torch
 
-    from ..agent.meta_training import Algorithm, MetaTrainingSettings, train_schedule_policy
     from ..envs.records import Description, StudyStarted, TrialFinished, TrialStarted
     from ..tracking.recorder import MLflowRecorder
 
     # Small networks are fastest with one thread; there are as many processes as cores.
     torch.set_num_threads(1)
+    out = Path(args.out)
+    name = args.name or out.name
+    job = _schedule(args) if args.job == "schedule" else _search(args)
+    bar = ProgressBar(job.steps, "meta-training", "decisions", silent=args.json)
+    with MLflowRecorder(args.tracking_uri, experiment=args.experiment) as recorder:
+        key = _study_key(out, fresh=args.fresh)
+        recorder.record(
+            StudyStarted(
+                name=f"train {name}",
+                params=job.params,
+                key=key.read_text("ascii"),
+                metric="rollout/ep_rew_mean",
+                direction="maximize",
+                budget=f"{job.steps:,} decisions",
+                command=job.command,
+            )
+        )
+        recorder.record(Description(markdown=f"# Meta-training of `{name}`\n\n{job.description}\n"))
+        recorder.record(TrialStarted(trial=0, name=f"{args.job} seed={args.seed}", params=job.params))
+        card = job.train(
+            out=out,
+            name=name,
+            resume=not args.fresh,
+            checkpoint_every=args.checkpoint_every,
+            recorder=recorder,
+            progress=lambda done, total, mean: bar.at(min(done, total), f"mean return {mean:.3f}"),
+            workers=args.workers,
+        )
+        recorder.record(TrialFinished(trial=0))
+        key.unlink()
+    bar.close()
+    evaluation = card.get("evaluation", {})
+    if args.json:
+        say_json({"folder": str(out), "evaluation": evaluation, "run_id": recorder.run_id})
+        return 0
+    say(f"policy saved in {out}")
+    for figure, value in evaluation.items():
+        say(f"  {figure}: {value:.3f}" if isinstance(value, float) else f"  {figure}: {value}")
+    say(f"use it:              {job.use.format(str(out))}")
+    say(f"see how it learnt:   {recorder.ui_command}")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A meta-training run: its settings in words and figures, and what starts it."""
+
+    steps: int
+    params: Mapping[str, Any]
+    command: str
+    description: str
+    use: str
+    train: Callable[..., Mapping[str, Any]]
+
+
+def _schedule(args: argparse.Namespace) -> _Job:
+    from ..agent.meta_training import Algorithm, MetaTrainingSettings, train_schedule_policy
+
     settings = MetaTrainingSettings(
         algorithm=Algorithm(args.algorithm),
-        steps=args.steps,
         seed=args.seed,
         decisions=tuple(args.decisions),
         horizon=tuple(args.horizon),
@@ -92,50 +158,39 @@ def run(args: argparse.Namespace) -> int:
         group_size=args.group_size,
         copies=args.copies,
         reference=args.reference,
+        **({} if args.steps is None else {"steps": args.steps}),
     )
-    out = Path(args.out)
-    name = args.name or out.name
-    bar = ProgressBar(settings.steps, "meta-training", "decisions", silent=args.json)
-    with MLflowRecorder(args.tracking_uri, experiment=args.experiment) as recorder:
-        key = _study_key(out, fresh=args.fresh)
-        recorder.record(
-            StudyStarted(
-                name=f"train {name}",
-                params=vars(settings),
-                key=key.read_text("ascii"),
-                metric="rollout/ep_rew_mean",
-                direction="maximize",
-                budget=f"{settings.steps:,} decisions",
-                command=settings.command,
-            )
-        )
-        recorder.record(Description(markdown=_description(name, settings.algorithm)))
-        recorder.record(TrialStarted(trial=0, name=f"{args.algorithm} seed={args.seed}", params=vars(settings)))
-        policy = train_schedule_policy(
-            settings,
-            out,
-            name=name,
-            resume=not args.fresh,
-            checkpoint_every=args.checkpoint_every,
-            evaluation_groups=args.evaluation_groups,
-            recorder=recorder,
-            progress=lambda done, total, mean: bar.at(min(done, total), f"mean return {mean:.3f}"),
-            workers=args.workers,
-            device=args.device,
-        )
-        recorder.record(TrialFinished(trial=0))
-        key.unlink()
-    bar.close()
-    evaluation = policy.card.get("evaluation", {})
-    if args.json:
-        say_json({"folder": str(out), "evaluation": evaluation, "run_id": recorder.run_id})
-        return 0
-    say(f"policy saved in {out}")
-    for figure, value in evaluation.items():
-        say(f"  {figure}: {value:.3f}" if isinstance(value, float) else f"  {figure}: {value}")
-    say(f"use it:              AdaptiveSchedule(optimizer, total_steps=..., policy={str(out)!r})")
-    say(f"see how it learnt:   {recorder.ui_command}")
-    return 0
+
+    def train(**how: Any) -> Mapping[str, Any]:
+        out = how.pop("out")
+        groups = {} if args.evaluation_groups is None else {"evaluation_groups": args.evaluation_groups}
+        return train_schedule_policy(settings, out, device=args.device, **groups, **how).card
+
+    description = (
+        f"{args.algorithm.upper()} on batched trainings of small networks; the policy learns to adjust hyperparameters "
+        "of optimisers and layers from validation rewards. `rollout/ep_rew_mean` is the mean of log(starting / final "
+        "validation loss) over the trainings of an iteration."
+    )
+    use = "AdaptiveSchedule(optimizer, total_steps=..., policy={!r})"
+    return _Job(settings.steps, vars(settings), settings.command, description, use, train)
+
+
+def _search(args: argparse.Namespace) -> _Job:
+    from ..agent.search_training import SearchTrainingSettings, train_search_policy
+
+    settings = SearchTrainingSettings(seed=args.seed, **({} if args.steps is None else {"steps": args.steps}))
+
+    def train(**how: Any) -> Mapping[str, Any]:
+        out = how.pop("out")
+        tasks = {} if args.evaluation_groups is None else {"evaluation_tasks": args.evaluation_groups}
+        return train_search_policy(settings, out, **tasks, **how).card
+
+    description = (
+        "PPO on searches of generated functions with learning curves; the policy learns which configuration to start "
+        "and which training to continue. `rollout/ep_rew_mean` is the mean of log(2 / final regret)."
+    )
+    use = "PolicySampler(policy={!r})"
+    return _Job(settings.steps, vars(settings), settings.command, description, use, train)
 
 
 def _study_key(out: Path, *, fresh: bool) -> Path:
@@ -145,11 +200,3 @@ def _study_key(out: Path, *, fresh: bool) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         path.write_text(uuid.uuid4().hex, encoding="ascii")
     return path
-
-
-def _description(name: str, algorithm: str) -> str:
-    return (
-        f"# Meta-training of `{name}`\n\n{algorithm.upper()} on batched trainings of small networks; the policy learns "
-        "to adjust hyperparameters of optimisers and layers from validation rewards. `rollout/ep_rew_mean` is the mean "
-        "of log(starting / final validation loss) over the trainings of an iteration.\n"
-    )

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
 
-EXAMPLE = "metatuner tune objective.py:train --budget 30 --strategy tpe"
+EXAMPLE = "metatuner tune objective.py:train --budget 30"
 
 _STUDIES = Path(".metatuner") / "studies"
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the file's variable with the search space; none for an Optuna objective (default: space, or none)",
     )
     parser.add_argument("--budget", type=int, default=30, help="full trainings to spend, in all (default: %(default)s)")
-    parser.add_argument("--strategy", default="tpe", help="who proposes (default: %(default)s)")
+    parser.add_argument("--strategy", default="policy", help="who proposes (default: %(default)s)")
     parser.add_argument("--maximize", action="store_true", help="the larger the better")
     parser.add_argument(
         "--units", type=int, help="values that a full training yields: one that is stopped early costs its share"
@@ -116,7 +116,7 @@ def _load(file: str, given: str) -> ModuleType:
     from ..envs.errors import ConfigurationError
 
     path = Path(file)
-    if path.suffix != ".py" or not path.is_file():
+    if path.suffix != ".py" or not _is_file(path):
         raise ConfigurationError(f"expected FILE.py:FUNCTION with a file that exists, got {given!r}")
     if path.stem in sys.stdlib_module_names or _is_another(path):
         raise ConfigurationError(f"{file} has the name of a module that is in use, {path.stem}: give it another name")
@@ -134,10 +134,17 @@ def _load(file: str, given: str) -> ModuleType:
     return module
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
+
+
 def _is_another(path: Path) -> bool:
     """Whether a module of this file's name is loaded from elsewhere, and would be replaced for all who import it."""
     loaded = sys.modules.get(path.stem)
-    return loaded is not None and getattr(loaded, "__file__", None) != str(path)
+    return loaded is not None and Path(getattr(loaded, "__file__", None) or "").resolve() != path.resolve()
 
 
 def _space(module: ModuleType, name: str | None, file: str) -> Any:

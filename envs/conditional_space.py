@@ -44,6 +44,7 @@ class ConditionalSpace:
         nested: The space as it was given.
         distributions: All hyperparameters, whether or not they are active together. A choice is one of categories.
         conditions: In words, when those are active that are not always.
+        common: The hyperparameters that are always active.
 
     Raises:
         SearchSpaceError: The space is wrong.
@@ -59,6 +60,7 @@ class ConditionalSpace:
         self.distributions: dict[str, BaseDistribution] = {}
         self.conditions: dict[str, str] = {}
         self._collect(space, "", frozenset())
+        self.common = {name: each for name, each in self.distributions.items() if name not in self.conditions}
 
     def configuration(self, choose: Callable[[str, BaseDistribution], Any]) -> dict[str, Any]:
         """One configuration.

@@ -24,7 +24,7 @@ MOST_TRIALS = 256
 """Trials of a past task that are looked at: the best half of them, and others at random."""
 
 LEAST_TRIALS = 4
-"""A past task with fewer finished trials says too little."""
+"""A past task with fewer trials, or with none that finished, says too little."""
 
 _NOISES = (0.03, 0.1, 0.3)
 _LENGTHS = 24
@@ -37,11 +37,18 @@ class History:
 
     Attributes:
         points: Configurations in the unit cube, shape (n, d).
-        values: To be minimised, at each of R rungs, shape (n, R); NaN beyond where a trial was stopped.
+        values: To be minimised, at each of R rungs, shape (n, R): NaN beyond where a trial was stopped, infinite where
+            it failed.
     """
 
     points: Array
     values: Array
+
+    @property
+    def says_enough(self) -> bool:
+        """Whether it is of use."""
+        told = np.isfinite(self.values[:, 0]).sum()
+        return bool(told >= LEAST_TRIALS and np.isfinite(self.values[:, -1]).any())
 
 
 class PastTasks:
@@ -56,15 +63,15 @@ class PastTasks:
         best: The best configurations of all tasks, shape (k, d).
 
     Raises:
-        ConfigurationError: No history has enough trials that finished.
+        ConfigurationError: No history says enough.
     """
 
     def __init__(self, histories: Sequence[History], seed: int = 0) -> None:
-        usable = [history for history in histories if np.isfinite(history.values[:, -1]).sum() >= LEAST_TRIALS]
+        usable = [history for history in histories if history.says_enough]
         if not usable:
             raise ConfigurationError(
-                f"expected past tasks with at least {LEAST_TRIALS} finished trials each, got "
-                f"{[int(np.isfinite(history.values[:, -1]).sum()) for history in histories]}"
+                f"expected past tasks of at least {LEAST_TRIALS} trials, one of them finished, got tasks of "
+                f"{[len(history.values) for history in histories]} trials"
             )
         random = np.random.default_rng(seed)
         self._models = [_Model.fitted(history, random) for history in usable]
@@ -90,34 +97,44 @@ class _Model:
 
     @classmethod
     def fitted(cls, history: History, random: np.random.Generator) -> _Model:
-        finals = history.values[:, -1]
-        done = np.flatnonzero(np.isfinite(finals))
-        order = done[np.argsort(finals[done], kind="stable")]
-        best, median = float(finals[order[0]]), float(np.median(finals[done]))
-        scale = median - best if median > best else 1.0
-        regrets = np.minimum(squashed((history.values - best) / scale), _WORST)
-        chosen = _chosen(order, np.flatnonzero(np.isfinite(regrets[:, 0]) & ~np.isfinite(finals)), random)
-        finished = chosen[np.isfinite(finals[chosen])]
-        lengths, noise = _likeliest(history.points[finished], regrets[finished, -1], random)
-        points = torch.from_numpy(history.points[chosen]) / lengths
-        covariance = _matern(points, points)
-        weights, means = torch.zeros(regrets[chosen].shape, dtype=torch.float64), []
-        for rung, of_rung in enumerate(torch.from_numpy(regrets[chosen]).T):
-            known = torch.isfinite(of_rung).nonzero()[:, 0]
-            means.append(of_rung[known].mean())
-            weights[known, rung] = _solved(covariance[known][:, known], of_rung[known] - means[-1], noise)
-        return cls(scale, history.points[order[:3]], lengths, points, weights, torch.stack(means))
+        values = completed(history.values)
+        finals = values[:, -1]
+        order = np.argsort(finals, kind="stable")
+        best, median = float(finals[order[0]]), float(np.median(finals))
+        scale = median - best if math.isfinite(median) and median > best else 1.0
+        regrets = np.minimum(squashed((values - best) / scale), _WORST)
+        good, others = order[: MOST_TRIALS // 2], order[MOST_TRIALS // 2 :]
+        chosen = np.concatenate([good, random.permutation(others)[: MOST_TRIALS - len(good)]])
+        lengths, noise = _likeliest(history.points[chosen], regrets[chosen, -1], random)
+        points, known = torch.from_numpy(history.points[chosen]) / lengths, torch.from_numpy(regrets[chosen])
+        covariance = _matern(points, points) + (noise**2 + 1e-6) * torch.eye(len(chosen))
+        factor, _ = torch.linalg.cholesky_ex(covariance)
+        means = known.mean(0)
+        return cls(
+            scale, history.points[order[:3]], lengths, points, torch.cholesky_solve(known - means, factor), means
+        )
 
     def predict(self, points: Array) -> Array:
         foretold = _matern(torch.from_numpy(points) / self.lengths, self.points) @ self.weights + self.means
         return foretold.clamp(-0.5, _WORST).numpy()
 
 
-def _chosen(order: NDArray[np.int64], stopped: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
-    """The best of those that finished, others of them, and some that were stopped."""
-    best, rest = order[: MOST_TRIALS // 2], order[MOST_TRIALS // 2 :]
-    others = random.permutation(np.r_[rest, stopped])[: MOST_TRIALS - len(best)]
-    return np.concatenate([best, others]).astype(np.int64)
+def completed(values: Array) -> Array:
+    """Curves (n, R) with what is missing foretold from the rung before, by least squares over those that went on.
+
+    Those that were stopped did not promise much, and so it is foretold: no better for their early values than others.
+    """
+    filled = values.copy()
+    for rung in range(1, values.shape[1]):
+        before, now = filled[:, rung - 1], values[:, rung]
+        both = np.isfinite(before) & np.isfinite(now)
+        missing = np.isnan(now)
+        slope = 1.0
+        if both.sum() >= 3 and np.ptp(before[both]) > 0:
+            slope = float(np.clip(np.polyfit(before[both], now[both], 1)[0], 0.0, 2.0))
+        shift = float((now[both] - slope * before[both]).mean()) if both.any() else 0.0
+        filled[missing, rung] = shift + slope * before[missing]
+    return filled
 
 
 def _matern(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -149,8 +166,3 @@ def _likeliest(points: Array, values: Array, random: np.random.Generator) -> tup
         found.append((fit, logs, noise))
     _, best, likeliest_noise = max(found, key=lambda each: each[0])
     return torch.from_numpy(np.exp(best)), likeliest_noise
-
-
-def _solved(covariance: torch.Tensor, values: torch.Tensor, noise: float) -> torch.Tensor:
-    factor, _ = torch.linalg.cholesky_ex(covariance + (noise**2 + 1e-6) * torch.eye(len(values)))
-    return torch.cholesky_solve(values[:, None], factor)[:, 0]

@@ -161,8 +161,7 @@ class SearchFamilies:
         if random.random() >= self._without_past:
             count = int(np.exp(random.uniform(0, np.log(self._most_past + 1))))
             histories = [_history(GeneratedTask(family, random), random) for _ in range(count)]
-            histories = [each for each in histories if np.isfinite(each.values[:, -1]).sum() >= 8]
-            if histories:
+            if any(each.says_enough for each in histories):
                 task.past = PastTasks(histories, seed)
         return task
 
@@ -180,4 +179,5 @@ def _history(task: GeneratedTask, random: np.random.Generator) -> History:
         # Those that were not promising were stopped.
         stopped = values[:, 0] > np.nanmedian(values[:, 0])
         values[np.ix_(stopped, np.arange(values.shape[1]) > 0)] = np.nan
+    values[np.isnan(values[:, 0])] = np.inf
     return History(np.concatenate([points, moved]), values)

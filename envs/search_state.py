@@ -91,6 +91,10 @@ class SearchTrial:
     running: bool = False
     stopped: bool = False
 
+    def may_go_on(self, rungs: int) -> bool:
+        """Whether it is paused, so that it can be trained to its next rung; there are so many in all."""
+        return not (self.running or self.stopped or self.failed) and 0 < len(self.values) < rungs
+
     @property
     def failed(self) -> bool:
         """Whether it gave no number."""
@@ -130,16 +134,26 @@ class SearchState:
         budget: Full trainings that may be spent.
         past: What past tasks say; None without any.
         seed: Moves are drawn from it.
+        finishing: Whether the best trial must be trained to its end before the budget is: then only those moves are
+            possible after which it still can.
     """
 
     def __init__(
-        self, cube: Cube, rungs: tuple[float, ...], budget: float, past: PastTasks | None = None, seed: int = 0
+        self,
+        cube: Cube,
+        rungs: tuple[float, ...],
+        budget: float,
+        past: PastTasks | None = None,
+        seed: int = 0,
+        *,
+        finishing: bool = False,
     ) -> None:
         self.cube, self.rungs, self.budget, self.past = cube, rungs, budget, past
         self.trials: dict[int, SearchTrial] = {}
         self.spent = 0.0
         self.best = math.inf
         self.incumbent = -1
+        self._finishing = finishing
         self._costs = np.diff([0.0, *rungs])
         self._random = np.random.default_rng(seed)
         self._surrogate = Surrogate(rungs, None if past is None else past.scales, seed)
@@ -193,14 +207,18 @@ class SearchState:
     def moves(self) -> Moves:
         """What may be done next; none is possible where the budget cannot pay for any."""
         left = self.budget - self.spent + 1e-9
+        to_finish = self._to_finish(left) if self._finishing else None
+        free = left if to_finish is None else left - self._to_go(to_finish)
         paused = [
             each
             for each in self.trials.values()
-            if not (each.running or each.stopped or each.failed)
-            and 0 < len(each.values) < len(self.rungs)
-            and self._costs[len(each.values)] <= left
+            if each.may_go_on(len(self.rungs))
+            and self._costs[len(each.values)] <= (left if each is to_finish else free)
         ]
-        starts, expected = self._starts() if self._costs[0] <= left else (np.empty((0, self.cube.dimensions)), None)
+        finished = any(len(each.values) == len(self.rungs) for each in self.trials.values())
+        # Where there is nothing to finish, it is the new trial.
+        start = 1.0 if self._finishing and to_finish is None and not finished else self._costs[0]
+        starts, expected = self._starts() if start <= free else (np.empty((0, self.cube.dimensions)), None)
         points = np.concatenate([starts, *(each.point[None] for each in paused)])
         trials = np.array([-1] * len(starts) + [each.number for each in paused], dtype=np.int64)
         if self.past is not None:
@@ -213,6 +231,18 @@ class SearchState:
         features = self._features(points, trials, expected)
         kept = _shortlist(features)
         return self._padded(features[kept], points[kept], trials[kept], None if expected is None else expected[:, kept])
+
+    def _to_finish(self, left: float) -> SearchTrial | None:
+        """The best trial that is paused and can be paid for to its end; None where a finished one is as good."""
+        rungs = len(self.rungs)
+        paused = [each for each in self.trials.values() if each.may_go_on(rungs) and self._to_go(each) <= left]
+        finished = [each.values[-1] for each in self.trials.values() if len(each.values) == rungs]
+        best = min(paused, key=lambda each: each.values[-1], default=None)
+        return None if best is None or min(finished, default=math.inf) <= best.values[-1] else best
+
+    def _to_go(self, trial: SearchTrial) -> float:
+        """Full trainings that a trial costs to its end."""
+        return 1.0 - self.rungs[len(trial.values) - 1]
 
     def _starts(self) -> tuple[Array, Array | None]:
         """Points to start from, with what past tasks say: at random, the best of past tasks, adjusted incumbents."""
@@ -331,10 +361,7 @@ class SearchState:
         n = len(features)
         padded = np.zeros((MOVES, len(FEATURES)), np.float32)
         padded[:n] = features
-        paused = sum(
-            0 < len(each.values) < len(self.rungs) and not (each.failed or each.stopped)
-            for each in self.trials.values()
-        )
+        paused = sum(each.may_go_on(len(self.rungs)) for each in self.trials.values())
         context = {
             "budget_left": math.log2(max(self.budget - self.spent, 0.03)) / 2,
             "budget_spent": self.spent / self.budget,

@@ -30,6 +30,7 @@ MOST = 120
 """Values that a surrogate looks at, at most: its cost does not grow with the study."""
 
 _DRAWN, _KEPT = 32, 8
+_FIRST = 10  # values whose median is the unit: later ones are mostly good, and would make the rest look hopeless
 _JITTER = 1e-6
 _WORST = 4.0  # where values end, in units of the median's distance from the best
 
@@ -107,6 +108,7 @@ class Surrogate:
         self._random = np.random.default_rng(seed)
         self._population: _Hyperparameters | None = None
         self._due = 0
+        self._unit = 0.0
 
     def fit(self, observed: Observed) -> None:
         """Fits to at most `MOST` values, at least one of them finite."""
@@ -167,6 +169,12 @@ class Surrogate:
         variance = self._chosen.own(sides[0], sides[0]) - (known_final**2).sum(0)
         shared = self._chosen.own(sides[0], sides[1]) - (known_final * known_coming).sum(0)
         ahead = self._chosen.own(sides[1], sides[1]) - (known_coming**2).sum(0) + self._chosen.noise**2
+        # Luck is no reason to start: what would be a new trial's own is left out, or the best point would be tried
+        # again and again. It still blurs what its next rung tells.
+        luck = self._chosen.rest**2 * self._chosen.own_share * (torch.from_numpy(queried.trials) < 0)
+        apart = (sides[0][2] - sides[1][2]) ** 2
+        variance = variance - luck
+        shared = shared - luck * torch.exp(-0.5 * apart / self._chosen.reach**2)
         std = variance.clamp(min=1e-8).sqrt()
         told = torch.minimum(shared.abs() / ahead.clamp(min=1e-8).sqrt(), std)
         return Foretold(mean.numpy(), std.numpy(), told.numpy())
@@ -187,8 +195,9 @@ class Surrogate:
         if self._scales is not None:
             regret = squashed((values - best) / float(scale))
             return np.minimum(np.nan_to_num(regret, posinf=_WORST), _WORST)
-        unit = np.median(finite) - best
-        regret = squashed((values - best) / (unit if unit > 0 else 1.0))
+        if len(finite) <= _FIRST or not self._unit > 0:
+            self._unit = float(np.median(finite) - best)
+        regret = squashed((values - best) / (self._unit if self._unit > 0 else 1.0))
         regret = np.minimum(np.nan_to_num(regret, posinf=_WORST), _WORST)
         spread = regret.std()
         standardised: Array = (regret - regret.mean()) / (spread if spread > 0 else 1.0)

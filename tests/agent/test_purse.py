@@ -32,7 +32,7 @@ def reads_all(study: Study, units: int | None) -> tuple[float, float | None, int
         cut_off = trial.state is TrialState.FAIL and MESSAGE_ATTRIBUTE not in trial.user_attrs
         if not trial.state.is_finished() or cut_off or KNOWN_ATTRIBUTE in trial.user_attrs:
             continue
-        cost += 1 if units is None else trial.user_attrs.get(UNITS_ATTRIBUTE, units) / units
+        cost += 1 if units is None else (trial.user_attrs.get(UNITS_ATTRIBUTE) or units) / units
     try:
         best = study.best_value
     except ValueError:
@@ -75,7 +75,7 @@ def test_it_holds_what_reading_all_trials_would_find(steps: Any, units: int | No
                 purse.look()
             case _ if running:
                 trial = running.pop(which % len(running))
-                if units and which:
+                if units:
                     trial.set_user_attr(UNITS_ATTRIBUTE, which)
                 if what == "finish":
                     study.tell(trial, value)

@@ -55,14 +55,14 @@ def searched(objective: Any = bowl, space: Any = SPACE, budget: int = 8, **optio
     return tune(objective, space, budget, recorder=kept, **{"strategy": "random", **options}), kept
 
 
-@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - {"manual"}))
+@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - {"manual", "portfolio"}))
 def test_every_strategy_finds_a_good_configuration(strategy: str) -> None:
     result, kept = searched(curve, budget=30, strategy=strategy, units=9)
     assert result.best_value < 6.0
     assert bowl(result.best_config) == pytest.approx(result.best_value - 1 / 9)
     assert {trial.name for trial in kept.of(TrialStarted)} == {strategy}
     assert len(kept.of(TrialFinished)) == len(result.trials)
-    units = sum(len(trial.intermediate_values) for trial in result.trials)
+    units = sum(trial.user_attrs["metatuner:units"] for trial in result.trials)
     # A grid may have fewer points, and the last trial may go over.
     assert (units == 9 * 18) if strategy == "grid" else (30 * 9 <= units < 31 * 9)
     if strategy in ("asha", "hyperband", "median"):
@@ -294,3 +294,83 @@ def test_progress_is_told() -> None:
 def test_bad_arguments_are_refused(options: dict[str, Any], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         searched(**options)
+
+
+MODELS: dict[str, Any] = {
+    "lr": FloatDistribution(0.0, 1.0),
+    "model": {
+        "svm": {"c": FloatDistribution(0.1, 10.0), "kernel": {"rbf": {"gamma": IntDistribution(1, 9)}, "no": {}}},
+        "forest": {"depth": IntDistribution(1, 9)},
+        "mean": {},
+    },
+}  # fmt: skip
+
+
+def of_a_model(config: Mapping[str, Any]) -> Iterator[float]:
+    """Best where lr = 0.3 and a forest is 5 deep."""
+    match dict(config):
+        case {"lr": lr, "model": "forest", "depth": depth, **rest}:
+            value = abs(depth - 5) / 4
+        case {"lr": lr, "model": "svm", "c": c, "kernel": "rbf", "gamma": gamma, **rest}:
+            value = 1.0 + c / 10 + gamma / 9
+        case {"lr": lr, "model": "svm", "c": c, "kernel": "no", **rest}:
+            value = 2.0 + c / 10
+        case {"lr": lr, "model": "mean", **rest}:
+            value = 3.0
+        case _:
+            raise AssertionError(config)
+    assert not rest  # nothing that is not active
+    for unit in range(1, 4):
+        yield value + abs(lr - 0.3) + 1 / unit
+
+
+@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - {"manual", "portfolio"}))
+def test_every_strategy_searches_a_space_with_conditions(strategy: str) -> None:
+    result, kept = searched(of_a_model, MODELS, 30, strategy=strategy, units=3)
+    assert {trial.state.name for trial in result.trials} <= {"COMPLETE", "PRUNED"}
+    assert {trial.params["model"] for trial in result.trials} == {"svm", "forest", "mean"}
+    assert result.best_config["model"] == "forest"
+    assert result.best_value < 1.7
+    assert set(result.best_config) == {"lr", "model", "depth"}
+    assert [start.params for start in kept.of(TrialStarted)] == [trial.params for trial in result.trials]
+    (study,) = kept.of(StudyStarted)
+    assert set(study.space) == {"lr", "model", "c", "kernel", "gamma", "depth"}
+    assert study.conditions["gamma"] == "kernel is 'rbf'"
+
+
+def test_conditions_hold_in_processes_given_configurations_and_known_trials(tmp_path: Path) -> None:
+    given = [{"model": "mean"}, {"model": "svm", "kernel": "rbf", "gamma": 3}]
+    known = [({"lr": 0.3, "model": "forest", "depth": 5}, 0.0)]
+    options: dict[str, Any] = {"storage": str(tmp_path / "study.journal"), "isolated": True, "n_workers": 2}
+    result, kept = searched(of_a_model, MODELS, 3, configs=given, known=known, **options)
+    tried = [start.params for start in kept.of(TrialStarted)]
+    assert sum(params["model"] == "mean" and set(params) == {"lr", "model"} for params in tried) >= 1
+    assert sum(params.get("gamma") == 3 and params["kernel"] == "rbf" and "c" in params for params in tried) >= 1
+    assert [trial.state.name for trial in result.trials] == ["COMPLETE"] * 4
+    assert result.best_value == 0.0
+    for wrong, message in (
+        ({"configs": [{"depth": 3}]}, "'depth' is there only where model is 'forest'"),
+        ({"known": [({"lr": 0.3, "model": "forest"}, 1.0)]}, "lacks 'depth'"),
+        ({"known": [({"lr": 0.3, "model": "mean", "depth": 5}, 1.0)]}, "only where model is 'forest'"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            searched(of_a_model, MODELS, 3, **wrong)
+
+
+def test_a_list_is_never_filled_up_with_other_trials() -> None:
+    def stopped_early(config: Mapping[str, Any]) -> Iterator[float]:
+        yield config["x"]
+        raise optuna.TrialPruned
+
+    for workers in (1, 3):
+        result, _ = searched(
+            stopped_early, {"x": FloatDistribution(0.0, 1.0)}, 9, strategy="manual", units=5, n_workers=workers,
+            configs=[{"x": 0.25}, {"x": 0.5}],
+        )  # fmt: skip
+        assert sorted(trial.params["x"] for trial in result.trials) == [0.25, 0.5]
+        assert len(result.trials) == 2
+
+
+def test_a_generator_is_not_asked_for_more_than_a_full_training() -> None:
+    result, _ = searched(curve, budget=3, units=4)
+    assert [len(trial.intermediate_values) for trial in result.trials] == [4, 4, 4]

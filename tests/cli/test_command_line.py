@@ -42,7 +42,7 @@ def test_the_demo_prints_a_table_and_records_every_run(tmp_path: Path, capsys: p
     assert len(children) == 18
     assert all(run.info.status == "FINISHED" for run in runs)
     adaptive = next(run for run in children if run.data.tags["metatuner.strategy"] == "schedule-default")
-    assert len(client.get_metric_history(adaptive.info.run_id, "hp/lr")) == 25
+    assert len(client.get_metric_history(adaptive.info.run_id, "hp/lr")) == Policy.load("schedule-default").decisions
     assert {"val/loss", "val/accuracy", "train/loss", "resource/wall_s"} <= set(adaptive.data.metrics)
     files = {file.path for file in client.list_artifacts(adaptive.info.run_id)}
     assert {"decisions.csv", "plots", "policy"} <= files

@@ -42,7 +42,8 @@ def test_it_foretells_as_scikit_learn_does(n: int) -> None:
     theory = GaussianProcessRegressor(kernel, alpha=0.0, optimizer=None).fit(points, surrogate.scaled)
     mean, std = theory.predict(asked, return_std=True)
     np.testing.assert_allclose(told.mean, mean, atol=1e-6)
-    np.testing.assert_allclose(told.std**2 + noise**2 + 1e-6, std**2, atol=1e-6)
+    # Less what no other trial tells of: what is a trial's own, and the noise.
+    np.testing.assert_allclose(told.std**2 + share + noise**2 + 1e-6, std**2, atol=1e-6)
 
 
 def test_what_matters_is_found_among_what_does_not() -> None:
@@ -107,7 +108,7 @@ def test_with_past_tasks_one_value_says_more() -> None:
 
 
 def test_a_past_with_too_little_in_it_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="at least 4 finished trials"):
+    with pytest.raises(ConfigurationError, match="at least 4 trials"):
         PastTasks([history(0.5, n=3)])
 
 

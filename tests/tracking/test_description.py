@@ -39,6 +39,12 @@ def test_it_says_what_how_far_and_how_again() -> None:
     assert "## Result so far" in text and "## Result\n" in describe(study(3), "s", "", over=True)
 
 
+def test_it_says_when_a_hyperparameter_is_there() -> None:
+    started = StudyStarted(name="a study", space=SPACE, conditions={"lr": "model is 'svm' or model is 'net'"})
+    row = next(line for line in describe(StudySummary(started), "key", "", over=False).splitlines() if "| lr |" in line)
+    assert row.endswith(" (log), where model is 'svm' or model is 'net' |")
+
+
 def test_a_study_without_trials_has_a_description() -> None:
     text = describe(study(0), "s", "# Mine\n\nwords", over=False)
     assert text.startswith("# Mine\n\nwords\n") and "Result" not in text
@@ -74,7 +80,8 @@ def test_it_fits_into_a_tag_however_large_the_study() -> None:
         record = TrialStarted(trial=trial, name="n" * 300, params={f"p{i}": trial for i in range(500)}, time_ms=0)
         summary.begin(record, f"s/{trial}")
         summary.end(TrialFinished(trial=trial, time_ms=10), -float(trial))
-    summary.started = StudyStarted(name="s" * 300, space={f"hyperparameter {i}": SPACE["lr"] for i in range(500)})
+    space = {f"hyperparameter {i}": SPACE["lr"] for i in range(500)}
+    summary.started = StudyStarted(name="s" * 300, space=space, conditions=dict.fromkeys(space, "m is 'a'" * 99))
     text = resolved(describe(summary, "s", "word " * 10_000, over=True), "123456789", lambda key: "0" * 32)
     assert len(text) < LONGEST_TAG
     assert "and 485 more" in text and "cut from 49999 characters" in text

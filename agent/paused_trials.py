@@ -1,0 +1,65 @@
+"""Trainings that were stopped early and can go on: objectives that yield keep all they know, as generators."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+MOST = 100
+"""Trainings that are kept, at most: each holds a model in memory."""
+
+
+@dataclass
+class PausedTraining:
+    """A training that can go on.
+
+    Attributes:
+        generator: The objective, in the middle.
+        curve: Its values so far, one a unit.
+    """
+
+    generator: Generator[Any, Any, Any]
+    curve: list[float] = field(default_factory=list)
+
+
+class PausedTrials:
+    """By the number of the trial that began them. Several threads may use it."""
+
+    def __init__(self) -> None:
+        self._trainings: dict[int, PausedTraining] = {}
+        self._lock = threading.Lock()
+
+    def __contains__(self, trial: int) -> bool:
+        with self._lock:
+            return trial in self._trainings
+
+    def keep(self, trial: int, training: PausedTraining) -> None:
+        """Keeps a training; where there are too many, the one that was paused first ends."""
+        with self._lock:
+            self._trainings[trial] = training
+            ended = [self._trainings.pop(next(iter(self._trainings)))] if len(self._trainings) > MOST else []
+        for each in ended:
+            _end(each)
+
+    def take(self, trial: int) -> PausedTraining | None:
+        """Hands a training over, to whoever goes on with it; None where it is not kept."""
+        with self._lock:
+            return self._trainings.pop(trial, None)
+
+    def close(self) -> None:
+        """Ends them all."""
+        with self._lock:
+            ended, self._trainings = list(self._trainings.values()), {}
+        for each in ended:
+            _end(each)
+
+
+def _end(training: PausedTraining) -> None:
+    try:
+        training.generator.close()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        pass  # whatever the objective raises at its end: its trial was recorded when it was stopped

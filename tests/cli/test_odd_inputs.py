@@ -1,0 +1,142 @@
+"""Whatever `metatuner tune` is given: an exit code of 2 and one line, or a study. Never a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from metatuner.__main__ import main
+
+GOOD = """
+from optuna.distributions import *
+space = {"x": FloatDistribution(0.0, 1.0)}
+number = 3
+def train(config):
+    return config["x"]
+"""
+FILES = {
+    "good.py": GOOD,
+    "empty.py": "",
+    "syntax.py": "def train(:",
+    "bytes.py": b"\xff\xfe\x00",
+    "zeros.py": b"x = 1\x00",
+    "raises.py": "raise RuntimeError('several\\nlines\\n')",
+    "leaves.py": "import sys; sys.exit(0)",
+    "imports.py": "import nothing_of_this_name",
+    "deep.py": "def f(): f()\nf()",
+    "random.py": GOOD,
+    "numpy.py": GOOD,
+    "metatuner.py": GOOD,
+    "low.py": "from optuna.distributions import *\nspace = {'x': FloatDistribution(2, 1)}\ntrain = len",
+    "log.py": "from optuna.distributions import *\nspace = {'x': FloatDistribution(0, 1, log=True)}\ntrain = len",
+    "inf.py": "from optuna.distributions import *\nspace = {'x': FloatDistribution(0, float('inf'))}\ntrain = len",
+    "nan.py": "from optuna.distributions import *\nspace = {'x': FloatDistribution(float('nan'), 1)}\ntrain = len",
+    "twice.py": """
+from optuna.distributions import *
+space = {"x": IntDistribution(0, 1), "m": {"a": {"x": IntDistribution(0, 1)}}}
+train = len
+""",
+    "nothing.py": "space = {}\ntrain = len",
+    "listed.py": "space = [1, 2]\ntrain = len",
+    "worded.py": "space = 'x'\ntrain = len",
+    "later.py": GOOD.replace("def", "async def"),
+    "fails.py": GOOD.replace('config["x"]', "1 / 0"),
+    "ends.py": GOOD.replace('config["x"]', "exit(5)"),
+    "crashes.py": GOOD.replace('config["x"]', "__import__('os').abort()"),
+    "texts.py": GOOD.replace('config["x"]', "'several\\nlines'"),
+    "not_python.txt": GOOD,
+}
+BAD: list[list[str]] = [
+    *([f"{name}:train"] for name in FILES if name not in ("good.py", "crashes.py")),
+    [""], [":"], ["::"], ["good.py"], ["good.py:"], [":train"], ["good.py:number"], ["good.py:tr ain"], ["good.py:λ"],
+    ["good.py:train:x"], ["nowhere.py:train"], [".:train"], ["/:train"], ["folder.py:train"], ["x" * 300 + ".py:train"],
+    ["good.py\n:train"],
+    ["good.py:train", "--space", "nowhere"], ["good.py:train", "--space", "number"],
+    ["good.py:train", "--space", "train"],
+    ["good.py:train", "--space", ""], ["good.py:train", "--budget", "0"], ["good.py:train", "--budget", "-5"],
+    ["good.py:train", "--budget", str(10**30), "--strategy", "grid"], ["good.py:train", "--strategy", ""],
+    ["good.py:train", "--strategy", "magic"], ["good.py:train", "--strategy", "asha"],
+    ["good.py:train", "--strategy", "manual"], ["good.py:train", "--units", "0"], ["good.py:train", "--workers", "0"],
+    ["good.py:train", "--timeout", "nan"], ["good.py:train", "--timeout", "-1"], ["good.py:train", "--timeout", "inf"],
+    ["good.py:train", "--trial-timeout", "nan"], ["good.py:train", "--trial-timeout", "0"],
+    ["good.py:train", "--seed", "-1"], ["good.py:train", "--seed", str(2**40)], ["good.py:train", "--experiment", ""],
+    ["good.py:train", "--storage", "/nowhere/at/all.journal"], ["good.py:train", "--storage", "nowhere://x"],
+    ["good.py:train", "--storage", "folder.py"], ["good.py:train", "--storage", "sqlite:////nowhere/x.db"],
+    ["good.py:train", "--storage", "good.py"], ["good.py:train", "--name", "x" * 3000],
+    ["good.py:train", "--tracking-uri", "nowhere://x"], ["good.py:train", "--tracking-uri", "sqlite:////nowhere/x.db"],
+    ["good.py:train", "--space", "none", "--isolated"],
+]  # fmt: skip
+UNREADABLE = [[], ["good.py:train", "--budget", "many"], ["good.py:train", "--budget", "1.5"], ["good.py:train",
+"--no"],
+              ["good.py:train", "--seed", "x"], ["good.py:train", "--timeout", "soon"], ["good.py:train",
+              "more"]]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    for name in ("MLFLOW_TRACKING_URI", "METATUNER_JOURNAL"):
+        monkeypatch.delenv(name, raising=False)
+    for file, text in FILES.items():
+        Path(file).write_bytes(text if isinstance(text, bytes) else text.encode())
+        if Path(file).stem not in ("random", "numpy", "metatuner"):
+            monkeypatch.delitem(sys.modules, Path(file).stem, raising=False)
+    Path("folder.py").mkdir()
+
+
+def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    said = {}
+    for arguments in BAD:
+        few = [] if "--budget" in arguments else ["--budget", "2"]
+        code = main(["tune", *arguments, *few, "--json"])
+        printed = capsys.readouterr()
+        said[tuple(arguments)] = (code, printed.err)
+        assert code == 2, (arguments, printed)
+        *before, last = printed.err.splitlines()
+        assert last.startswith("metatuner: error: "), (arguments, printed)
+        # MLflow tells that it makes a database.
+        assert all("INFO mlflow" in line for line in before), (arguments, printed)
+        assert printed.out == "", (arguments, printed)
+    assert len(said) > 60
+
+
+def test_what_cannot_be_parsed_is_refused_with_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in UNREADABLE:
+        with pytest.raises(SystemExit) as ended:
+            main(["tune", *arguments])
+        assert ended.value.code == 2
+        assert "error: " in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_names_that_are_no_file_names_stay_in_their_folder(tmp_path: Path) -> None:
+    for name in ("../../outside", "a/b", "λ", ".", "a b"):
+        assert main(["tune", "good.py:train", "--budget", "1", "--strategy", "random", "--name", name, "--json"]) == 0
+    studies = tmp_path / ".metatuner" / "studies"
+    assert len(list(studies.iterdir())) >= 5
+    assert not list(tmp_path.parent.glob("outside*"))
+
+
+def test_a_process_of_its_own_says_one_line_too() -> None:
+    for name in ("numpy.py", "random.py", "metatuner.py"):
+        Path(name).unlink()  # Python itself would import these
+    for arguments in (["leaves.py:train"], ["crashes.py:train", "--isolated"]):
+        command = [sys.executable, "-m", "metatuner", "tune", *arguments, "--budget", "1", "--strategy", "random"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert ended.returncode == 2, ended
+        assert "Traceback" not in ended.stderr
+        assert len([line for line in ended.stderr.splitlines() if line.startswith("metatuner: error:")]) == 1
+
+
+def test_a_space_with_conditions_is_read_from_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("models.py").write_text(
+        "from optuna.distributions import *\n"
+        "space = {'model': {'svm': {'C': FloatDistribution(0.1, 1.0)}, 'mean': {}}}\n"
+        "def train(config):\n    return config['C'] if config['model'] == 'svm' else 5.0\n"
+    )
+    assert main(["tune", "models.py:train", "--budget", "4", "--strategy", "grid"]) == 0
+    printed = capsys.readouterr().out
+    assert "best of 4 trials: 0.1" in printed
+    assert "  model: svm\n  C: 0.1\n" in printed
