@@ -10,7 +10,7 @@ from .links import comparison_link, run_link, trials_link
 from .names import shorten
 from .study_summary import StudySummary, TrialSummary
 
-LONGEST_INTRODUCTION = 3_500  # MLflow takes 8,000 characters, and links grow when they are resolved
+LONGEST_INTRODUCTION = 2_500  # MLflow takes 8,000 characters, and links grow when they are resolved
 _BEST_SHOWN, _PARAMS_SHOWN, _SPACE_SHOWN, _COMPARED = 5, 6, 15, 30
 _LONGEST_VALUE = 24
 
@@ -76,7 +76,7 @@ def _telling(trials: Sequence[TrialSummary]) -> list[str]:
 def _space(space: Mapping[str, str], conditions: Mapping[str, str]) -> str:
     lines = ["## Search space", "", _row(["hyperparameter", "values"]), _row(["---"] * 2)]
     for name, distribution in list(space.items())[:_SPACE_SHOWN]:
-        where = f", where {shorten(conditions[name], 80)}" if name in conditions else ""
+        where = f", where {shorten(conditions[name], 40)}" if name in conditions else ""
         lines.append(_row([_plain(name), _plain(_values(distribution) + where)]))
     if len(space) > _SPACE_SHOWN:
         lines.append(f"\nand {len(space) - _SPACE_SHOWN} more: artifact `search_space.json`")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from metatuner.__main__ import main
+from mlflow import MlflowClient
 
 GOOD = """
 from optuna.distributions import *
@@ -140,3 +141,20 @@ def test_a_space_with_conditions_is_read_from_the_file(capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     assert "best of 4 trials: 0.1" in printed
     assert "  model: svm\n  C: 0.1\n" in printed
+
+
+def test_odd_names_and_values_are_recorded(tmp_path: Path) -> None:
+    names = (" ", "x" * 1000, "λ", "a/b", "../x", "a\nb", "%s", "a|b", "_x2_", "é" * 300)
+    Path("odd.py").write_text(
+        "import math\nfrom optuna.distributions import *\n"
+        f"space = {{name: CategoricalDistribution(['a\\n|b', None, 2.5]) for name in {names!r}}}\n"
+        "answers = iter([math.inf, -math.inf, 1e308, 1 / 3])\n"
+        "def train(config):\n    assert len(config) == 10\n    return next(answers)\n"
+    )
+    assert main(["tune", "odd.py:train", "--budget", "5", "--strategy", "random"]) == 0
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (experiment,) = [each for each in client.search_experiments() if each.name != "Default"]
+    trials = [run for run in client.search_runs([experiment.experiment_id]) if "mlflow.parentRunId" in run.data.tags]
+    assert sorted(run.info.status for run in trials) == ["FAILED", *["FINISHED"] * 4]
+    assert all(len(run.data.params) == len(names) for run in trials)
+    assert {run.data.metrics.get("value") for run in trials} >= {1e308, 1 / 3}

@@ -80,7 +80,8 @@ def test_it_fits_into_a_tag_however_large_the_study() -> None:
         record = TrialStarted(trial=trial, name="n" * 300, params={f"p{i}": trial for i in range(500)}, time_ms=0)
         summary.begin(record, f"s/{trial}")
         summary.end(TrialFinished(trial=trial, time_ms=10), -float(trial))
-    space = {f"hyperparameter {i}": SPACE["lr"] for i in range(500)}
+    choices = distribution_to_json(CategoricalDistribution([f"choice {i}" for i in range(50)]))
+    space = dict.fromkeys((f"hyperparameter {i}" for i in range(500)), choices)
     summary.started = StudyStarted(name="s" * 300, space=space, conditions=dict.fromkeys(space, "m is 'a'" * 99))
     text = resolved(describe(summary, "s", "word " * 10_000, over=True), "123456789", lambda key: "0" * 32)
     assert len(text) < LONGEST_TAG
