@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import math
 
+import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from metatuner.agent.strategies import STRATEGIES, Setting, grid_points, strategy_named
+from metatuner.agent.trial_runner import suggest
 from metatuner.envs.errors import ConfigurationError
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
@@ -54,12 +56,14 @@ def test_a_grid_is_evenly_spaced_on_the_scale_of_each_hyperparameter() -> None:
 
 @pytest.mark.parametrize("name", list(STRATEGIES))
 def test_every_strategy_is_made(name: str) -> None:
-    sampler, _ = strategy_named(name).make(name, Setting(SPACE, budget=20, seed=3, units=9))
+    past = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    past.optimize(lambda trial: sum(len(str(suggest(trial, key, each))) for key, each in SPACE.items()), n_trials=9)
+    sampler, _ = strategy_named(name).make(name, Setting(SPACE, budget=20, seed=3, units=9, past=[past]))
     assert isinstance(sampler, BaseSampler)
 
 
 def test_what_a_strategy_cannot_do_is_said() -> None:
-    with pytest.raises(ConfigurationError, match="expected one of the strategies random"):
+    with pytest.raises(ConfigurationError, match="expected one of the strategies policy, random"):
         strategy_named("magic")
     with pytest.raises(ConfigurationError, match="give `units`"):
         strategy_named("asha").make("asha", Setting(SPACE, 20, 0))

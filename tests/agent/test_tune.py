@@ -55,14 +55,15 @@ def searched(objective: Any = bowl, space: Any = SPACE, budget: int = 8, **optio
     return tune(objective, space, budget, recorder=kept, **{"strategy": "random", **options}), kept
 
 
-@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - {"manual"}))
+@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - {"manual", "portfolio"}))
 def test_every_strategy_finds_a_good_configuration(strategy: str) -> None:
     result, kept = searched(curve, budget=30, strategy=strategy, units=9)
     assert result.best_value < 6.0
     assert bowl(result.best_config) == pytest.approx(result.best_value - 1 / 9)
     assert {trial.name for trial in kept.of(TrialStarted)} == {strategy}
     assert len(kept.of(TrialFinished)) == len(result.trials)
-    units = sum(len(trial.intermediate_values) for trial in result.trials)
+    # A training that goes on has its whole curve, and has paid for the rest.
+    units = sum(trial.user_attrs["metatuner:units"] for trial in result.trials)
     # A grid may have fewer points, and the last trial may go over.
     assert (units == 9 * 18) if strategy == "grid" else (30 * 9 <= units < 31 * 9)
     if strategy in ("asha", "hyperband", "median"):
