@@ -76,9 +76,11 @@ def _known(path: Path) -> set[tuple[str, str, int]]:
 def _regrets(task: TableTask, past: PastTasks, strategy: str, seed: int, policy: str) -> list[float]:
     """Regret of the incumbent's full training at each of `BUDGETS`."""
     run, each_budget = STRATEGIES[strategy]
-    if each_budget:
-        return [_at(task, run(task, past, budget, seed, policy), (budget,))[0] for budget in BUDGETS]
-    return _at(task, run(task, past, max(BUDGETS), seed, policy), BUDGETS)
+    found: list[float] = []
+    for budgets in [(budget,) for budget in BUDGETS] if each_budget else [BUDGETS]:
+        searched = task.fresh()
+        found += _at(searched, run(searched, past, max(budgets), seed, policy), budgets)
+    return found
 
 
 def _at(task: TableTask, study: Study, budgets: tuple[int, ...]) -> list[float]:
@@ -86,6 +88,9 @@ def _at(task: TableTask, study: Study, budgets: tuple[int, ...]) -> list[float]:
     spent, best, incumbent = 0.0, np.inf, {}
     found: dict[int, dict[str, Any]] = {}
     for trial in study.trials:
+        if not trial.intermediate_values:
+            spent += 1  # it failed
+            continue
         known = len(trial.intermediate_values) - trial.user_attrs["metatuner:units"]
         for _, value in sorted(trial.intermediate_values.items())[known:]:
             spent += 1 / task.units

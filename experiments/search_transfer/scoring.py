@@ -34,10 +34,11 @@ def _of_scenario(rows: list[tuple[str, str, int, list[float]]], budgets: tuple[i
             for strategy in strategies
         ]
     )  # strategies, tasks, budgets
-    repeats = len({seed for _, _, seed, _ in rows})
+    repeats = [len({seed for _, s, seed, _ in rows if s == strategy}) for strategy in strategies]
     best = means.argmin(0)
     lines = [
-        f"{len(tasks)} tasks, {repeats} repeats. Mean regret over tasks (95 % of a bootstrap over tasks), median, and "
+        f"{len(tasks)} tasks, {min(repeats)} to {max(repeats)} repeats. Mean regret over tasks (95 % of a "
+        "bootstrap over tasks), median, and "
         "tasks won.",
         "",
         "| strategy | " + " | ".join(f"B = {budget}" for budget in budgets) + " |",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,8 +47,8 @@ class TableTask:
         values: At every unit, to be minimised, shape (n, units).
         best: The lowest value of a full training in the table.
         usual: That of the median configuration, or of chance.
-        surrogate: Takes configurations and returns their values, shape (n, units), where any may be tried; None where
-            the nearest of the table is.
+        surrogate: Takes configurations and returns their values, shape (n, units), where any may be tried. None where
+            the nearest of the table is that this search has not tried yet: whoever proposes, nobody tries one twice.
     """
 
     name: str
@@ -60,9 +60,14 @@ class TableTask:
     usual: float
     surrogate: Any = None
     cube: UnitCube = field(init=False)
+    _rows: dict[bytes, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.cube = UnitCube(self.space)
+
+    def fresh(self) -> TableTask:
+        """The same task for another search."""
+        return replace(self, _rows={})
 
     def curve(self, config: Mapping[str, Any]) -> Array:
         """Values of a training, shape (units,)."""
@@ -81,7 +86,13 @@ class TableTask:
             yield float(np.nan_to_num(value, nan=self.usual + 10 * abs(self.usual - self.best)))
 
     def _row(self, config: Mapping[str, Any]) -> int:
-        return int(((self.points - self.cube.encode([config])[0]) ** 2).sum(1).argmin())
+        point = self.cube.encode([config])[0]
+        key = point.tobytes()
+        if key not in self._rows:
+            distance = ((self.points - point) ** 2).sum(1)
+            distance[list(self._rows.values())] = np.inf
+            self._rows[key] = int(distance.argmin())
+        return self._rows[key]
 
     def history(self, seed: int) -> History:
         """Random trials of this task, for those to which it is past."""
@@ -93,7 +104,7 @@ class TableTask:
 
 def past_of(task: TableTask, tasks: list[TableTask], seed: int = 0) -> PastTasks:
     """What all other tasks of the scenario say: nothing of this one."""
-    others = [each for each in tasks if each is not task and each.name.split("/")[0] == task.name.split("/")[0]]
+    others = [each for each in tasks if each.name != task.name and each.name.split("/")[0] == task.name.split("/")[0]]
     return PastTasks([each.history(seed + i) for i, each in enumerate(others)], seed)
 
 

@@ -429,7 +429,7 @@ ODD_ARGUMENTS: dict[str, list[Any]] = {
     "units": [0, -3, 2.5, "2", True, math.nan, [1]],
     "timeout": [0, -1, math.nan, math.inf, "5", [1], True, 10**400, 1j],
     "trial_timeout": [0, -1.0, math.nan, math.inf, "5", [1], True, 10**400],
-    "storage": [3, [], object(), "", "/", "/nowhere/at/all.journal", "\x00", "x" * 5000, "sqlite:////nowhere/a.db",
+    "storage": [3, [], object(), "", "/", "/proc/nowhere/all.journal", "\x00", "x" * 5000, "sqlite:////proc/nowhere/a.db",
     "a://b", "://"],
     "name": [3, ["a"], b"a", object()],
     "experiment": ["", " ", None, 3],

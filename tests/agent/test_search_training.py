@@ -90,3 +90,9 @@ def test_the_evaluation_of_the_rule_is_that_of_an_untrained_policy() -> None:
 def test_settings_are_checked(name: str) -> None:
     with pytest.raises(ConfigurationError, match=name):
         SearchTrainingSettings(**{name: 0})
+
+
+def test_the_shipped_policy_says_how_it_was_made() -> None:
+    card = SearchPolicy.load().card
+    assert card["command"].startswith("metatuner train search")
+    assert card["evaluation"]["validation tasks"] >= 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,12 +64,13 @@ BAD: list[list[str]] = [
     ["good.py:train", "--timeout", "nan"], ["good.py:train", "--timeout", "-1"], ["good.py:train", "--timeout", "inf"],
     ["good.py:train", "--trial-timeout", "nan"], ["good.py:train", "--trial-timeout", "0"],
     ["good.py:train", "--seed", "-1"], ["good.py:train", "--seed", str(2**40)], ["good.py:train", "--experiment", ""],
-    ["good.py:train", "--storage", "/nowhere/at/all.journal"], ["good.py:train", "--storage", "nowhere://x"],
-    ["good.py:train", "--storage", "folder.py"], ["good.py:train", "--storage", "sqlite:////nowhere/x.db"],
+    ["good.py:train", "--storage", "/proc/nowhere/all.journal"], ["good.py:train", "--storage", "nowhere://x"],
+    ["good.py:train", "--storage", "folder.py"], ["good.py:train", "--storage", "sqlite:////proc/nowhere/x.db"],
     ["good.py:train", "--storage", "good.py"], ["good.py:train", "--name", "x" * 3000],
-    ["good.py:train", "--tracking-uri", "nowhere://x"], ["good.py:train", "--tracking-uri", "sqlite:////nowhere/x.db"],
+    ["good.py:train", "--tracking-uri", "nowhere://x"], ["good.py:train", "--tracking-uri", "sqlite:////proc/nowhere/x.db"],
     ["good.py:train", "--space", "none", "--isolated"],
 ]  # fmt: skip
+FAILING = ("fails", "ends", "texts")
 UNREADABLE = [[], ["good.py:train", "--budget", "many"], ["good.py:train", "--budget", "1.5"], ["good.py:train",
 "--no"],
               ["good.py:train", "--seed", "x"], ["good.py:train", "--timeout", "soon"], ["good.py:train",
@@ -91,6 +93,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     said = {}
     for arguments in BAD:
+        shutil.rmtree(".metatuner", ignore_errors=True)
         few = [] if "--budget" in arguments else ["--budget", "2"]
         code = main(["tune", *arguments, *few, "--json"])
         printed = capsys.readouterr()
@@ -101,6 +104,8 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         # MLflow tells that it makes a database.
         assert all("INFO mlflow" in line for line in before), (arguments, printed)
         assert printed.out == "", (arguments, printed)
+        # Whatever is not for the objective to do wrong is refused before it is called.
+        assert ("trials has finished" in last) == (arguments[0].partition(".")[0] in FAILING), (arguments, printed)
     assert len(said) > 60
 
 
