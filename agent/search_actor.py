@@ -8,6 +8,7 @@ and keeps what is better.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -90,6 +91,16 @@ class SearchActor(nn.Module):
         rule = self.encoder.split(observation)[0][..., _RULE]
         scores: Tensor = learnt + self.sharpness * rule
         return scores
+
+
+def shrunk(actor: SearchActor, share: float) -> SearchActor:
+    """The same network, of which what it has learnt counts for a share: 0 is the rule, 1 all of it."""
+    kept = copy.deepcopy(actor)
+    with torch.no_grad():
+        kept.head.weight.mul_(share)
+        kept.head.bias.mul_(share)
+        kept.sharpness.copy_(SHARPNESS + share * (kept.sharpness - SHARPNESS))
+    return kept
 
 
 class SearchCritic(nn.Module):

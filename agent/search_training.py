@@ -33,13 +33,16 @@ from ..envs.records import Artifact, Metrics, NullRecorder, Recorder
 from ..envs.search import FLOOR, SearchEnv
 from ..envs.search_families import SearchFamilies
 from .meta_training import Progress, RecorderOutput
-from .search_actor import SearchActor, SearchActorShape
+from .search_actor import SearchActor, SearchActorShape, shrunk
 from .search_actor_critic import SearchActorCritic
 from .search_policy import SearchPolicy
 
 _MOVES = 128  # of each search between two updates
 BUDGETS = (1, 4, 10)
 """Budgets of the evaluation, in full trainings."""
+
+SHARES = (0.0, 0.25, 0.5, 1.0)
+"""Shares of what was learnt that are tried on validation tasks."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ def train_search_policy(
         name: The policy's name on its card.
         resume: Go on from a checkpoint found in `out`; otherwise begin afresh.
         checkpoint_every: Updates between checkpoints.
-        evaluation_tasks: Tasks of the validation split, and of the held-out one, to evaluate the result on; 0 skips it.
+        evaluation_tasks: Tasks of the validation split, which tell how much of what was learnt is kept, and of the
+            held-out one, to evaluate the result on; 0 keeps all, and evaluates nothing.
         recorder: Takes the learning curve, as metrics of `trial`.
         trial: The trial's number in the recorder's study.
         progress: Told after every update.
@@ -128,9 +132,11 @@ def train_search_policy(
             checkpoint.write(model)
     finally:
         env.close()
-    actor = _learnt(model).eval()
+    actor, share = _learnt(model).eval(), 1.0
     evaluation: dict[str, float] = {}
     if evaluation_tasks:
+        share = best_share(actor, evaluation_tasks)
+        actor = shrunk(actor, share)
         for split in (Split.VALIDATION, Split.HELD_OUT):
             evaluation |= {f"{split} {k}": v for k, v in evaluate_search(actor, split, evaluation_tasks).items()}
         recorder.record(
@@ -140,7 +146,7 @@ def train_search_policy(
                 values={f"evaluation/{key}": value for key, value in evaluation.items()},
             )
         )
-    policy = SearchPolicy(name, actor, {**_card(settings), "evaluation": evaluation})
+    policy = SearchPolicy(name, actor, {**_card(settings), "learnt_share": share, "evaluation": evaluation})
     policy.save(out)
     recorder.record(Artifact(trial=trial, path="card.json", text=(out / "card.json").read_text(encoding="utf-8")))
     checkpoint.remove()
@@ -154,17 +160,36 @@ def evaluate_search(actor: SearchActor, split: Split, tasks: int) -> dict[str, f
         By name: `tasks`, and for each of `BUDGETS` the geometric mean of the final regrets (plus `FLOOR`) of the policy
         and of the rule, with past tasks and without.
     """
-    rule = SearchActor(actor.shape)
+    figures = {"tasks": float(tasks)}
+    for who, each in (("policy", actor), ("rule", shrunk(actor, 0.0))):
+        for kind, logs in sorted(_log_regrets(each, split, tasks).items()):
+            figures[f"regret of {who} {kind}"] = round(math.exp(np.mean(logs)), 4)
+    return figures
+
+
+def best_share(actor: SearchActor, tasks: int) -> float:
+    """How much of what was learnt pays: the one of `SHARES` with the least mean log regret on validation tasks.
+
+    So what is kept is no worse there than the rule that learning started from.
+    """
+    means = {
+        share: np.mean(np.concatenate([*_log_regrets(shrunk(actor, share), Split.VALIDATION, tasks).values()]))
+        for share in SHARES
+    }
+    return min(SHARES, key=lambda share: means[share])
+
+
+def _log_regrets(actor: SearchActor, split: Split, tasks: int) -> dict[str, list[float]]:
+    """Log of the final regrets (plus `FLOOR`), by whether there are past tasks and by budget."""
     families = SearchFamilies(split)
     found: dict[str, list[float]] = {}
     for seed in range(tasks):
         task = families.task(seed)
         kind = "without past" if task.past is None else "with past"
         for budget in BUDGETS:
-            for who, each in (("policy", actor), ("rule", rule)):
-                regret = _search(SearchEnv(task, budget=budget), each, seed)
-                found.setdefault(f"regret of {who} {kind}, budget {budget}", []).append(math.log(regret + FLOOR))
-    return {"tasks": float(tasks), **{key: round(math.exp(np.mean(logs)), 4) for key, logs in sorted(found.items())}}
+            regret = _search(SearchEnv(task, budget=budget), actor, seed)
+            found.setdefault(f"{kind}, budget {budget}", []).append(math.log(regret + FLOOR))
+    return found
 
 
 @torch.no_grad()

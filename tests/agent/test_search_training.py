@@ -5,9 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from metatuner.agent.search_actor import SearchActor, SearchActorShape
+from metatuner.agent.search_actor import SearchActor, SearchActorShape, shrunk
 from metatuner.agent.search_policy import SearchPolicy
-from metatuner.agent.search_training import SearchTrainingSettings, evaluate_search, train_search_policy
+from metatuner.agent.search_training import (
+    SHARES,
+    SearchTrainingSettings,
+    best_share,
+    evaluate_search,
+    train_search_policy,
+)
 from metatuner.envs.errors import CheckpointError, ConfigurationError
 from metatuner.envs.families import Split
 from metatuner.envs.search_state import CONTEXT, FEATURES, MOVES
@@ -31,8 +37,25 @@ def test_it_learns_saves_and_says_how(trained: Path) -> None:
     assert policy.card["command"].startswith("metatuner train search --steps 256 --seed 0")
     assert policy.card["evaluation"]["validation tasks"] == 2
     assert not (trained / "checkpoint.safetensors").exists()
-    # The rule is no longer all there is.
-    assert policy.actor.head.weight.abs().max() > 0
+    assert policy.card["learnt_share"] in SHARES
+
+
+def test_what_was_learnt_can_be_shrunk_down_to_the_rule() -> None:
+    actor = SearchActor(SearchActorShape(width=8))
+    torch.nn.init.normal_(actor.head.weight)
+    observation = torch.from_numpy(np.random.default_rng(0).normal(size=(5, SIZE)).astype(np.float32))
+    rule = SearchActor(SearchActorShape(width=8))(observation)
+    torch.testing.assert_close(shrunk(actor, 0.0)(observation), rule)
+    torch.testing.assert_close(shrunk(actor, 1.0)(observation), actor(observation))
+    torch.testing.assert_close(shrunk(actor, 0.5)(observation), (rule + actor(observation)) / 2)
+
+
+def test_what_does_not_pay_is_not_kept() -> None:
+    """A network that would rather do anything but what the rule says."""
+    contrary = SearchActor(SearchActorShape(width=8))
+    with torch.no_grad():
+        contrary.sharpness.fill_(-50.0)
+    assert best_share(contrary, 4) < 1.0
 
 
 def test_at_first_it_is_the_rule() -> None:
