@@ -3,12 +3,11 @@
 A score is what a strong rule says, sharpened, plus what the network has learnt. The rule is the geometric mean of two:
 the improvement to be expected of a full training, and that of the mean by the next rung for each unit of its cost (a
 knowledge gradient, Frazier et al. 2009). The network says nothing before it has learnt: learning starts from the rule,
-and keeps what is better.
+and of what it adds as much is trusted as has proved to be better.
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from ..envs.search_state import CONTEXT, FEATURES, MOVES
 
 _POSSIBLE, _RULE = FEATURES.index("possible"), FEATURES.index("log_worth")
+_TASKS = CONTEXT.index("tasks")
 
 SHARPNESS = 8.0
 """Of the rule at first: a move that is half as good as the best one is taken a quarter as often."""
@@ -71,12 +71,18 @@ class SearchActor(nn.Module):
 
     Args:
         shape: Sizes of the network.
+
+    Attributes:
+        trust: Shares of what was learnt that count, shape (2,): in searches without past tasks, and with them.
     """
+
+    trust: Tensor
 
     def __init__(self, shape: SearchActorShape) -> None:
         super().__init__()
         self.shape = shape
         self.encoder = MoveEncoder(shape)
+        self.register_buffer("trust", torch.ones(2))
         self.joined = nn.Linear(3 * shape.width, shape.width)
         self.head = nn.Linear(shape.width, 1)
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
@@ -87,20 +93,12 @@ class SearchActor(nn.Module):
         """Scores (n, MOVES) of observations (n, MOVES * f + c); those of impossible moves mean nothing."""
         encoded, pooled = self.encoder(observation)
         pooled = pooled[:, None].expand(-1, MOVES, -1)
-        learnt = self.head(torch.tanh(self.joined(torch.cat([encoded, pooled], dim=-1))))[..., 0]
-        rule = self.encoder.split(observation)[0][..., _RULE]
-        scores: Tensor = learnt + self.sharpness * rule
+        features, context = self.encoder.split(observation)
+        rule = features[..., _RULE]
+        added = self.head(torch.tanh(self.joined(torch.cat([encoded, pooled], dim=-1))))[..., 0]
+        learnt = added + (self.sharpness - SHARPNESS) * rule
+        scores: Tensor = SHARPNESS * rule + self.trust[(context[:, _TASKS] > 0).long(), None] * learnt
         return scores
-
-
-def shrunk(actor: SearchActor, share: float) -> SearchActor:
-    """The same network, of which what it has learnt counts for a share: 0 is the rule, 1 all of it."""
-    kept = copy.deepcopy(actor)
-    with torch.no_grad():
-        kept.head.weight.mul_(share)
-        kept.head.bias.mul_(share)
-        kept.sharpness.copy_(SHARPNESS + share * (kept.sharpness - SHARPNESS))
-    return kept
 
 
 class SearchCritic(nn.Module):

@@ -33,7 +33,7 @@ from ..envs.records import Artifact, Metrics, NullRecorder, Recorder
 from ..envs.search import FLOOR, SearchEnv
 from ..envs.search_families import SearchFamilies
 from .meta_training import Progress, RecorderOutput
-from .search_actor import SearchActor, SearchActorShape, shrunk
+from .search_actor import SearchActor, SearchActorShape
 from .search_actor_critic import SearchActorCritic
 from .search_policy import SearchPolicy
 
@@ -43,6 +43,8 @@ BUDGETS = (1, 4, 10)
 
 SHARES = (0.0, 0.25, 0.5, 1.0)
 """Shares of what was learnt that are tried on validation tasks."""
+
+_KINDS = ("without past", "with past")
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def train_search_policy(
     name: str = "search",
     resume: bool = True,
     checkpoint_every: int = 10,
-    evaluation_tasks: int = 200,
+    evaluation_tasks: int = 100,
     recorder: Recorder | None = None,
     trial: int = 0,
     progress: Progress | None = None,
@@ -132,11 +134,10 @@ def train_search_policy(
             checkpoint.write(model)
     finally:
         env.close()
-    actor, share = _learnt(model).eval(), 1.0
+    actor = _learnt(model).eval()
     evaluation: dict[str, float] = {}
     if evaluation_tasks:
-        share = best_share(actor, evaluation_tasks)
-        actor = shrunk(actor, share)
+        trust_what_pays(actor, evaluation_tasks)
         for split in (Split.VALIDATION, Split.HELD_OUT):
             evaluation |= {f"{split} {k}": v for k, v in evaluate_search(actor, split, evaluation_tasks).items()}
         recorder.record(
@@ -146,7 +147,7 @@ def train_search_policy(
                 values={f"evaluation/{key}": value for key, value in evaluation.items()},
             )
         )
-    policy = SearchPolicy(name, actor, {**_card(settings), "learnt_share": share, "evaluation": evaluation})
+    policy = SearchPolicy(name, actor, {**_card(settings), "trust": actor.trust.tolist(), "evaluation": evaluation})
     policy.save(out)
     recorder.record(Artifact(trial=trial, path="card.json", text=(out / "card.json").read_text(encoding="utf-8")))
     checkpoint.remove()
@@ -161,22 +162,31 @@ def evaluate_search(actor: SearchActor, split: Split, tasks: int) -> dict[str, f
         and of the rule, with past tasks and without.
     """
     figures = {"tasks": float(tasks)}
-    for who, each in (("policy", actor), ("rule", shrunk(actor, 0.0))):
+    for who, each in (("policy", actor), ("rule", SearchActor(actor.shape))):
         for kind, logs in sorted(_log_regrets(each, split, tasks).items()):
             figures[f"regret of {who} {kind}"] = round(math.exp(np.mean(logs)), 4)
     return figures
 
 
-def best_share(actor: SearchActor, tasks: int) -> float:
-    """How much of what was learnt pays: the one of `SHARES` with the least mean log regret on validation tasks.
+def trust_what_pays(actor: SearchActor, tasks: int) -> None:
+    """Sets how much of what was learnt counts, with past tasks and without: what does best on validation tasks.
 
     So what is kept is no worse there than the rule that learning started from.
+
+    Args:
+        actor: The network.
+        tasks: Tasks to search with each of `SHARES`.
     """
-    means = {
-        share: np.mean(np.concatenate([*_log_regrets(shrunk(actor, share), Split.VALIDATION, tasks).values()]))
-        for share in SHARES
-    }
-    return min(SHARES, key=lambda share: means[share])
+    means: dict[float, dict[str, float]] = {}
+    for share in SHARES:
+        actor.trust.fill_(share)
+        found = _log_regrets(actor, Split.VALIDATION, tasks)
+        means[share] = {
+            kind: float(np.mean([logs for name, logs in found.items() if name.startswith(kind)] or [[0.0]]))
+            for kind in _KINDS
+        }
+    for i, kind in enumerate(_KINDS):
+        actor.trust[i] = min(SHARES, key=lambda share: means[share][kind])
 
 
 def _log_regrets(actor: SearchActor, split: Split, tasks: int) -> dict[str, list[float]]:
@@ -185,7 +195,7 @@ def _log_regrets(actor: SearchActor, split: Split, tasks: int) -> dict[str, list
     found: dict[str, list[float]] = {}
     for seed in range(tasks):
         task = families.task(seed)
-        kind = "without past" if task.past is None else "with past"
+        kind = _KINDS[task.past is not None]
         for budget in BUDGETS:
             regret = _search(SearchEnv(task, budget=budget), actor, seed)
             found.setdefault(f"{kind}, budget {budget}", []).append(math.log(regret + FLOOR))

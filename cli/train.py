@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--evaluation-groups",
         type=int,
         default=None,
-        help="task groups of each architecture to evaluate on (default: 4), or tasks of a search (default: 200); 0 "
+        help="task groups of each architecture to evaluate on (default: 4), or tasks of a search (default: 100); 0 "
         "skips the evaluation",
     )
     parser.add_argument("--checkpoint-every", type=int, default=10, help="iterations (default: %(default)s)")

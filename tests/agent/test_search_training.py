@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from metatuner.agent.search_actor import SearchActor, SearchActorShape, shrunk
+from metatuner.agent.search_actor import SearchActor, SearchActorShape
 from metatuner.agent.search_policy import SearchPolicy
 from metatuner.agent.search_training import (
     SHARES,
     SearchTrainingSettings,
-    best_share,
     evaluate_search,
     train_search_policy,
+    trust_what_pays,
 )
 from metatuner.envs.errors import CheckpointError, ConfigurationError
 from metatuner.envs.families import Split
@@ -37,25 +37,27 @@ def test_it_learns_saves_and_says_how(trained: Path) -> None:
     assert policy.card["command"].startswith("metatuner train search --steps 256 --seed 0")
     assert policy.card["evaluation"]["validation tasks"] == 2
     assert not (trained / "checkpoint.safetensors").exists()
-    assert policy.card["learnt_share"] in SHARES
+    assert set(policy.card["trust"]) <= set(SHARES)
 
 
-def test_what_was_learnt_can_be_shrunk_down_to_the_rule() -> None:
+def test_what_was_learnt_is_trusted_in_part() -> None:
     actor = SearchActor(SearchActorShape(width=8))
     torch.nn.init.normal_(actor.head.weight)
-    observation = torch.from_numpy(np.random.default_rng(0).normal(size=(5, SIZE)).astype(np.float32))
-    rule = SearchActor(SearchActorShape(width=8))(observation)
-    torch.testing.assert_close(shrunk(actor, 0.0)(observation), rule)
-    torch.testing.assert_close(shrunk(actor, 1.0)(observation), actor(observation))
-    torch.testing.assert_close(shrunk(actor, 0.5)(observation), (rule + actor(observation)) / 2)
+    observation = torch.from_numpy(np.random.default_rng(0).normal(size=(6, SIZE)).astype(np.float32))
+    observation[:, SIZE - len(CONTEXT) + CONTEXT.index("tasks")] = torch.tensor([0, 0, 0, 1, 1, 1])
+    rule, learnt = SearchActor(SearchActorShape(width=8))(observation), actor(observation)
+    actor.trust.copy_(torch.tensor([0.0, 0.5]))
+    torch.testing.assert_close(actor(observation)[:3], rule[:3])
+    torch.testing.assert_close(actor(observation)[3:], (rule[3:] + learnt[3:]) / 2)
 
 
-def test_what_does_not_pay_is_not_kept() -> None:
+def test_what_does_not_pay_is_not_trusted() -> None:
     """A network that would rather do anything but what the rule says."""
     contrary = SearchActor(SearchActorShape(width=8))
     with torch.no_grad():
         contrary.sharpness.fill_(-50.0)
-    assert best_share(contrary, 4) < 1.0
+    trust_what_pays(contrary, 5)
+    assert (contrary.trust < 1).all()
 
 
 def test_at_first_it_is_the_rule() -> None:
