@@ -24,7 +24,8 @@ def describe_policy(card: Mapping[str, Any], name: str) -> str:
     parts += [f"Learnt by: {card['algorithm']}."] if "algorithm" in card else []
     parts += [f"Learnt from: {card['task_family']}."] if "task_family" in card else []
     blocks = [" ".join(parts)] if parts else []
-    blocks.append(f'```python\nAdaptiveSchedule(optimizer, total_steps=N, policy="models:/{name}@champion")\n```')
+    use = "PolicySampler(" if card.get("kind") == "search" else "AdaptiveSchedule(optimizer, total_steps=N, "
+    blocks.append(f'```python\n{use}policy="models:/{name}@champion")\n```')
     if isinstance(evaluation := card.get("evaluation"), dict):
         rows = [f"| {figure.replace('_', ' ')} | {_figure(value)} |" for figure, value in evaluation.items()]
         blocks.append("\n".join(["| evaluation | |", "|---|---|", *rows]))

@@ -101,7 +101,7 @@ def test_a_wrong_card_is_named(folder: Path, entries: dict[str, object], words: 
 
 
 def test_what_is_not_there_is_named(folder: Path) -> None:
-    with pytest.raises(UnknownPolicyError, match="schedule-default, zero"):
+    with pytest.raises(UnknownPolicyError, match="schedule-default, search-default, zero"):
         Policy.load("no-such-policy")
     (folder / "card.json").unlink()
     with pytest.raises(PolicyFileError, match=r"no card\.json"):

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
 from metatuner.agent.policy import Policy
+from metatuner.agent.search_policy import SearchPolicy
 from metatuner.tracking.policy_page import describe_policy
 
 
 def test_a_card_is_told_to_a_person() -> None:
     card = Policy.load("schedule-default").card
     text = describe_policy(card, "mine")
-    assert "Adjusts lr, weight_decay, momentum 25 times a training." in text
+    assert f"Adjusts {', '.join(card['adjust'])} {card['decisions']} times a training." in text
+    assert "AdaptiveSchedule(optimizer" in text
     assert 'policy="models:/mine@champion"' in text
-    assert f"| median ratio to cosine | {card['evaluation']['median_ratio_to_cosine']:.4g} |" in text
+    figure = card["evaluation"]["validation median_ratio_to_cosine"]
+    assert f"| validation median ratio to cosine | {figure:.4g} |" in text
     assert f"Made by `{card['command']}`" in text
+
+
+def test_a_search_policy_is_used_otherwise() -> None:
+    text = describe_policy(SearchPolicy.load("search-default").card, "mine")
+    assert 'PolicySampler(policy="models:/mine@champion")' in text
 
 
 def test_what_a_card_lacks_or_has_wrong_is_left_out() -> None:
