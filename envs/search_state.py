@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from .past_tasks import PastTasks
-from .surrogate import MOST, Observed, Queried, Surrogate
+from .surrogate import MOST, Foretold, Observed, Queried, Surrogate
 from .unit_cube import Cube
 
 Array = NDArray[np.float64]
@@ -307,7 +307,7 @@ class SearchState:
             features[:, at] = np.maximum(features[:, at] - features[:, at].max(), -20) / 4
         return np.clip(features, -5, 5)
 
-    def _foretell(self, seen: list[SearchTrial], queried: Queried):  # type: ignore[no-untyped-def]
+    def _foretell(self, seen: list[SearchTrial], queried: Queried) -> Foretold:
         pairs = [(each, rung) for each in seen for rung in range(len(each.values))]
         expected = None
         if self.past is not None:
