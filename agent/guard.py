@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs.controller import ScheduleController
+from ..envs.signals import LIMIT
 
 Array = NDArray[np.float64]
 
@@ -33,8 +34,8 @@ class Guard:
     """The guard of n schedules with h hyperparameters.
 
     Args:
-        ranges: The least and the greatest value of each signal in meta-training, by name; those that are not named may
-            take any value.
+        ranges: The least and the greatest value of each signal that a policy saw in meta-training, by name; those that
+            are not named may take any value.
         schedules: n.
         hyperparameters: h.
     """
@@ -85,11 +86,12 @@ class Guard:
         self._trailing = np.where(fresh, behind, self._trailing)
 
     def _out_of_range(self, seen: Mapping[str, Array]) -> list[list[str]]:
-        """Of each schedule the signals that no training of meta-training showed."""
+        """Of each schedule the signals, clipped as the policy sees them, that no training of meta-training showed."""
         strange: list[list[str]] = [[] for _ in self._trailing]
         for name, (low, high) in self._ranges.items():
             margin = MARGIN * (high - low)
-            for i in np.flatnonzero((seen[name] < low - margin) | (seen[name] > high + margin)):
+            value = np.clip(seen[name], -LIMIT, LIMIT)
+            for i in np.flatnonzero((value < low - margin) | (value > high + margin)):
                 strange[i].append(name)
         return strange
 

@@ -46,7 +46,8 @@ class BatchedOptimizer(StrEnum):
         else:
             correction1, correction2 = 1 - momentum**step, (1 - _BETA2**step).sqrt()
             decay = 1 - lr * weight_decay if self is BatchedOptimizer.ADAMW else weight_decay
-            factors = [1 - momentum, decay, -lr / correction1, correction2]
+            # Numerator and denominator of torch.optim's step, both times the second correction: one pass less.
+            factors = [1 - momentum, decay, -lr * correction2 / correction1, _EPS * correction2]
         return [factor.float() for factor in factors]
 
     def update(self, state: OptimizerState, factors: Sequence[Tensor]) -> None:
@@ -129,20 +130,20 @@ def _forget(state: OptimizerState, has_momentum: Tensor | None) -> None:
         state.momentum.mul_(has_momentum)
 
 
-def _adam(state: OptimizerState, rest: Tensor, decay: Tensor, rate: Tensor, correction: Tensor) -> None:
+def _adam(state: OptimizerState, rest: Tensor, decay: Tensor, rate: Tensor, eps: Tensor) -> None:
     state.gradient.addcmul_(state.weights, decay)
-    _adaptive_step(state, rest, rate, correction)
+    _adaptive_step(state, rest, rate, eps)
 
 
-def _adamw(state: OptimizerState, rest: Tensor, decay: Tensor, rate: Tensor, correction: Tensor) -> None:
+def _adamw(state: OptimizerState, rest: Tensor, decay: Tensor, rate: Tensor, eps: Tensor) -> None:
     state.weights.mul_(decay)
-    _adaptive_step(state, rest, rate, correction)
+    _adaptive_step(state, rest, rate, eps)
 
 
-def _adaptive_step(state: OptimizerState, rest: Tensor, rate: Tensor, correction: Tensor) -> None:
+def _adaptive_step(state: OptimizerState, rest: Tensor, rate: Tensor, eps: Tensor) -> None:
     state.momentum.lerp_(state.gradient, rest)
     state.square.mul_(_BETA2).addcmul_(state.gradient, state.gradient, value=1 - _BETA2)
-    torch.sqrt(state.square, out=state.scratch).div_(correction).add_(_EPS)
+    torch.sqrt(state.square, out=state.scratch).add_(eps)
     torch.mul(state.momentum, rate, out=state.gradient)
     state.weights.addcdiv_(state.gradient, state.scratch)
 

@@ -11,7 +11,7 @@ from metatuner.agent.policy import Policy
 from metatuner.envs.adjustments import adjustables
 from metatuner.envs.controller import ScheduleController
 from metatuner.envs.records import Decision, Record
-from metatuner.envs.signals import Interval
+from metatuner.envs.signals import LIMIT, Interval
 from torch import nn
 
 START = np.array([[0.01, 1e-4]])
@@ -86,6 +86,16 @@ def test_signals_that_the_policy_never_saw_are_named() -> None:
     action, (why,) = guard.overrule(controller, UP)
     assert "generalisation_gap" in why
     assert action[0, 0] <= 0.0
+
+
+def test_signals_count_as_the_policy_sees_them() -> None:
+    # The loss falls so fast that its outlook is far beyond where signals are clipped: a policy sees the limit.
+    controller, guard = begun(), Guard(dict.fromkeys(("train_outlook", "val_outlook"), (-LIMIT, LIMIT)), 1, 2)
+    for loss in (0.3, 0.1, 0.03, 0.01):
+        action, why = decide(controller, guard, UP, loss)
+        assert why == ""
+        assert np.array_equal(action, UP)
+    assert controller.signals()["val_outlook"][0] < -2 * LIMIT
 
 
 def test_a_state_goes_on_bit_for_bit() -> None:
