@@ -61,6 +61,7 @@ CONTEXT = (
 """What is told of the search as a whole, in this order."""
 
 _POOL, _ADJUSTED, _INCUMBENTS = 256, 48, 3
+_DESIGN = 5  # trials that are started before any goes on, where no past task tells where to begin
 _FLOOR = 1e-6
 
 
@@ -160,8 +161,8 @@ class SearchState:
         self._moves = self._improved = self._count = 0
         self._best_expected: Array | None = None
         pool = cube.sample(self._random, _POOL)
-        if past is not None:
-            pool = np.concatenate([past.best, pool])
+        first = self.cube.middle(self._random) if past is None else past.best
+        pool = np.concatenate([first, pool])
         self._pool, self._pool_expected = pool, None if past is None else past.expected(pool)
 
     def start(self, number: int, point: Array) -> SearchTrial:
@@ -219,6 +220,8 @@ class SearchState:
         # Where there is nothing to finish, it is the new trial.
         start = 1.0 if self._finishing and to_finish is None and not finished else self._costs[0]
         starts, expected = self._starts() if start <= free else (np.empty((0, self.cube.dimensions)), None)
+        if self._designs and len(starts):
+            paused = []
         points = np.concatenate([starts, *(each.point[None] for each in paused)])
         trials = np.array([-1] * len(starts) + [each.number for each in paused], dtype=np.int64)
         if self.past is not None:
@@ -244,8 +247,15 @@ class SearchState:
         """Full trainings that a trial costs to its end."""
         return 1.0 - self.rungs[len(trial.values) - 1]
 
+    @property
+    def _designs(self) -> bool:
+        """Whether it is too early to be clever: trials are started in the middle of the space and at random."""
+        return self.past is None and (self._count < _DESIGN or not math.isfinite(self.best))
+
     def _starts(self) -> tuple[Array, Array | None]:
         """Points to start from, with what past tasks say: at random, the best of past tasks, adjusted incumbents."""
+        if self._designs:
+            return self._pool[[self._count % len(self._pool)]], None
         incumbents = sorted(self.trials.values(), key=lambda each: (-len(each.values), min(each.values, default=0)))
         incumbents = [each for each in incumbents if each.values and not each.failed]
         by_value = sorted(incumbents, key=lambda each: each.values[-1])[:_INCUMBENTS]
@@ -263,25 +273,27 @@ class SearchState:
         n = len(points)
         reached = np.array([len(self.trials[t].values) if t >= 0 else 0 for t in trials])
         costs = self._costs[reached]
+        to_rungs = np.array(self.rungs) - np.array([0.0, *self.rungs])[reached, None]
         column = dict.fromkeys(FEATURES, np.zeros(n))
         seen = [each for each in self.trials.values() if each.values]
         if any(not each.failed for each in seen):
             foretold = self._foretell(seen, Queried(points, trials, reached, expected))
-            gain = self._incumbent_mean - foretold.mean
+            gain, told = self._incumbent_mean - foretold.mean, foretold.told[np.arange(n), reached]
             column |= {
-                "log_improvement": log_expected_improvement(gain, foretold.told),
+                "log_improvement": log_expected_improvement(gain, told),
                 "log_final_improvement": log_expected_improvement(gain, foretold.std),
+                "log_worth": _log_worth(gain, foretold, to_rungs),
                 "mean_gain": gain / 0.3,
                 "std": np.log(foretold.std / 0.3),
-                "told_share": foretold.told / foretold.std,
+                "told_share": told / foretold.std,
             }
         elif expected is not None:
-            # Nothing was tried: what past tasks agree on.
+            # Nothing has worked yet: what past tasks agree on, but for as many as were started.
             gain = 1.0 - expected[..., -1]
-            column |= {"mean_gain": gain.mean(0), "log_final_improvement": np.log(np.maximum(gain, 0.01).mean(0))}
-            column["log_improvement"] = column["log_final_improvement"]
-        # What the next rung promises, and what the whole training does: the better half of two rules.
-        column["log_worth"] = (column["log_improvement"] + column["log_final_improvement"] - np.log(costs)) / 2
+            agreed = np.log(np.maximum(gain, 0.01).mean(0))
+            agreed[np.argsort(-agreed, kind="stable")[: self._count]] -= 10.0
+            column |= {"mean_gain": gain.mean(0)}
+            column |= dict.fromkeys(("log_improvement", "log_final_improvement", "log_worth"), agreed)
         if self.past is not None and expected is not None:
             before = np.ones(len(expected)) if self._best_expected is None else self._best_expected
             column |= {
@@ -402,6 +414,24 @@ def log_expected_improvement(gain: Array, std: Array) -> Array:
     return found
 
 
+def _log_worth(gain: Array, foretold: Foretold, costs: Array) -> Array:
+    """What a move promises for each unit of its cost, shape (n,): the geometric mean of two rules.
+
+    Trained to the rung where that pays most, a trial tells so much of its full training (a knowledge gradient, Frazier
+    et al. 2009, over all rungs to come: the next one alone may tell nothing). And a full training improves on the best
+    one by so much.
+
+    Args:
+        gain: By how much the mean that is foretold is better than the best one, shape (n,).
+        foretold: What is foretold of n moves.
+        costs: What each rung costs from here, shape (n, R); none above 0 for rungs that were passed.
+    """
+    told = log_expected_improvement(gain[:, None], foretold.told) - np.log(np.maximum(costs, _FLOOR))
+    promised = log_expected_improvement(gain, foretold.std) - np.log(costs[:, -1])
+    found: Array = (np.where(costs > 0, told, -np.inf).max(1) + promised) / 2
+    return found
+
+
 def _shortlist(features: Array) -> NDArray[np.int64]:
     """The most promising moves, by more than one measure: whoever chooses among them may then differ."""
     continues = features[:, FEATURES.index("continues")] > 0.5
@@ -413,7 +443,7 @@ def _shortlist(features: Array) -> NDArray[np.int64]:
         taken.extend(room)
 
     starts: list[int] = []
-    top(~continues, "log_improvement", 10, starts)
+    top(~continues, "log_worth", 10, starts)
     top(~continues, "log_final_improvement", 4, starts)
     top(~continues, "prior_gain", 3, starts)
     top(~continues, "mean_gain", STARTS - len(starts), starts)

@@ -73,12 +73,13 @@ class Queried:
 
 @dataclass(frozen=True)
 class Foretold:
-    """What a surrogate foretells, on its own scale; arrays of shape (n,).
+    """What a surrogate foretells, on its own scale.
 
     Attributes:
-        mean: Of the value after a full training.
-        std: Its standard deviation.
-        told: Standard deviation of what the mean will be once the next rung is known: how much that one tells.
+        mean: Of the value after a full training, shape (n,).
+        std: Its standard deviation, shape (n,).
+        told: Standard deviation of what the mean will be once a trial has been trained to a rung, shape (n, R): how
+            much that rung tells. Zero for those that it has passed.
     """
 
     mean: Array
@@ -147,36 +148,34 @@ class Surrogate:
         self.scaled = values[best].numpy()
 
     def foretell(self, queried: Queried) -> Foretold:
-        """Foretells values after full trainings, and how much each next rung would tell of them."""
-        n = len(queried.points)
+        """Foretells values after full trainings, and how much each rung to come would tell of them."""
+        n, rungs = len(queried.points), len(self._log_rungs)
         points, trials = torch.from_numpy(queried.points), torch.from_numpy(queried.trials)
-        nxt = torch.from_numpy(queried.rungs)
+        chosen, fresh = self._chosen, trials < 0
         # New trials are of no trial that was seen, and of different ones.
-        trials = torch.where(trials < 0, -1 - torch.arange(n), trials)
-        last = torch.full((n,), self._last)
+        trials = torch.where(fresh, -1 - torch.arange(n), trials)
         expected = None if queried.expected is None else torch.from_numpy(queried.expected)
-        each = torch.arange(n)
-        sides = []
-        for rungs in (last, nxt):
-            there = None if expected is None else _centred(expected)[:, each, rungs]  # type: ignore[index]
-            sides.append((points, trials, self._log_rungs[rungs], there))
-        final, coming = (self._chosen.covariance(side, self._seen)[0] for side in sides)
-        mean = final @ self._weights
+        apart = [self._log_rungs[rung].expand(n) for rung in range(rungs)]
+        there = [None if expected is None else _centred(expected)[..., rung] for rung in range(rungs)]  # type: ignore[index]
+        alike = chosen.alike((points, trials), self._seen[:2])
+        covariance = torch.stack([chosen.along(alike, at, self._seen[2:])[0] for at in zip(apart, there, strict=True)])
+        mean = covariance[-1] @ self._weights
         if expected is not None:
-            mean = mean + expected[..., self._last].mean(0)
-        known_final = torch.linalg.solve_triangular(self._factor, final.T, upper=False)
-        known_coming = torch.linalg.solve_triangular(self._factor, coming.T, upper=False)
-        variance = self._chosen.own(sides[0], sides[0]) - (known_final**2).sum(0)
-        shared = self._chosen.own(sides[0], sides[1]) - (known_final * known_coming).sum(0)
-        ahead = self._chosen.own(sides[1], sides[1]) - (known_coming**2).sum(0) + self._chosen.noise**2
+            mean = mean + expected[..., -1].mean(0)
+        known = torch.linalg.solve_triangular(self._factor, covariance.flatten(0, 1).T, upper=False)
+        known = known.view(-1, rungs, n)
         # Luck is no reason to start: what would be a new trial's own is left out, or the best point would be tried
-        # again and again. It still blurs what its next rung tells.
-        luck = self._chosen.rest**2 * self._chosen.own_share * (torch.from_numpy(queried.trials) < 0)
-        apart = (sides[0][2] - sides[1][2]) ** 2
-        variance = variance - luck
-        shared = shared - luck * torch.exp(-0.5 * apart / self._chosen.reach**2)
+        # again and again. It still blurs what its rungs tell.
+        luck = chosen.rest**2 * chosen.own_share * fresh
+        variance = chosen.own(apart[-1], apart[-1], there[-1], there[-1]) - (known[:, -1] ** 2).sum(0) - luck
         std = variance.clamp(min=1e-8).sqrt()
-        told = torch.minimum(shared.abs() / ahead.clamp(min=1e-8).sqrt(), std)
+        told = torch.zeros(n, rungs, dtype=torch.float64)
+        for rung, (at, here) in enumerate(zip(apart, there, strict=True)):
+            shared = chosen.own(apart[-1], at, there[-1], here) - (known[:, -1] * known[:, rung]).sum(0)
+            shared = shared - luck * torch.exp(-0.5 * (apart[-1] - at) ** 2 / chosen.reach**2)
+            ahead = chosen.own(at, at, here, here) - (known[:, rung] ** 2).sum(0) + chosen.noise**2
+            told[:, rung] = torch.minimum(shared.abs() / ahead.clamp(min=1e-8).sqrt(), std)
+        told[torch.arange(rungs) < torch.from_numpy(queried.rungs)[:, None]] = 0.0
         return Foretold(mean.numpy(), std.numpy(), told.numpy())
 
     @property
@@ -204,8 +203,11 @@ class Surrogate:
         return standardised
 
 
+_Along = tuple[Tensor, Tensor | None]
+"""Log2 rungs (n,) and centred expectations (T, n)."""
+
 _Side = tuple[Tensor, Tensor, Tensor, Tensor | None]
-"""Points (n, d), trials (n,), log2 rungs (n,) and centred expectations (T, n)."""
+"""Points (n, d), trials (n,), and the same."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ class _Hyperparameters:
                     log_uniform(0.02, 0.3) if past else log_uniform(0.1, 1.5),
                     log_uniform(0.05, 0.5),
                     log_uniform(1.0, 6.0),
-                    log_uniform(0.05, 0.8) if past else np.ones(p),
+                    log_uniform(0.4, 1.2) if past else np.ones(p),
                     log_uniform(0.5, 1.5) if past else np.zeros(p),
                     np.exp(centre + spread * z),
                     -0.5 * (logs**2).sum(1) - 0.5 * z**2,
@@ -285,7 +287,11 @@ class _Hyperparameters:
 
     def covariance(self, left: _Side, right: _Side) -> Tensor:
         """Between two sides of n and m, shape (p, n, m)."""
-        (x, trial, rung, expected), (x2, trial2, rung2, expected2) = left, right
+        return self.along(self.alike(left[:2], right[:2]), left[2:], right[2:])
+
+    def alike(self, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> Tensor:
+        """How alike trials are, of points (n, d) and numbers (n,), whatever their rungs: shape (p, n, m)."""
+        (x, trial), (x2, trial2) = left, right
         # The square root has no gradient at 0, and needs none.
         distance = math.sqrt(5) * torch.cdist(
             x / self.lengths[:, None],
@@ -293,22 +299,26 @@ class _Hyperparameters:
             compute_mode="donot_use_mm_for_euclid_dist",
         )
         near = (1 + distance + distance**2 / 3) * torch.exp(-distance)
-        apart = (rung[:, None] - rung2) ** 2
-        same = (trial[:, None] == trial2).double()
         own = self.own_share[:, None, None]
-        along = torch.exp(-0.5 * apart / self.reach[:, None, None] ** 2)
-        found = 1.0 + self.rest[:, None, None] ** 2 * along * ((1 - own) * near + own * same)
+        return (1 - own) * near + own * (trial[:, None] == trial2).double()
+
+    def along(self, alike: Tensor, left: _Along, right: _Along) -> Tensor:
+        """The covariance of values at rungs of trials that are so alike, shape (p, n, m)."""
+        (rung, expected), (rung2, expected2) = left, right
+        apart = (rung[:, None] - rung2) ** 2
+        kept = torch.exp(-0.5 * apart / self.reach[:, None, None] ** 2)
+        found = 1.0 + self.rest[:, None, None] ** 2 * kept * alike
         found = found + self.shift[:, None, None] ** 2 * torch.exp(-apart / 8)
         if expected is not None and expected2 is not None:
             found = found + self.weight[:, None, None] ** 2 * (expected.T @ expected2 / len(expected))
         return found
 
-    def own(self, left: _Side, right: _Side) -> Tensor:
+    def own(self, rung: Tensor, rung2: Tensor, expected: Tensor | None, expected2: Tensor | None) -> Tensor:
         """Covariance of each trial's values at two rungs, shape (n,), for one set of hyperparameters."""
-        apart = (left[2] - right[2]) ** 2
+        apart = (rung - rung2) ** 2
         found = 1.0 + self.rest**2 * torch.exp(-0.5 * apart / self.reach**2) + self.shift**2 * torch.exp(-apart / 8)
-        if left[3] is not None and right[3] is not None:
-            found = found + self.weight**2 * (left[3] * right[3]).mean(0)
+        if expected is not None and expected2 is not None:
+            found = found + self.weight**2 * (expected * expected2).mean(0)
         return found
 
 

@@ -30,6 +30,9 @@ class Cube(Protocol):
     def sample(self, random: np.random.Generator, n: int) -> Array:
         """Draws n points at random, shape (n, d)."""
 
+    def middle(self, random: np.random.Generator) -> Array:
+        """The point (1, d) in the middle of every range; where there is no middle, it is drawn."""
+
     def near(self, random: np.random.Generator, points: Array) -> Array:
         """Points (n, d), each with one or a few hyperparameters adjusted."""
 
@@ -53,6 +56,14 @@ class ColumnCube:
             if each.stop - each.start > 1:
                 points[:, each] = _one_hot(random.integers(each.stop - each.start, size=n), each.stop - each.start)
         return points
+
+    def middle(self, random: np.random.Generator) -> Array:
+        """The point (1, d) in the middle of every range; choices, which have no middle, are drawn."""
+        point = self.sample(random, 1)
+        for each in self._slices:
+            if each.stop - each.start == 1:
+                point[:, each] = 0.5
+        return point
 
     def near(self, random: np.random.Generator, points: Array) -> Array:
         """Points (n, d), each with one hyperparameter or a few adjusted, by little or more."""

@@ -9,6 +9,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from metatuner.envs.errors import ConfigurationError
 from metatuner.envs.families import Split
+from metatuner.envs.past_tasks import History, PastTasks
 from metatuner.envs.search import FLOOR, UNTRIED, SearchEnv
 from metatuner.envs.search_families import SearchFamilies
 from metatuner.envs.search_state import (
@@ -121,9 +122,44 @@ def test_a_long_search_forgets_and_goes_on() -> None:
     assert state.moves().possible.all()
 
 
+def test_without_past_tasks_it_begins_in_the_middle_and_at_random_and_continues_nothing() -> None:
+    state = SearchState(ColumnCube([1, 3]), (0.5, 1.0), budget=10, seed=3)
+    begun = []
+    for number in range(5):
+        moves = state.moves()
+        assert moves.possible.sum() == 1
+        assert moves.trials[0] == -1
+        begun.append(moves.points[0])
+        state.start(number, moves.points[0])
+        state.learn(number, float(number))
+    assert begun[0][0] == 0.5
+    assert sorted(begun[0][1:]) == [0, 0, 1]
+    assert len({point[0] for point in begun}) == 5
+    moves = state.moves()
+    assert (moves.trials[: len(moves.points)] == -1).any()
+    assert (moves.trials >= 0).any()
+
+
+@pytest.mark.parametrize("with_past", [False, True])
+def test_where_everything_fails_it_never_tries_the_same_again(with_past: bool) -> None:
+    cube, random = ColumnCube([1, 1]), np.random.default_rng(99)
+    points = cube.sample(random, 30)
+    past = PastTasks([History(points, ((points - 0.3) ** 2).sum(1, keepdims=True))]) if with_past else None
+    state = SearchState(cube, (0.5, 1.0) if past is None else (1.0,), budget=30, past=past)
+    tried = set()
+    for number in range(12):
+        moves = state.moves()
+        worth = np.where(moves.possible, moves.features[:, FEATURES.index("log_worth")], -np.inf)
+        point = moves.points[int(worth.argmax())]
+        tried.add(tuple(point))
+        state.start(number, point)
+        state.learn(number, np.inf)
+    assert len(tried) == 12
+
+
 def test_what_runs_has_failed_or_was_stopped_is_not_continued() -> None:
     state = SearchState(ColumnCube([1]), (0.5, 1.0), budget=10)
-    for number, value in enumerate([1.0, 2.0, 3.0, np.inf]):
+    for number, value in enumerate([1.0, 2.0, 3.0, np.inf, np.inf]):
         state.start(number, np.array([0.2 * number]))
         state.learn(number, value)
     state.resume(1)
