@@ -1,9 +1,8 @@
 """The network that chooses among a search's moves: the same weights score every move, whatever the search space.
 
-A score is what a strong rule says, sharpened, plus what the network has learnt. The rule is the geometric mean of two:
-the improvement to be expected of a full training, and that of the mean by the next rung for each unit of its cost (a
-knowledge gradient, Frazier et al. 2009). The network says nothing before it has learnt: learning starts from the rule,
-and of what it adds as much is trusted as has proved to be better.
+A score is what a strong rule says, sharpened, plus what the network has learnt. The rule is how much a move promises for
+each unit of its cost, see `envs.search_state`. The network says nothing before it has learnt: learning starts from the
+rule, and of what it adds as much is trusted as has proved to be better.
 """
 
 from __future__ import annotations

@@ -35,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--budget", type=int, default=30, help="full trainings to spend, in all (default: %(default)s)")
     parser.add_argument("--strategy", default="policy", help="who proposes (default: %(default)s)")
+    parser.add_argument(
+        "--past",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="studies of similar tasks with this search space, in the same place: what was good there is tried first",
+    )
     parser.add_argument("--maximize", action="store_true", help="the larger the better")
     parser.add_argument(
         "--units", type=int, help="values that a full training yields: one that is stopped early costs its share"
@@ -59,11 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from ..agent.tune import tune
+    from ..tracking.optuna_study import load
 
     file, _, function = args.objective.rpartition(":")
     module = _load(file, args.objective)
     objective = _attribute(module, function, file)
     name = args.name or function
+    past = [load(args.storage or _journal(each), each) for each in args.past]
     bar = ProgressBar(args.budget, "tuning", "trainings", silent=args.json)
 
     def progress(spent: float, budget: float, best: float | None) -> None:
@@ -86,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
         timeout=args.timeout,
         trial_timeout=args.trial_timeout,
         isolated=args.isolated,
+        past=past,
         progress=progress,
     )
     bar.close()

@@ -66,6 +66,15 @@ def test_it_tunes_resumes_and_records(tmp_path: Path, capsys: pytest.CaptureFixt
     assert all(run["status"] == "FINISHED" and {"lr", "depth"} <= set(run) for run in trials)
 
 
+def test_past_studies_tell_where_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["tune", "objective.py:train", "--units", "4", "--json"]
+    assert main([*command, "--name", "before", "--budget", "12", "--strategy", "random"]) == 0
+    before = json.loads(capsys.readouterr().out)
+    assert main([*command, "--name", "now", "--budget", "1", "--past", "before"]) == 0
+    now = json.loads(capsys.readouterr().out)
+    assert now["best_value"] < before["best_value"] + 0.3
+
+
 def test_an_optuna_objective_needs_no_space(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tune", "objective.py:asks", "--space", "none", "--budget", "4"]) == 0
     assert "best of 4 trials" in capsys.readouterr().out
@@ -116,6 +125,7 @@ def test_killed_it_goes_on_with_the_trial_that_was_cut_off(tmp_path: Path, capsy
         (["objective.py:train", "--strategy", "magic"], "expected one of the strategies"),
         (["objective.py:train", "--strategy", "asha"], "give `units`"),
         (["objective.py:train", "--budget", "0"], "budget must be"),
+        (["objective.py:train", "--past", "never"], "no study storage"),
         (["broken.py:train"], "SyntaxError"),
     ],
 )
