@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .envs.schedule import ScheduleEnv
     from .envs.search import SearchEnv
     from .envs.torch_training import TorchTraining
+    from .tracking.finished_study import record_study
     from .tracking.recorder import MLflowRecorder
 
 __version__ = "0.1.0"
@@ -52,6 +53,7 @@ __all__ = [
     "TuneResult",
     "__version__",
     "hyperopt_suggest",
+    "record_study",
     "tune",
 ]
 
@@ -71,6 +73,7 @@ _HOME = {
     "TransformersAdaptiveSchedule": ".agent.transformers_callback",
     "TuneResult": ".agent.tune",
     "hyperopt_suggest": ".agent.hyperopt_suggest",
+    "record_study": ".tracking.finished_study",
     "tune": ".agent.tune",
 }
 

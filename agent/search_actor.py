@@ -1,6 +1,6 @@
 """The network that chooses among a search's moves: the same weights score every move, whatever the search space.
 
-A score is what a strong rule says, sharpened, plus what the network has learnt. The rule is how much a move promises for
+A score is what a strong rule says, sharpened, plus what the network has learnt. The rule is what a move promises for
 each unit of its cost, see `envs.search_state`. The network says nothing before it has learnt: learning starts from the
 rule, and of what it adds as much is trusted as has proved to be better.
 """

@@ -34,10 +34,10 @@ class Completion:
 
     Args:
         past: The records of the study so far, where it goes on.
-        distances: How often trials that run long are sampled.
+        distances: How often trials that run long are sampled; None measures nothing, since the study runs elsewhere.
     """
 
-    def __init__(self, past: Iterable[Record] = (), distances: SamplingDistances = DEFAULT_DISTANCES) -> None:
+    def __init__(self, past: Iterable[Record] = (), distances: SamplingDistances | None = DEFAULT_DISTANCES) -> None:
         self._state = StudyState()
         self._distances = distances
         self._costs: dict[int, TrialCosts] = {}
@@ -53,6 +53,11 @@ class Completion:
     def finished(self) -> frozenset[int]:
         """Numbers of trials that need not be run again: they finished, or were pruned."""
         return self._state.finished
+
+    @property
+    def ended(self) -> frozenset[int]:
+        """Numbers of trials that ended, however."""
+        return self._state.ended
 
     def complete(self, record: Record) -> list[Record]:
         """The record with what belongs before and after it; nothing where it came too late.
@@ -91,7 +96,7 @@ class Completion:
             case StudyFinished():
                 return [*self._finish_trials(record), record]
             case TrialStarted():
-                tags = {_SCOPE_TAG: self._measure(record), **record.tags}
+                tags = {**self._measure(record), **record.tags}
                 return [replace(record, attempt=self._state.next_attempt(record.trial), tags=tags)]
             case TrialFinished():
                 return [*self._totals(record), record]
@@ -99,14 +104,21 @@ class Completion:
                 self._costs[trial].step = max(self._costs[trial].step, step)
         return [record]
 
-    def _measure(self, record: TrialStarted) -> str:
-        """Begins to measure a trial; tells whose figures they will be."""
+    def _measure(self, record: TrialStarted) -> dict[str, str]:
+        """Begins to measure a trial; a tag tells whose figures they will be."""
+        if self._distances is None:
+            return {}
         self._costs[record.trial] = TrialCosts(record, self._distances)
-        return self._costs[record.trial].scope
+        return {_SCOPE_TAG: self._costs[record.trial].scope}
 
     def _totals(self, record: TrialFinished) -> list[Record]:
         costs = self._costs.pop(record.trial, None)
-        return [costs.totals(record)] if costs is not None else []  # None: another process ran it, and died
+        if costs is not None:
+            return [costs.totals(record)]
+        # Another process ran it, and died, or knows its costs.
+        return (
+            [Metrics(trial=record.trial, step=0, values=record.costs, time_ms=record.time_ms)] if record.costs else []
+        )
 
     def _finish_trials(self, record: StudyFinished) -> list[Record]:
         state = TrialState.FINISHED if record.state is TrialState.PRUNED else record.state

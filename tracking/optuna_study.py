@@ -89,7 +89,8 @@ def _trial(trial: FrozenTrial, metric: str) -> Iterator[Record]:
         yield Metrics(trial=trial.number, step=step, values={metric: value}, time_ms=ended)
     if (state := _state(trial)) is not None:
         judged = None if state is TrialState.FAILED else trial.value
-        yield TrialFinished(trial=trial.number, state=state, value=judged, time_ms=ended)
+        costs = {"resource/wall_s": (ended - started) / 1000}
+        yield TrialFinished(trial=trial.number, state=state, value=judged, costs=costs, time_ms=ended)
 
 
 def _state(trial: FrozenTrial) -> TrialState | None:

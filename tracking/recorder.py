@@ -51,7 +51,8 @@ class MLflowRecorder:
         flush_seconds: Metrics are visible after this time at the latest, while a training runs.
         close_seconds: How long closing waits for a store that is slow or away, and for room on a full disk.
         journal: Where journals lie. None: `METATUNER_JOURNAL`, else `.metatuner/journal` in the current folder.
-        sampling: How often the resources of trials that run long are sampled; `flush_seconds` apart at the least.
+        sampling: How often the resources of trials that run long are sampled; `flush_seconds` apart at the least. None
+            measures no resources: what is recorded ran elsewhere.
 
     Attributes:
         tracking_uri: Where it records, without credentials.
@@ -71,7 +72,7 @@ class MLflowRecorder:
         flush_seconds: float = 3.0,
         close_seconds: float = 20.0,
         journal: str | Path | None = None,
-        sampling: SamplingDistances = DEFAULT_DISTANCES,
+        sampling: SamplingDistances | None = DEFAULT_DISTANCES,
     ) -> None:
         store = resolve(tracking_uri)
         self._transport = Transport(store, experiment)
@@ -113,6 +114,11 @@ class MLflowRecorder:
     def finished(self) -> frozenset[int]:
         """Numbers of the latest study's trials that need not be run again: they finished, or were pruned."""
         return self._completion.finished
+
+    @property
+    def ended(self) -> frozenset[int]:
+        """Numbers of the latest study's trials that ended, however."""
+        return self._completion.ended
 
     def trial_run_id(self, trial: int) -> str | None:
         """MLflow's id of the run of a trial's first attempt in the latest study; None before it is there."""

@@ -39,6 +39,11 @@ class StudyState:
         self._started_ms: dict[int | None, int] = defaultdict(int)
 
     @property
+    def ended(self) -> frozenset[int]:
+        """Numbers of trials that ended, however."""
+        return frozenset(self._over)
+
+    @property
     def finished(self) -> frozenset[int]:
         """Numbers of trials that need not be run again: they finished, or were pruned."""
         return frozenset(trial for trial, state in self._over.items() if state not in _REPEATABLE)
