@@ -121,3 +121,20 @@ def test_past_trials_that_were_stopped_tell_of_their_early_rungs() -> None:
     asked = np.random.default_rng(3).random((100, 2))
     for rung in (0, 1):
         assert spearmanr(past.expected(asked)[0, :, rung], bowl(asked)).statistic > 0.9
+
+
+def test_a_rung_that_says_nothing_of_the_end_tells_less_than_one_that_does() -> None:
+    random = np.random.default_rng(4)
+    points, late = random.random((24, 2)), (0, 1, 2)
+    finals = bowl(points)
+    # The first rung is chance; the second one is nearly the end.
+    curves = np.stack([random.random(24), finals + 0.01 * random.random(24), finals], axis=1)
+    surrogate = Surrogate((0.0625, 0.5, 1.0), None, seed=0)
+    surrogate.fit(
+        Observed(
+            np.repeat(points, 3, axis=0), np.tile(np.array(late), 24), np.repeat(np.arange(24), 3), curves.reshape(-1)
+        )
+    )
+    told = surrogate.foretell(Queried(random.random((50, 2)), np.full(50, -1), np.zeros(50, np.int64))).told
+    assert np.median(told[:, 0]) < 0.7 * np.median(told[:, 1])
+    assert np.median(told[:, 1]) <= np.median(told[:, 2])
