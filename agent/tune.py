@@ -44,6 +44,7 @@ Progress = Callable[[float, int, float | None], None]
 Left = Callable[[], int]
 """How many trials a strategy that has a list still has."""
 
+_PRIORS = "metatuner.priors"
 _RECORDERS = "metatuner.recorders"
 """The group of entry points that make recorders, so that this package need not know where records go."""
 
@@ -111,6 +112,7 @@ def tune(
     configs: Iterable[Config] = (),
     known: Iterable[tuple[Config, float]] = (),
     past: Sequence[Study] = (),
+    prior: str | None = None,
     constraints: Constraints | None = None,
     metric: str = "objective",
     timeout: float | None = None,
@@ -150,6 +152,8 @@ def tune(
         known: Whole configurations whose values are known: nobody has to try them.
         past: Studies of past tasks with this search space: "policy" tries first what was good there, and judges by how
             such tasks resemble this one; "portfolio" tries what was good there, and nothing else.
+        prior: More of them: "mlflow:NAME" takes the studies of the MLflow experiments of this name, or that a regular
+            expression matches, and runs that others logged there with `metric`. The store is that of `tracking_uri`.
         constraints: Takes a configuration and returns numbers by name, all of them at most 0 where it is allowed.
             What is not allowed may be tried, but is never the best; TPE, GP and GA learn to keep away.
         metric: What the value is called in the record.
@@ -187,6 +191,9 @@ def tune(
     given = _listed("configs", configs)
     if strategy == "manual" and not given:
         raise ConfigurationError("strategy 'manual' tries a given list: give it as `configs`")
+    if prior is not None:
+        given_past = _prior(prior, tree, metric=metric, direction=direction, tracking_uri=tracking_uri, without=title)
+        past = [*past, *given_past]
     with quiet_optuna():
         study = _study(title, storage, direction, resume=resume)
         setting = Setting(
@@ -371,6 +378,20 @@ def _key(study: Study) -> str:
     if KEY_ATTRIBUTE not in study.user_attrs:
         study.set_user_attr(KEY_ATTRIBUTE, uuid.uuid4().hex)
     return str(study.user_attrs[KEY_ATTRIBUTE])
+
+
+def _prior(prior: object, tree: ConditionalSpace | None, **known: Any) -> list[Study]:
+    """The past tasks that a prior names."""
+    kind, _, what = str(prior).partition(":")
+    found = entry_points(group=_PRIORS, name=kind) if isinstance(prior, str) and what else ()
+    if not found:
+        raise ConfigurationError(f"expected a prior such as 'mlflow:EXPERIMENT', got {prior!r}")
+    if tree is None:
+        raise ConfigurationError("a prior needs the search space: give it as a dict of distributions")
+    (source,) = found
+    with quiet_optuna():
+        studies: list[Study] = source.load()(what, tree.common, **known)
+    return studies
 
 
 @contextlib.contextmanager

@@ -42,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="studies of similar tasks with this search space, in the same place: what was good there is tried first",
     )
+    parser.add_argument(
+        "--prior",
+        metavar="mlflow:EXPERIMENT",
+        help="the same from MLflow: all studies of the experiments of this name, or that a regular expression matches",
+    )
     parser.add_argument("--maximize", action="store_true", help="the larger the better")
     parser.add_argument(
         "--units", type=int, help="values that a full training yields: one that is stopped early costs its share"
@@ -96,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
         trial_timeout=args.trial_timeout,
         isolated=args.isolated,
         past=past,
+        prior=args.prior,
         progress=progress,
     )
     bar.close()
