@@ -67,7 +67,7 @@ def past_studies(
     _log.info("%d of %d past runs have this search space: %d tasks (%s)", matched, read, len(tasks), ", ".join(tasks))
     studies = []
     for name, trials in tasks.items():
-        study = optuna.create_study(study_name=name, direction=direction)
+        study = optuna.create_study(study_name=name, direction=optuna.study.StudyDirection[direction.upper()])
         study.add_trials(trials)
         studies.append(study)
     return studies
