@@ -104,7 +104,6 @@ class Surrogate:
 
     def __init__(self, rungs: tuple[float, ...], scales: Array | None, seed: int) -> None:
         self._log_rungs = torch.log2(torch.tensor(rungs, dtype=torch.float64))
-        self._last = len(rungs) - 1
         self._scales = scales
         self._random = np.random.default_rng(seed)
         self._population: _Hyperparameters | None = None

@@ -1,0 +1,107 @@
+"""Does each tuned task make the next one cheaper? LCBench's data sets one after another, out of one MLflow store.
+
+Every data set is tuned with a budget of four full trainings. With the prior, all that is known is what the tasks before
+have left in the store; without it, every task begins anew. Each order of the tasks begins with an empty store.
+
+    python experiments/search_stream/run.py --bench FOLDER [--orders 5]
+
+FOLDER holds the benchmark's `load.py`, as for search_transfer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import metatuner as mt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "search_transfer"))
+from tasks import TableTask, tasks_of  # noqa: E402 - its folder has just been put on the path
+
+BUDGET, WORST = 4, 2.0
+EXPERIMENT = "stream"
+DRAWS = 10_000
+
+
+def main() -> None:
+    """Runs the orders that are not there yet, then scores all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bench", type=Path, required=True, help="the folder with the benchmark's load.py")
+    parser.add_argument("--orders", type=int, default=5, help="random orders of the tasks (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=HERE, help="where the results go")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    tasks = tasks_of(args.bench, "lcbench")
+    path = args.out / "regrets.json"
+    regrets: dict[str, dict[str, list[float]]] = json.loads(path.read_text()) if path.exists() else {}
+    for order in range(args.orders):
+        chosen = [tasks[i] for i in np.random.default_rng(order).permutation(len(tasks))]
+        for prior in (True, False):
+            of_order = regrets.setdefault("with prior" if prior else "without", {})
+            if str(order) not in of_order:
+                of_order[str(order)] = stream(chosen, order, prior)
+                path.write_text(json.dumps(regrets, indent=1))
+                print(f"order {order}, prior {prior}: {np.round(of_order[str(order)], 3)}", flush=True)
+    found = {name: np.array(list(of_order.values())) for name, of_order in regrets.items()}
+    for name, values in found.items():
+        print(name, summary(values))
+    plot(found, args.out / "regrets.png")
+
+
+def stream(tasks: list[TableTask], seed: int, prior: bool) -> list[float]:
+    """Regrets of the tasks, tuned one after another, in their order."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for place, task in enumerate(tasks):
+            searched = task.fresh()
+            with mt.MLflowRecorder(f"sqlite:///{folder}/runs.db", EXPERIMENT, plots=False, journal=folder) as recorder:
+                result = mt.tune(
+                    searched.train,
+                    searched.space,
+                    BUDGET,
+                    units=searched.units,
+                    recorder=recorder,
+                    tracking_uri=f"sqlite:///{folder}/runs.db",
+                    name=task.name,
+                    seed=seed,
+                    prior=f"mlflow:{EXPERIMENT}" if prior and place else None,
+                )
+            found.append(round(min(task.regret(result.best_config), WORST), 5))
+    return found
+
+
+def summary(regrets: NDArray[np.float64]) -> str:
+    """The first third of the stream against the last: means, and the ratio with a bootstrap over orders."""
+    third = regrets.shape[1] // 3
+    first, last = regrets[:, :third].mean(1), regrets[:, -third:].mean(1)
+    drawn = np.random.default_rng(0).integers(len(first), size=(DRAWS, len(first)))
+    low, high = np.quantile(last[drawn].mean(1) / first[drawn].mean(1), [0.025, 0.975])
+    ratio = last.mean() / first.mean()
+    return f"first third {first.mean():.3f}, last third {last.mean():.3f}: {ratio:.2f} ({low:.2f} to {high:.2f})"
+
+
+def plot(found: dict[str, NDArray[np.float64]], path: Path) -> None:
+    """Regret by place in the stream."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axis = figure.subplots()
+    for (name, values), colour in zip(found.items(), ("#0072B2", "#D55E00"), strict=True):
+        places = np.arange(1, values.shape[1] + 1)
+        axis.plot(places, values.mean(0), "o-", color=colour, label=name)
+        spread = values.std(0) / np.sqrt(len(values))
+        axis.fill_between(places, values.mean(0) - spread, values.mean(0) + spread, color=colour, alpha=0.2, lw=0)
+    axis.set(xlabel="place in the stream", ylabel=f"regret after {BUDGET} full trainings", ylim=(0, None))
+    axis.legend()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
