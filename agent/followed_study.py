@@ -95,7 +95,7 @@ class FollowedStudy:
                 return self._cube.decode(point)
         config = self._cube.decode(point)
         # What is tried is on the distributions' grid.
-        self.state.start(number, self._cube.encode([config])[0])
+        self.state.start(number, self._cube.encode([config])[0], point)
         return config
 
     def goes_on(self, study: Study, trial: FrozenTrial) -> bool:

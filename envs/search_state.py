@@ -61,6 +61,7 @@ CONTEXT = (
 """What is told of the search as a whole, in this order."""
 
 _POOL, _ADJUSTED, _INCUMBENTS = 256, 48, 3
+_REFILLED = 32  # points that come into the pool together, where so many were taken
 _DESIGN = 5  # trials that are started before any goes on, where no past task tells where to begin
 _FLOOR = 1e-6
 
@@ -162,11 +163,18 @@ class SearchState:
         self._best_expected: Array | None = None
         pool = cube.sample(self._random, _POOL)
         first = self.cube.middle(self._random) if past is None else past.best
-        pool = np.concatenate([first, pool])
-        self._pool, self._pool_expected = pool, None if past is None else past.expected(pool)
+        self._pool = np.concatenate([first, pool])
+        self._pool_expected = None if past is None else past.expected(self._pool)
 
-    def start(self, number: int, point: Array) -> SearchTrial:
-        """A trial begins."""
+    def start(self, number: int, point: Array, drawn: Array | None = None) -> SearchTrial:
+        """A trial begins.
+
+        Args:
+            number: Its number.
+            point: Its configuration, shape (d,).
+            drawn: The move's point, where the configuration is the nearest one on a grid: it is not offered again.
+        """
+        self._take_from_pool(point if drawn is None else drawn)
         expected = None if self.past is None else self.past.expected(point[None])[:, 0]
         trial = SearchTrial(number, point, expected, running=True)
         self.trials[number] = trial
@@ -255,7 +263,7 @@ class SearchState:
     def _starts(self) -> tuple[Array, Array | None]:
         """Points to start from, with what past tasks say: at random, the best of past tasks, adjusted incumbents."""
         if self._designs:
-            return self._pool[[self._count % len(self._pool)]], None
+            return self._pool[:1], None
         incumbents = sorted(self.trials.values(), key=lambda each: (-len(each.values), min(each.values, default=0)))
         incumbents = [each for each in incumbents if each.values and not each.failed]
         by_value = sorted(incumbents, key=lambda each: each.values[-1])[:_INCUMBENTS]
@@ -268,6 +276,17 @@ class SearchState:
             return points, None
         assert self._pool_expected is not None
         return points, np.concatenate([self._pool_expected, self.past.expected(adjusted)], axis=1)
+
+    def _take_from_pool(self, point: Array) -> None:
+        """What is tried is not offered again, and others come in its place now and then."""
+        kept = (self._pool != point).any(1)
+        self._pool = self._pool[kept]
+        self._pool_expected = None if self._pool_expected is None else self._pool_expected[:, kept]
+        if len(self._pool) < _POOL - _REFILLED:
+            fresh = self.cube.sample(self._random, _REFILLED)
+            self._pool = np.concatenate([self._pool, fresh])
+            if self.past is not None and self._pool_expected is not None:
+                self._pool_expected = np.concatenate([self._pool_expected, self.past.expected(fresh)], axis=1)
 
     def _features(self, points: Array, trials: NDArray[np.int64], expected: Array | None) -> Array:
         n = len(points)
@@ -288,10 +307,9 @@ class SearchState:
                 "told_share": told / foretold.std,
             }
         elif expected is not None:
-            # Nothing has worked yet: what past tasks agree on, but for as many as were started.
+            # Nothing has worked yet: what past tasks agree on.
             gain = 1.0 - expected[..., -1]
             agreed = np.log(np.maximum(gain, 0.01).mean(0))
-            agreed[np.argsort(-agreed, kind="stable")[: self._count]] -= 10.0
             column |= {"mean_gain": gain.mean(0)}
             column |= dict.fromkeys(("log_improvement", "log_final_improvement", "log_worth"), agreed)
         if self.past is not None and expected is not None:

@@ -157,6 +157,18 @@ def test_where_everything_fails_it_never_tries_the_same_again(with_past: bool) -
     assert len(tried) == 12
 
 
+def test_what_was_tried_is_not_offered_again_and_the_pool_does_not_run_dry() -> None:
+    state, random, seen = SearchState(ColumnCube([1, 1]), (1.0,), budget=1e6, seed=1), np.random.default_rng(5), set()
+    for number in range(300):
+        moves = state.moves()
+        point = moves.points[int(random.choice(np.flatnonzero(moves.possible)))]
+        assert tuple(point) not in seen
+        seen.add(tuple(point))
+        # Where configurations lie on a grid, what is tried is not quite what was offered.
+        state.start(number, point.round(1), point)
+        state.learn(number, float(point.sum()))
+
+
 def test_what_runs_has_failed_or_was_stopped_is_not_continued() -> None:
     state = SearchState(ColumnCube([1]), (0.5, 1.0), budget=10)
     for number, value in enumerate([1.0, 2.0, 3.0, np.inf, np.inf]):
