@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from metatuner.agent.policy_sampler import PolicySampler
 from metatuner.agent.portfolio_sampler import greedy_portfolio
+from metatuner.agent.search_policy import SearchPolicy
 from metatuner.envs.past_tasks import PastTasks
 from metatuner.envs.records import NullRecorder
 from optuna.study import Study
@@ -111,10 +112,13 @@ def _named(strategy: str) -> Any:
     return lambda task, past, budget, seed, policy: _tune(task, budget, seed, strategy=strategy), False
 
 
-def _policy(with_past: bool, finishing: bool = False) -> Any:
+def _policy(with_past: bool, finishing: bool = False, rule: bool = False) -> Any:
     def run(task: TableTask, past: PastTasks, budget: int, seed: int, policy: str) -> Study:
+        chosen = SearchPolicy.load(policy)
+        if rule:
+            chosen.actor.trust.zero_()
         sampler = PolicySampler(
-            policy,
+            chosen,
             past=past if with_past else (),
             units=task.units,
             budget=budget,
@@ -149,6 +153,7 @@ STRATEGIES: dict[str, Any] = {
     "portfolio": (_static, False),
     "portfolio, halving": (_halving, False),
     "policy, no past": _policy(False),
+    "rule, no past": _policy(False, rule=True),
     "random": _named("random"),
     "asha": _named("asha"),
     "hyperband": _named("hyperband"),
