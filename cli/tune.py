@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     objective = _attribute(module, function, file)
     name = args.name or function
     past = [load(args.storage or _journal(each), each) for each in args.past]
+    if not args.storage:
+        _STUDIES.mkdir(parents=True, exist_ok=True)
     bar = ProgressBar(args.budget, "tuning", "trainings", silent=args.json)
 
     def progress(spent: float, budget: float, best: float | None) -> None:
@@ -124,7 +126,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _journal(name: str) -> str:
-    _STUDIES.mkdir(parents=True, exist_ok=True)
     return str(_STUDIES / f"{quote(name, safe=' ')}.journal")
 
 
