@@ -141,6 +141,7 @@ def plot(results: dict[str, dict[str, float]], path: Path) -> None:
         axis.text(figures["steps_a_second"], y - 0.2, f"  {figures['ratio']:.0f} times", va="center", fontsize=9)
     axis.set_yticks(at, list(results))
     axis.invert_yaxis()
+    axis.set_xlim(right=2 * max(figures["steps_a_second"] for figures in results.values()))
     axis.set(xscale="log", xlabel="optimiser steps a second, one core")
     axis.grid(axis="x", alpha=0.25)
     axis.legend(loc="lower right")
