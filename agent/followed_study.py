@@ -187,11 +187,11 @@ def histories(past: Sequence[Study], cube: UnitCube, units: tuple[int, ...]) -> 
     Raises:
         ConfigurationError: A study has more than one objective.
     """
-    return [history for history in (_history(study, cube, units) for study in past) if history is not None]
+    return [history for history in (study_history(study, cube, units) for study in past) if history is not None]
 
 
-def _history(study: Study, cube: UnitCube, units: tuple[int, ...]) -> History | None:
-    """What a study of a past task says, where it says enough."""
+def study_history(study: Study, cube: UnitCube, units: tuple[int, ...]) -> History | None:
+    """What a study of a past task says, where it says enough; `histories` tells what the arguments are."""
     check_direction(study)
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and _covers(cube, trial)]
     curves = np.array([_curve(study, trial, units) for trial in trials]).reshape(len(trials), len(units))

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.torch
-import torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
@@ -30,21 +29,17 @@ from torch import Tensor
 from ..envs.errors import CheckpointError, ConfigurationError
 from ..envs.families import Split
 from ..envs.records import Artifact, Metrics, NullRecorder, Recorder
-from ..envs.search import FLOOR, SearchEnv
+from ..envs.search import SearchEnv
 from ..envs.search_families import SearchFamilies
+from ..envs.search_task import SearchTasks
 from .meta_training import Progress, RecorderOutput
 from .search_actor import SearchActor, SearchActorShape
 from .search_actor_critic import SearchActorCritic
+from .search_evaluation import evaluate_search, trust_what_pays
 from .search_policy import SearchPolicy
 
 _MOVES = 128  # of each search between two updates
-BUDGETS = (1, 4, 10)
-"""Budgets of the evaluation, in full trainings."""
-
-SHARES = (0.0, 0.25, 0.5, 1.0)
-"""Shares of what was learnt that are tried on validation tasks."""
-
-_KINDS = ("without past", "with past")
+_CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -112,18 +107,78 @@ def train_search_policy(
     Raises:
         CheckpointError: The checkpoint in `out` belongs to other settings.
     """
+    recorder = recorder or NullRecorder()
+    actor = learn_to_search(
+        settings,
+        out,
+        resume=resume,
+        checkpoint_every=checkpoint_every,
+        recorder=recorder,
+        trial=trial,
+        progress=progress,
+        workers=workers,
+    )
+    evaluation: dict[str, float] = {}
+    if evaluation_tasks:
+        trust_what_pays(actor, evaluation_tasks)
+        for split in (Split.VALIDATION, Split.HELD_OUT):
+            evaluation |= {f"{split} {k}": v for k, v in evaluate_search(actor, split, evaluation_tasks).items()}
+        recorder.record(
+            Metrics(
+                trial=trial,
+                step=settings.steps,
+                values={f"evaluation/{key}": value for key, value in evaluation.items()},
+            )
+        )
+    card = {**search_card(settings), "trust": actor.trust.tolist(), "evaluation": evaluation}
+    return keep_policy(SearchPolicy(name, actor, card), out, recorder, trial)
+
+
+def learn_to_search(
+    settings: SearchTrainingSettings,
+    out: str | Path,
+    *,
+    tasks: Callable[[], SearchTasks] = SearchFamilies,
+    lessons: str = "",
+    begin: SearchActor | None = None,
+    resume: bool = True,
+    checkpoint_every: int = 10,
+    recorder: Recorder,
+    trial: int = 0,
+    progress: Progress | None = None,
+    workers: int = 1,
+) -> SearchActor:
+    """Trains a network.
+
+    Args:
+        settings: What the run follows from.
+        out: Where the checkpoint lies; `keep_policy` removes it.
+        tasks: Makes what a search draws its tasks from.
+        lessons: What tells these tasks from others, and where learning begins: a checkpoint belongs to one of them.
+        begin: The network that learning begins from; None: the rule.
+        resume: Go on from a checkpoint found in `out`.
+        checkpoint_every: Updates between checkpoints.
+        recorder: Takes the learning curve, as metrics of `trial`.
+        trial: The trial's number in the recorder's study.
+        progress: Told after every update.
+        workers: Processes that search.
+
+    Raises:
+        CheckpointError: The checkpoint in `out` belongs to other settings, lessons or another beginning.
+    """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    recorder = recorder or NullRecorder()
-    checkpoint = _Checkpoint(out / "checkpoint.safetensors", json.dumps(asdict(settings)))
+    checkpoint = _Checkpoint(out / _CHECKPOINT, json.dumps({**asdict(settings), "lessons": lessons}))
     found = checkpoint.read() if resume else None
     # A resumed run meets other tasks than it has met before.
-    env = _environment(settings, 0 if found is None else found[0], workers)
+    env = _environment(settings, 0 if found is None else found[0], workers, tasks)
     try:
         model = _learner(settings, env)
         if found is not None:
             model.num_timesteps = found[0]
             model.set_parameters(_parameters(model, found[1]))
+        elif begin is not None:
+            _learnt(model).load_state_dict(begin.state_dict())
         model.set_logger(Logger(folder=None, output_formats=[RecorderOutput(recorder, trial)]))
         if model.num_timesteps < settings.steps:
             model.learn(
@@ -134,87 +189,20 @@ def train_search_policy(
             checkpoint.write(model)
     finally:
         env.close()
-    actor = _learnt(model).eval()
-    evaluation: dict[str, float] = {}
-    if evaluation_tasks:
-        trust_what_pays(actor, evaluation_tasks)
-        for split in (Split.VALIDATION, Split.HELD_OUT):
-            evaluation |= {f"{split} {k}": v for k, v in evaluate_search(actor, split, evaluation_tasks).items()}
-        recorder.record(
-            Metrics(
-                trial=trial,
-                step=model.num_timesteps,
-                values={f"evaluation/{key}": value for key, value in evaluation.items()},
-            )
-        )
-    policy = SearchPolicy(name, actor, {**_card(settings), "trust": actor.trust.tolist(), "evaluation": evaluation})
+    return _learnt(model).eval()
+
+
+def keep_policy(policy: SearchPolicy, out: str | Path, recorder: Recorder, trial: int) -> SearchPolicy:
+    """Saves a policy that has learnt in `out`, records its card, and gives it back as it is loaded from there."""
+    out = Path(out)
     policy.save(out)
     recorder.record(Artifact(trial=trial, path="card.json", text=(out / "card.json").read_text(encoding="utf-8")))
-    checkpoint.remove()
+    (out / _CHECKPOINT).unlink(missing_ok=True)
     return SearchPolicy.load(out)
 
 
-def evaluate_search(actor: SearchActor, split: Split, tasks: int) -> dict[str, float]:
-    """Searches tasks of a split with the policy, and with the rule that it started from.
-
-    Returns:
-        By name: `tasks`, and for each of `BUDGETS` the geometric mean of the final regrets (plus `FLOOR`) of the policy
-        and of the rule, with past tasks and without.
-    """
-    figures = {"tasks": float(tasks)}
-    for who, each in (("policy", actor), ("rule", SearchActor(actor.shape))):
-        for kind, logs in sorted(_log_regrets(each, split, tasks).items()):
-            figures[f"regret of {who} {kind}"] = round(math.exp(np.mean(logs)), 4)
-    return figures
-
-
-def trust_what_pays(actor: SearchActor, tasks: int) -> None:
-    """Sets how much of what was learnt counts, with past tasks and without: what does best on validation tasks.
-
-    So what is kept is no worse there than the rule that learning started from.
-
-    Args:
-        actor: The network.
-        tasks: Tasks to search with each of `SHARES`.
-    """
-    means: dict[float, dict[str, float]] = {}
-    for share in SHARES:
-        actor.trust.fill_(share)
-        found = _log_regrets(actor, Split.VALIDATION, tasks)
-        means[share] = {
-            kind: float(np.mean([logs for name, logs in found.items() if name.startswith(kind)] or [[0.0]]))
-            for kind in _KINDS
-        }
-    for i, kind in enumerate(_KINDS):
-        actor.trust[i] = min(SHARES, key=lambda share: means[share][kind])
-
-
-def _log_regrets(actor: SearchActor, split: Split, tasks: int) -> dict[str, list[float]]:
-    """Log of the final regrets (plus `FLOOR`), by whether there are past tasks and by budget."""
-    families = SearchFamilies(split)
-    found: dict[str, list[float]] = {}
-    for seed in range(tasks):
-        task = families.task(seed)
-        kind = _KINDS[task.past is not None]
-        for budget in BUDGETS:
-            regret = _search(SearchEnv(task, budget=budget), actor, seed)
-            found.setdefault(f"{kind}, budget {budget}", []).append(math.log(regret + FLOOR))
-    return found
-
-
-@torch.no_grad()
-def _search(env: SearchEnv, actor: SearchActor, seed: int) -> float:
-    observation, info = env.reset(seed=seed)
-    done = False
-    while not done:
-        scores = actor(torch.from_numpy(observation)[None])[0].numpy()
-        move = np.where(env.action_masks(), scores, -np.inf).argmax()
-        observation, _, done, _, info = env.step(move)
-    return float(info["regret"])
-
-
-def _environment(settings: SearchTrainingSettings, done: int, workers: int) -> VecEnv:
-    makers: list[Callable[[], Any]] = [lambda: Monitor(SearchEnv()) for _ in range(settings.searches)]
+def _environment(settings: SearchTrainingSettings, done: int, workers: int, tasks: Callable[[], SearchTasks]) -> VecEnv:
+    makers: list[Callable[[], Any]] = [lambda: Monitor(SearchEnv(families=tasks())) for _ in range(settings.searches)]
     env: VecEnv = SubprocVecEnv(makers, start_method="forkserver") if workers > 1 else DummyVecEnv(makers)
     env.seed(int(np.random.SeedSequence([settings.seed, done]).generate_state(1)[0]) // 2)
     return env
@@ -297,15 +285,13 @@ class _Checkpoint:
             )
         return steps, tensors
 
-    def remove(self) -> None:
-        self._path.unlink(missing_ok=True)
-
 
 def _parameters(model: MaskablePPO, policy: dict[str, Tensor]) -> dict[str, Any]:
     return {**model.get_parameters(), "policy": policy}
 
 
-def _card(settings: SearchTrainingSettings) -> dict[str, object]:
+def search_card(settings: SearchTrainingSettings) -> dict[str, object]:
+    """What a card tells of a run."""
     return {
         "algorithm": "PPO (Schulman et al. 2017) with masked moves, sb3-contrib",
         "task_family": "SearchFamilies, split train: no real data",

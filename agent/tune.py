@@ -32,6 +32,7 @@ from .grid_sampler import GridSampler
 from .interrupts import Interrupts
 from .paused_trials import PausedTrials
 from .policy_sampler import PolicySampler
+from .priors import studies_of
 from .purse import Purse
 from .quiet import quiet_optuna
 from .strategies import Setting, strategy_named
@@ -44,7 +45,6 @@ Progress = Callable[[float, int, float | None], None]
 Left = Callable[[], int]
 """How many trials a strategy that has a list still has."""
 
-_PRIORS = "metatuner.priors"
 _RECORDERS = "metatuner.recorders"
 """The group of entry points that make recorders, so that this package need not know where records go."""
 
@@ -192,8 +192,9 @@ def tune(
     if strategy == "manual" and not given:
         raise ConfigurationError("strategy 'manual' tries a given list: give it as `configs`")
     if prior is not None:
-        given_past = _prior(prior, tree, metric=metric, direction=direction, tracking_uri=tracking_uri, without=title)
-        past = [*past, *given_past]
+        common = None if tree is None else tree.common
+        told = studies_of(prior, common, metric=metric, direction=direction, tracking_uri=tracking_uri, without=title)
+        past = [*past, *told]
     with quiet_optuna():
         study = _study(title, storage, direction, resume=resume)
         setting = Setting(
@@ -378,20 +379,6 @@ def _key(study: Study) -> str:
     if KEY_ATTRIBUTE not in study.user_attrs:
         study.set_user_attr(KEY_ATTRIBUTE, uuid.uuid4().hex)
     return str(study.user_attrs[KEY_ATTRIBUTE])
-
-
-def _prior(prior: object, tree: ConditionalSpace | None, **known: Any) -> list[Study]:
-    """The past tasks that a prior names."""
-    kind, _, what = str(prior).partition(":")
-    found = entry_points(group=_PRIORS, name=kind) if isinstance(prior, str) and what else ()
-    if not found:
-        raise ConfigurationError(f"expected a prior such as 'mlflow:EXPERIMENT', got {prior!r}")
-    if tree is None:
-        raise ConfigurationError("a prior needs the search space: give it as a dict of distributions")
-    (source,) = found
-    with quiet_optuna():
-        studies: list[Study] = source.load()(what, tree.common, **known)
-    return studies
 
 
 @contextlib.contextmanager

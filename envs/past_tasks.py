@@ -7,6 +7,7 @@ Feurer et al. 2018, Scalable meta-learning for Bayesian optimization using ranki
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,12 +75,26 @@ class PastTasks:
                 f"{[len(history.values) for history in histories]} trials"
             )
         random = np.random.default_rng(seed)
-        self._models = [_Model.fitted(history, random) for history in usable]
-        self.scales = np.array([model.scale for model in self._models])
-        self.best = np.concatenate([model.best for model in self._models])
+        self._take([_Model.fitted(history, random) for history in usable])
 
     def __len__(self) -> int:
         return len(self._models)
+
+    def only(self, tasks: Sequence[int]) -> PastTasks:
+        """Some of them, at least one."""
+        few = copy.copy(self)
+        few._take([self._models[task] for task in tasks])
+        return few
+
+    @property
+    def noises(self) -> Array:
+        """Standard deviation of a trial's value about what its task says, in the same units, shape (T,)."""
+        return np.array([model.noise for model in self._models])
+
+    def _take(self, models: list[_Model]) -> None:
+        self._models = models
+        self.scales = np.array([model.scale for model in models])
+        self.best = np.concatenate([model.best for model in models])
 
     def expected(self, points: Array) -> Array:
         """What each task says of points (n, d), at each rung; shape (T, n, R)."""
@@ -94,6 +109,7 @@ class _Model:
     points: torch.Tensor  # shape (n, d), in length scales
     weights: torch.Tensor  # shape (n, R)
     means: torch.Tensor  # shape (R,)
+    noise: float
 
     @classmethod
     def fitted(cls, history: History, random: np.random.Generator) -> _Model:
@@ -110,9 +126,9 @@ class _Model:
         covariance = _matern(points, points) + (noise**2 + 1e-6) * torch.eye(len(chosen))
         factor, _ = torch.linalg.cholesky_ex(covariance)
         means = known.mean(0)
-        return cls(
-            scale, history.points[order[:3]], lengths, points, torch.cholesky_solve(known - means, factor), means
-        )
+        weights = torch.cholesky_solve(known - means, factor)
+        spread = float(known[:, -1].std())
+        return cls(scale, history.points[order[:3]], lengths, points, weights, means, noise * spread)
 
     def predict(self, points: Array) -> Array:
         foretold = _matern(torch.from_numpy(points) / self.lengths, self.points) @ self.weights + self.means

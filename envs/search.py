@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .errors import ConfigurationError
 from .search_families import SearchFamilies
 from .search_state import CONTEXT, FEATURES, MOVES, SearchState
-from .search_task import SearchTask
+from .search_task import SearchTask, SearchTasks
 from .signals import LIMIT
 
 FLOOR = 0.01
@@ -51,14 +51,14 @@ class SearchEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         task: SearchTask | None = None,
         *,
         budget: float | None = None,
-        families: SearchFamilies | None = None,
+        families: SearchTasks | None = None,
         render_mode: None = None,
     ) -> None:
         if budget is not None and not budget > 0:
             raise ConfigurationError(f"expected a budget above 0, got {budget!r}")
         self.render_mode = render_mode
         self._task, self._budget = task, budget
-        self._families = families or SearchFamilies()
+        self._families: SearchTasks = families or SearchFamilies()
         self.observation_space = spaces.Box(-LIMIT, LIMIT, (MOVES * len(FEATURES) + len(CONTEXT),), np.float32)
         self.action_space = spaces.Discrete(MOVES)
 

@@ -155,15 +155,20 @@ class SearchFamilies:
 
     def task(self, seed: int) -> GeneratedTask:
         """The task of a seed."""
+        task, histories = self.with_histories(seed)
+        if any(each.says_enough for each in histories):
+            task.past = PastTasks(histories, seed)
+        return task
+
+    def with_histories(self, seed: int) -> tuple[GeneratedTask, list[History]]:
+        """The task of a seed that knows no past yet, and the trials of its past tasks."""
         random = np.random.default_rng([list(Split).index(self._split), seed])
         family = _Family(random)
         task = GeneratedTask(family, random)
-        if random.random() >= self._without_past:
-            count = int(np.exp(random.uniform(0, np.log(self._most_past + 1))))
-            histories = [_history(GeneratedTask(family, random), random) for _ in range(count)]
-            if any(each.says_enough for each in histories):
-                task.past = PastTasks(histories, seed)
-        return task
+        if random.random() < self._without_past:
+            return task, []
+        count = int(np.exp(random.uniform(0, np.log(self._most_past + 1))))
+        return task, [_history(GeneratedTask(family, random), random) for _ in range(count)]
 
 
 def _history(task: GeneratedTask, random: np.random.Generator) -> History:

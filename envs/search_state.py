@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from .doubt import DoubtingSurrogate
 from .past_tasks import PastTasks
 from .surrogate import MOST, Foretold, Observed, Queried, Surrogate
 from .unit_cube import Cube
@@ -63,6 +64,7 @@ CONTEXT = (
 _POOL, _ADJUSTED, _INCUMBENTS = 256, 48, 3
 _REFILLED = 32  # points that come into the pool together, where so many were taken
 _DESIGN = 5  # trials that are started before any goes on, where no past task tells where to begin
+_HOPELESS = 2  # trials that fail where past tasks promised much: then they are not asked where to begin
 _FLOOR = 1e-6
 
 
@@ -158,7 +160,7 @@ class SearchState:
         self._finishing = finishing
         self._costs = np.diff([0.0, *rungs])
         self._random = np.random.default_rng(seed)
-        self._surrogate = Surrogate(rungs, None if past is None else past.scales, seed)
+        self._surrogate = Surrogate(rungs, None, seed) if past is None else DoubtingSurrogate(rungs, past.scales, seed)
         self._moves = self._improved = self._count = 0
         self._best_expected: Array | None = None
         pool = cube.sample(self._random, _POOL)
@@ -256,14 +258,25 @@ class SearchState:
         return 1.0 - self.rungs[len(trial.values) - 1]
 
     @property
+    def _believes(self) -> bool:
+        """Whether past tasks have a say."""
+        return not isinstance(self._surrogate, DoubtingSurrogate) or self._surrogate.believes
+
+    @property
     def _designs(self) -> bool:
         """Whether it is too early to be clever: trials are started in the middle of the space and at random."""
-        return self.past is None and (self._count < _DESIGN or not math.isfinite(self.best))
+        if self.past is None:
+            return self._count < _DESIGN or not math.isfinite(self.best)
+        return self._count >= _HOPELESS and not math.isfinite(self.best)
 
     def _starts(self) -> tuple[Array, Array | None]:
         """Points to start from, with what past tasks say: at random, the best of past tasks, adjusted incumbents."""
         if self._designs:
-            return self._pool[:1], None
+            return (
+                (self._pool[:1], None)
+                if self._pool_expected is None
+                else (self._pool[-1:], self._pool_expected[:, -1:])
+            )
         incumbents = sorted(self.trials.values(), key=lambda each: (-len(each.values), min(each.values, default=0)))
         incumbents = [each for each in incumbents if each.values and not each.failed]
         by_value = sorted(incumbents, key=lambda each: each.values[-1])[:_INCUMBENTS]
@@ -312,7 +325,7 @@ class SearchState:
             agreed = np.log(np.maximum(gain, 0.01).mean(0))
             column |= {"mean_gain": gain.mean(0)}
             column |= dict.fromkeys(("log_improvement", "log_final_improvement", "log_worth"), agreed)
-        if self.past is not None and expected is not None:
+        if self.past is not None and expected is not None and self._believes:
             before = np.ones(len(expected)) if self._best_expected is None else self._best_expected
             column |= {
                 "prior_mean": expected[..., -1].mean(0) - before.mean(),

@@ -33,3 +33,10 @@ class SearchTask(Protocol):
 
     def regret(self, point: Array) -> float:
         """Of a full training, without noise: 0 for the best configuration there is, about 1 for the median one."""
+
+
+class SearchTasks(Protocol):
+    """Where a search environment draws its tasks from."""
+
+    def task(self, seed: int) -> SearchTask:
+        """The task of a seed."""

@@ -108,7 +108,9 @@ class Surrogate:
         self._random = np.random.default_rng(seed)
         self._population: _Hyperparameters | None = None
         self._due = 0
-        self._unit = 0.0
+        self._unit, self._spread = 0.0, 1.0
+        self.evidence = 0.0
+        """Log density of the values that were fitted, in the metric's unit, with that of the hyperparameters."""
 
     def fit(self, observed: Observed) -> None:
         """Fits to at most `MOST` values, at least one of them finite."""
@@ -135,9 +137,11 @@ class Surrogate:
         residual = values - mean
         white = torch.linalg.solve_triangular(factor, residual[..., None], upper=False)[..., 0]
         fit = -0.5 * (white**2).sum(1) - factor.diagonal(dim1=1, dim2=2).log().sum(1) + population.log_prior
-        if self._scales is not None:
-            fit = fit - n * population.scale.log()  # densities of values in the metric's unit
-        order = torch.argsort(torch.nan_to_num(fit, nan=-math.inf), descending=True)[:_KEPT]
+        unit = torch.tensor(self._spread) if self._scales is None else population.scale
+        # Densities of values in the metric's unit.
+        fit = torch.nan_to_num(fit - n * unit.log(), nan=-math.inf)
+        order = torch.argsort(fit, descending=True)[:_KEPT]
+        self.evidence = float(fit[order[0]])
         self._population = population.at(order)
         best = int(order[0])
         self._chosen = population.at(order[:1])
@@ -197,8 +201,9 @@ class Surrogate:
             self._unit = float(np.median(finite) - best)
         regret = squashed((values - best) / (self._unit if self._unit > 0 else 1.0))
         regret = np.minimum(np.nan_to_num(regret, posinf=_WORST), _WORST)
-        spread = regret.std()
-        standardised: Array = (regret - regret.mean()) / (spread if spread > 0 else 1.0)
+        spread = float(regret.std()) or 1.0
+        self._spread = spread * (self._unit if self._unit > 0 else 1.0)
+        standardised: Array = (regret - regret.mean()) / spread
         return standardised
 
 

@@ -6,14 +6,9 @@ import numpy as np
 import pytest
 import torch
 from metatuner.agent.search_actor import SearchActor, SearchActorShape
+from metatuner.agent.search_evaluation import SHARES, evaluate_search, trust_what_pays
 from metatuner.agent.search_policy import SearchPolicy
-from metatuner.agent.search_training import (
-    SHARES,
-    SearchTrainingSettings,
-    evaluate_search,
-    train_search_policy,
-    trust_what_pays,
-)
+from metatuner.agent.search_training import SearchTrainingSettings, train_search_policy
 from metatuner.envs.errors import CheckpointError, ConfigurationError
 from metatuner.envs.families import Split
 from metatuner.envs.search_state import CONTEXT, FEATURES, MOVES

@@ -1,0 +1,86 @@
+"""How good a search policy is: final regrets on tasks, against the rule that learning started from."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from ..envs.families import Split
+from ..envs.search import FLOOR, SearchEnv
+from ..envs.search_families import SearchFamilies
+from ..envs.search_task import SearchTask, SearchTasks
+from .search_actor import SearchActor
+
+BUDGETS = (1, 4, 10)
+"""Budgets of the evaluation, in full trainings."""
+
+SHARES = (0.0, 0.25, 0.5, 1.0)
+"""Shares of what was learnt that are tried on validation tasks."""
+
+_KINDS = ("without past", "with past")
+
+
+def evaluate_search(actor: SearchActor, split: Split, tasks: int) -> dict[str, float]:
+    """Searches tasks of a split with the policy, and with the rule that it started from.
+
+    Returns:
+        By name: `tasks`, and for each of `BUDGETS` the geometric mean of the final regrets (plus `FLOOR`) of the policy
+        and of the rule, with past tasks and without.
+    """
+    figures = {"tasks": float(tasks)}
+    for who, each in (("policy", actor), ("rule", SearchActor(actor.shape))):
+        for kind, logs in sorted(_log_regrets(each, SearchFamilies(split), tasks).items()):
+            figures[f"regret of {who} {kind}"] = round(math.exp(np.mean(logs)), 4)
+    return figures
+
+
+def trust_what_pays(actor: SearchActor, tasks: int, families: SearchTasks | None = None) -> None:
+    """Sets how much of what was learnt counts, with past tasks and without: what does best on validation tasks.
+
+    So what is kept is no worse there than the rule that learning started from.
+
+    Args:
+        actor: The network.
+        tasks: Tasks to search with each of `SHARES`.
+        families: What they are drawn from; None: the validation split of the generated ones.
+    """
+    families = SearchFamilies(Split.VALIDATION) if families is None else families
+    means: dict[float, dict[str, float]] = {}
+    for share in SHARES:
+        actor.trust.fill_(share)
+        found = _log_regrets(actor, families, tasks)
+        means[share] = {
+            kind: float(np.mean([logs for name, logs in found.items() if name.startswith(kind)] or [[0.0]]))
+            for kind in _KINDS
+        }
+    for i, kind in enumerate(_KINDS):
+        actor.trust[i] = min(SHARES, key=lambda share: means[share][kind])
+
+
+def _log_regrets(actor: SearchActor, families: SearchTasks, tasks: int) -> dict[str, list[float]]:
+    """Log of the final regrets (plus `FLOOR`), by whether there are past tasks and by budget."""
+    found: dict[str, list[float]] = {}
+    for seed in range(tasks):
+        task = families.task(seed)
+        kind = _KINDS[task.past is not None]
+        for budget in BUDGETS:
+            found.setdefault(f"{kind}, budget {budget}", []).append(log_regret(actor, task, budget, seed))
+    return found
+
+
+def log_regret(actor: SearchActor, task: SearchTask, budget: float, seed: int) -> float:
+    """Of one search of a task: log of the final regret plus `FLOOR`."""
+    return math.log(_search(SearchEnv(task, budget=budget), actor, seed) + FLOOR)
+
+
+@torch.no_grad()
+def _search(env: SearchEnv, actor: SearchActor, seed: int) -> float:
+    observation, info = env.reset(seed=seed)
+    done = False
+    while not done:
+        scores = actor(torch.from_numpy(observation)[None])[0].numpy()
+        move = np.where(env.action_masks(), scores, -np.inf).argmax()
+        observation, _, done, _, info = env.step(move)
+    return float(info["regret"])

@@ -1,0 +1,164 @@
+"""Teach the search policy your own history.
+
+Past studies of one search space are searched again and again, as Gaussian processes that were fitted to their
+trials; some are kept apart. On those the result is compared with the champion, and it is registered in MLflow's Model
+Registry as a new version. Only if it is better with the confidence that is asked for does it become the champion, the
+policy that models:/NAME@champion names.
+
+The file has the search space that the studies share, as for `metatuner tune`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
+
+if TYPE_CHECKING:
+    from ..agent.search_learning import Comparison
+    from ..agent.search_policy import SearchPolicy
+
+EXAMPLE = "metatuner learn mlflow:churn-.* objective.py:space --units 10 --name churn"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this verb."""
+    parser.add_argument("prior", metavar="PRIOR", help="where past tasks are, such as mlflow:EXPERIMENT")
+    parser.add_argument("space", metavar="FILE.py:SPACE", help="the search space")
+    parser.add_argument("--name", required=True, help="the policy's name in the registry")
+    parser.add_argument(
+        "--units", type=int, default=1, help="values that a full training yields (default: %(default)s)"
+    )
+    parser.add_argument("--metric", default="objective", help="what trials are judged by (default: %(default)s)")
+    parser.add_argument("--maximize", action="store_true", help="the larger the better")
+    parser.add_argument(
+        "--champion",
+        metavar="POLICY",
+        help="what to begin from and to compare with (default: the registered champion, else search-default)",
+    )
+    parser.add_argument("--steps", type=int, default=20_000, help="moves to learn from (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="what is drawn follows from it (default: %(default)s)")
+    parser.add_argument(
+        "--held-out", type=float, default=0.3, help="share of the tasks that are kept apart (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--confidence", type=float, default=0.95, help="with which it must be better (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="the policy's folder, where an interrupted run goes on (default: .metatuner/learn/NAME)",
+    )
+    parser.add_argument("--experiment", default="metatuner-learn", help="MLflow experiment (default: %(default)s)")
+    add_store_arguments(parser)
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the verb."""
+    import torch
+
+    from ..agent.priors import studies_of
+    from ..agent.search_learning import Lessons, SearchLearningSettings, learn_search_policy
+    from ..envs.conditional_space import ConditionalSpace
+    from ..envs.errors import ConfigurationError
+    from ..envs.records import Description, StudyStarted, TrialFinished, TrialStarted
+    from ..tracking.recorder import MLflowRecorder
+    from ..tracking.registry import promote, push
+    from .python_file import load, space_of
+
+    torch.set_num_threads(1)
+    settings = SearchLearningSettings(
+        steps=args.steps, seed=args.seed, held_out=args.held_out, confidence=args.confidence
+    )
+    file, _, variable = args.space.rpartition(":")
+    space = space_of(load(file, args.space), variable, file)
+    if not isinstance(space, dict):
+        raise ConfigurationError(f"expected {variable!r} of {file} to be a dict of distributions, got {space!r}")
+    common = ConditionalSpace(space).common
+    direction = "maximize" if args.maximize else "minimize"
+    past = studies_of(args.prior, common, metric=args.metric, direction=direction, tracking_uri=args.tracking_uri)
+    lessons = Lessons.of(past, common, args.units)
+    champion = _champion(args.champion, args.name, args.tracking_uri)
+    out = Path(args.out or Path(".metatuner") / "learn" / args.name)
+    bar = ProgressBar(settings.steps, "learning", "moves", silent=args.json)
+    with MLflowRecorder(args.tracking_uri, experiment=args.experiment) as recorder:
+        params = {**vars(settings), "prior": args.prior, "tasks": len(lessons.names), "champion": champion.name}
+        recorder.record(
+            StudyStarted(
+                name=f"learn {args.name}",
+                params=params,
+                key=hashlib.sha256(f"{out.resolve()} {lessons.digest} {settings}".encode()).hexdigest()[:32],
+                metric="evaluation/candidate",
+                budget=f"{settings.steps:,} moves",
+                command=f"metatuner learn {args.prior} {args.space} --name {args.name}",
+            )
+        )
+        recorder.record(TrialStarted(trial=0, name=f"search seed={args.seed}", params=params))
+        policy, comparison = learn_search_policy(
+            lessons,
+            champion,
+            settings,
+            out,
+            name=args.name,
+            recorder=recorder,
+            progress=lambda done, total, mean: bar.at(min(done, total), f"mean return {mean:.3f}"),
+        )
+        recorder.record(Description(markdown=_page(args.name, champion, policy, comparison)))
+        recorder.record(TrialFinished(trial=0, value=comparison.candidate))
+    bar.close()
+    # The run that it learnt in tells of which tasks.
+    version = push(
+        out, args.name, tracking_uri=args.tracking_uri, learnt_from=[recorder.run_id] if recorder.run_id else []
+    )
+    if comparison.better:
+        promote(args.name, version.version, tracking_uri=args.tracking_uri)
+    if args.json:
+        say_json(
+            {
+                "folder": str(out),
+                "uri": version.uri,
+                "promoted": comparison.better,
+                "comparison": {**vars(comparison)},
+                "run_id": recorder.run_id,
+            }
+        )
+        return 0
+    say(f"{len(lessons.names)} past tasks, {len(comparison.tasks)} of them kept apart: {', '.join(comparison.tasks)}")
+    say(comparison.verdict)
+    say(f"registered as {version.uri}" + (", now the champion" if comparison.better else "; the champion stays"))
+    if comparison.better:
+        say(f"use it:              tune(..., strategy=PolicySampler(policy='models:/{args.name}@champion'))")
+    else:
+        say(f"use it all the same: metatuner policies promote {args.name} {version.version}")
+    say(f"see how it learnt:   {recorder.ui_command}")
+    return 0
+
+
+def _champion(given: str | None, name: str, tracking_uri: str | None) -> SearchPolicy:
+    """The policy that is given, else the registered champion of this name, else the shipped one."""
+    from ..agent.search_policy import DEFAULT_SEARCH_POLICY, SearchPolicy
+    from ..envs.errors import UnknownPolicyError
+    from ..tracking.registry import CHAMPION, versions
+
+    if given is None:
+        try:
+            registered = versions(tracking_uri, name)
+        except UnknownPolicyError:
+            registered = []
+        champions = [each for each in registered if CHAMPION in each.aliases]
+        given = f"models:/{name}@{CHAMPION}" if champions else DEFAULT_SEARCH_POLICY
+    return SearchPolicy.load(given)
+
+
+def _page(name: str, champion: SearchPolicy, policy: SearchPolicy, comparison: Comparison) -> str:
+    """What a person reads first on the run's page."""
+    learnt = ", ".join(policy.card["learnt_from"]["tasks"])
+    return (
+        f"# What `{name}` has learnt\n\n"
+        f"Begun from `{champion.name}`, on {learnt}.\n\n"
+        f"On {', '.join(comparison.tasks)}, which it has not learnt from, it is {comparison.verdict}.\n"
+    )
