@@ -36,7 +36,8 @@ class History:
     """The trials of a past task, n of them.
 
     Attributes:
-        points: Configurations in the unit cube, shape (n, d).
+        points: Configurations in the unit cube, shape (n, d). A column with NaN in it is not known: the task did not
+            have that hyperparameter.
         values: To be minimised, at each of R rungs, shape (n, R): NaN beyond where a trial was stopped, infinite where
             it failed.
     """
@@ -45,10 +46,22 @@ class History:
     values: Array
 
     @property
+    def known(self) -> NDArray[np.bool_]:
+        """Which columns are known, shape (d,)."""
+        found: NDArray[np.bool_] = ~np.isnan(self.points).any(0)
+        return found
+
+    @property
     def says_enough(self) -> bool:
-        """Whether it is of use."""
+        """Whether it is of use: it tells values, one of a full training, and varied something that today's space has.
+
+        One hyperparameter is enough: what its task says of it holds on the mean over everything else, and how well that
+        foretells this task is for the search to find out.
+        """
         told = np.isfinite(self.values[:, 0]).sum()
-        return bool(told >= LEAST_TRIALS and np.isfinite(self.values[:, -1]).any())
+        if told < LEAST_TRIALS or not np.isfinite(self.values[:, -1]).any():
+            return False
+        return bool((self.points[:, self.known] != self.points[0, self.known]).any())
 
 
 class PastTasks:
@@ -60,7 +73,7 @@ class PastTasks:
 
     Attributes:
         scales: Distance from the best to the median value of each task, shape (T,).
-        best: The best configurations of all tasks, shape (k, d).
+        best: The best configurations of all tasks, shape (k, d): NaN where their task does not know a value.
 
     Raises:
         ConfigurationError: No history says enough.
@@ -70,7 +83,7 @@ class PastTasks:
         usable = [history for history in histories if history.says_enough]
         if not usable:
             raise ConfigurationError(
-                f"expected past tasks of at least {LEAST_TRIALS} trials, one of them finished, got tasks of "
+                f"expected past tasks of at least {LEAST_TRIALS} trials at different points, one finished, got tasks of "
                 f"{[len(history.values) for history in histories]} trials"
             )
         random = np.random.default_rng(seed)
@@ -90,6 +103,7 @@ class PastTasks:
 class _Model:
     scale: float
     best: Array
+    known: NDArray[np.bool_]  # shape (d,); lengths and points have these columns alone
     lengths: torch.Tensor
     points: torch.Tensor  # shape (n, d), in length scales
     weights: torch.Tensor  # shape (n, R)
@@ -105,17 +119,18 @@ class _Model:
         regrets = np.minimum(squashed((values - best) / scale), _WORST)
         good, others = order[: MOST_TRIALS // 2], order[MOST_TRIALS // 2 :]
         chosen = np.concatenate([good, random.permutation(others)[: MOST_TRIALS - len(good)]])
-        lengths, noise = _likeliest(history.points[chosen], regrets[chosen, -1], random)
-        points, known = torch.from_numpy(history.points[chosen]) / lengths, torch.from_numpy(regrets[chosen])
+        tried = _columns(history.points[chosen], history.known)
+        lengths, noise = _likeliest(tried, regrets[chosen, -1], random)
+        points, told = torch.from_numpy(tried) / lengths, torch.from_numpy(regrets[chosen])
         covariance = _matern(points, points) + (noise**2 + 1e-6) * torch.eye(len(chosen))
         factor, _ = torch.linalg.cholesky_ex(covariance)
-        means = known.mean(0)
-        return cls(
-            scale, history.points[order[:3]], lengths, points, torch.cholesky_solve(known - means, factor), means
-        )
+        means = told.mean(0)
+        weights = torch.cholesky_solve(told - means, factor)
+        return cls(scale, history.points[order[:3]], history.known, lengths, points, weights, means)
 
     def predict(self, points: Array) -> Array:
-        foretold = _matern(torch.from_numpy(points) / self.lengths, self.points) @ self.weights + self.means
+        asked = torch.from_numpy(_columns(points, self.known)) / self.lengths
+        foretold = _matern(asked, self.points) @ self.weights + self.means
         return foretold.clamp(-0.5, _WORST).numpy()
 
 
@@ -135,6 +150,11 @@ def completed(values: Array) -> Array:
         shift = float((now[both] - slope * before[both]).mean()) if both.any() else 0.0
         filled[missing, rung] = shift + slope * before[missing]
     return filled
+
+
+def _columns(points: Array, known: NDArray[np.bool_]) -> Array:
+    """Points (n, d) without the columns that are not known."""
+    return points if known.all() else np.ascontiguousarray(points[:, known])
 
 
 def _matern(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -162,7 +162,7 @@ class SearchState:
         self._moves = self._improved = self._count = 0
         self._best_expected: Array | None = None
         pool = cube.sample(self._random, _POOL)
-        first = self.cube.middle(self._random) if past is None else past.best
+        first = cube.middle(self._random) if past is None else cube.filled(self._random, past.best)
         self._pool = np.concatenate([first, pool])
         self._pool_expected = None if past is None else past.expected(self._pool)
 
