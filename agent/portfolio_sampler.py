@@ -45,7 +45,9 @@ class PortfolioSampler(BaseSampler):
         cube = UnitCube(space)
         told = histories(past, cube, rung_units(units))
         if not told:
-            raise ConfigurationError("a portfolio needs past tasks: give studies with hyperparameters of this space as `past`")
+            raise ConfigurationError(
+                "a portfolio needs past tasks: give studies with hyperparameters of this space as `past`"
+            )
         points = cube.filled(np.random.default_rng(seed), np.concatenate([history.points for history in told]))
         regrets = PastTasks(told, seed).expected(points)[..., -1]
         self._space = {name: each for name, each in space.items() if not each.single()}

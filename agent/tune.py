@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import math
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..envs.conditional_space import ConditionalSpace, NestedSpace
 from ..envs.errors import ConfigurationError, SearchSpaceError, StoreError, TrainingError
+from ..envs.prior import Prior
 from ..envs.records import KEY_ATTRIBUTE, Recorder, StudyFinished, StudyStarted
 from .arguments import require_count, require_kind, require_objective, require_seconds, require_seed
 from .child import packed
@@ -38,6 +40,8 @@ from .strategies import Setting, strategy_named
 from .trial_queue import add_known, enqueue
 from .trial_runner import Config, Constraints, Objective, TrialRunner
 
+_log = logging.getLogger(__name__)
+
 Progress = Callable[[float, int, float | None], None]
 """Told after every trial: full trainings spent, those that may be, the best value so far."""
 
@@ -45,6 +49,8 @@ Left = Callable[[], int]
 """How many trials a strategy that has a list still has."""
 
 _PRIORS = "metatuner.priors"
+"""The group of entry points that read past tasks, so that this package need not know where they lie."""
+
 _RECORDERS = "metatuner.recorders"
 """The group of entry points that make recorders, so that this package need not know where records go."""
 
@@ -112,7 +118,7 @@ def tune(
     configs: Iterable[Config] = (),
     known: Iterable[tuple[Config, float]] = (),
     past: Sequence[Study] = (),
-    prior: str | None = None,
+    prior: str | Sequence[str] | None = None,
     constraints: Constraints | None = None,
     metric: str = "objective",
     timeout: float | None = None,
@@ -150,10 +156,13 @@ def tune(
             stopped early then costs its share; otherwise every trial costs a full training.
         configs: Configurations to try first, such as the default one, in whole or in part. "manual" tries these alone.
         known: Whole configurations whose values are known: nobody has to try them.
-        past: Studies of past tasks with this search space: "policy" tries first what was good there, and judges by how
-            such tasks resemble this one; "portfolio" tries what was good there, and nothing else.
-        prior: More of them: "mlflow:NAME" takes the studies of the MLflow experiments of this name, or that a regular
-            expression matches, and runs that others logged there with `metric`. The store is that of `tracking_uri`.
+        past: Studies of past tasks that have hyperparameters with this search space in common, see
+            `followed_study.past_tasks`: "policy" tries first what was good there, and judges by how such tasks resemble
+            this one; "portfolio" tries what was good there, and nothing else.
+        prior: More of them, an address or several: "mlflow:NAME" takes the studies of the MLflow experiments of this
+            name, or that a regular expression matches, and runs that others logged there with `metric`, from the store
+            of `tracking_uri`; "table:FILE.csv" takes the trials of a table (`tracking.trial_table` tells its columns).
+            What they have in common with the space is logged, and is the study's tag `metatuner.prior`.
         constraints: Takes a configuration and returns numbers by name, all of them at most 0 where it is allowed.
             What is not allowed may be tried, but is never the best; TPE, GP and GA learn to keep away.
         metric: What the value is called in the record.
@@ -191,9 +200,13 @@ def tune(
     given = _listed("configs", configs)
     if strategy == "manual" and not given:
         raise ConfigurationError("strategy 'manual' tries a given list: give it as `configs`")
-    if prior is not None:
-        given_past = _prior(prior, tree, metric=metric, direction=direction, tracking_uri=tracking_uri, without=title)
-        past = [*past, *given_past]
+    priors = [
+        _prior(
+            each, tree, metric=metric, direction=direction, tracking_uri=tracking_uri, without=title, units=units or 1
+        )
+        for each in _addresses(prior)
+    ]
+    past = [*past, *(study for each in priors for study in each.studies)]
     with quiet_optuna():
         study = _study(title, storage, direction, resume=resume)
         setting = Setting(
@@ -220,7 +233,7 @@ def tune(
                 StudyStarted(
                     name=title,
                     # Tags, not params: a study may go on with others.
-                    tags={"metatuner.strategy": proposer, "metatuner.seed": str(seed)},
+                    tags={"metatuner.strategy": proposer, "metatuner.seed": str(seed), **_prior_tag(priors)},
                     key=_key(study),
                     metric=metric,
                     direction=direction,
@@ -380,18 +393,33 @@ def _key(study: Study) -> str:
     return str(study.user_attrs[KEY_ATTRIBUTE])
 
 
-def _prior(prior: object, tree: ConditionalSpace | None, **known: Any) -> list[Study]:
-    """The past tasks that a prior names."""
+def _addresses(prior: object) -> Sequence[object]:
+    if prior is None:
+        return ()
+    return prior if isinstance(prior, list | tuple) else (prior,)
+
+
+def _prior(prior: object, tree: ConditionalSpace | None, **known: Any) -> Prior:
+    """The past tasks that an address names, and what of them fits, which is logged."""
     kind, _, what = str(prior).partition(":")
     found = entry_points(group=_PRIORS, name=kind) if isinstance(prior, str) and what else ()
     if not found:
-        raise ConfigurationError(f"expected a prior such as 'mlflow:EXPERIMENT', got {prior!r}")
+        raise ConfigurationError(f"expected a prior such as 'mlflow:EXPERIMENT' or 'table:FILE.csv', got {prior!r}")
     if tree is None:
         raise ConfigurationError("a prior needs the search space: give it as a dict of distributions")
     (source,) = found
     with quiet_optuna():
-        studies: list[Study] = source.load()(what, tree.common, **known)
-    return studies
+        read: Prior = source.load()(what, tree.common, **known)
+    # What is there under a condition is not gone.
+    match = replace(read.match, gone=tuple(name for name in read.match.gone if name not in tree.distributions))
+    for line in match.lines():
+        _log.info("%s", line)
+    return replace(read, match=match)
+
+
+def _prior_tag(priors: Sequence[Prior]) -> dict[str, str]:
+    lines = [line for each in priors for line in each.match.lines()]
+    return {"metatuner.prior": "\n".join(lines)} if lines else {}
 
 
 @contextlib.contextmanager

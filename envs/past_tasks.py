@@ -48,8 +48,7 @@ class History:
     @property
     def known(self) -> NDArray[np.bool_]:
         """Which columns are known, shape (d,)."""
-        found: NDArray[np.bool_] = ~np.isnan(self.points).any(0)
-        return found
+        return np.asarray(~np.isnan(self.points).any(0))
 
     @property
     def says_enough(self) -> bool:
@@ -83,8 +82,8 @@ class PastTasks:
         usable = [history for history in histories if history.says_enough]
         if not usable:
             raise ConfigurationError(
-                f"expected past tasks of at least {LEAST_TRIALS} trials at different points, one finished, got tasks of "
-                f"{[len(history.values) for history in histories]} trials"
+                f"expected past tasks of at least {LEAST_TRIALS} trials at different points, one finished, got tasks "
+                f"of {[len(history.values) for history in histories]} trials"
             )
         random = np.random.default_rng(seed)
         self._models = [_Model.fitted(history, random) for history in usable]
