@@ -410,8 +410,7 @@ def _prior(prior: object, tree: ConditionalSpace | None, **known: Any) -> Prior:
     (source,) = found
     with quiet_optuna():
         read: Prior = source.load()(what, tree.common, **known)
-    # What is there under a condition is not gone.
-    match = replace(read.match, gone=tuple(name for name in read.match.gone if name not in tree.distributions))
+    match = read.match.beside(tree.distributions)
     for line in match.lines():
         _log.info("%s", line)
     return replace(read, match=match)

@@ -5,9 +5,18 @@ from __future__ import annotations
 import argparse
 
 from .. import __version__
-from . import demo, doctor, policies, sync, train, tune, ui
+from . import demo, doctor, policies, prior, sync, train, tune, ui
 
-_VERBS = {"demo": demo, "tune": tune, "train": train, "policies": policies, "ui": ui, "sync": sync, "doctor": doctor}
+_VERBS = {
+    "demo": demo,
+    "tune": tune,
+    "prior": prior,
+    "train": train,
+    "policies": policies,
+    "ui": ui,
+    "sync": sync,
+    "doctor": doctor,
+}
 
 
 def build_parser() -> argparse.ArgumentParser:

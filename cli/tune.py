@@ -11,14 +11,12 @@ Every trial is recorded in MLflow. An interrupted study goes on when the same co
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import sys
+import contextlib
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 from urllib.parse import quote
 
-from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
+from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json, shown_log
+from .objective_file import function_of, load_file, space_of
 
 EXAMPLE = "metatuner tune objective.py:train --budget 30"
 
@@ -40,12 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="studies of similar tasks with this search space, in the same place: what was good there is tried first",
+        help="studies of similar tasks in the same place, with some of these hyperparameters: what was good there is "
+        "tried first",
     )
     parser.add_argument(
         "--prior",
-        metavar="mlflow:EXPERIMENT",
-        help="the same from MLflow: all studies of the experiments of this name, or that a regular expression matches",
+        action="append",
+        metavar="ADDRESS",
+        help="the same from elsewhere: mlflow:EXPERIMENT takes all studies of the experiments of this name, or that a "
+        "regular expression matches; table:FILE.csv what `metatuner prior export` has written. May be given again",
     )
     parser.add_argument("--maximize", action="store_true", help="the larger the better")
     parser.add_argument(
@@ -74,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
     from ..tracking.optuna_study import load
 
     file, _, function = args.objective.rpartition(":")
-    module = _load(file, args.objective)
-    objective = _attribute(module, function, file)
+    module = load_file(file, args.objective)
+    objective = function_of(module, function, file)
     name = args.name or function
     past = [load(args.storage or _journal(each), each) for each in args.past]
     if not args.storage:
@@ -85,27 +86,29 @@ def run(args: argparse.Namespace) -> int:
     def progress(spent: float, budget: float, best: float | None) -> None:
         bar.at(min(round(spent), round(budget)), "" if best is None else f"best {best:.6g}")
 
-    result = tune(
-        objective,
-        _space(module, args.space, file),
-        args.budget,
-        strategy=args.strategy,
-        direction="maximize" if args.maximize else "minimize",
-        storage=args.storage or _journal(name),
-        tracking_uri=args.tracking_uri,
-        experiment=args.experiment,
-        name=name,
-        seed=args.seed,
-        n_workers=args.workers,
-        resume=not args.fresh,
-        units=args.units,
-        timeout=args.timeout,
-        trial_timeout=args.trial_timeout,
-        isolated=args.isolated,
-        past=past,
-        prior=args.prior,
-        progress=progress,
-    )
+    # What the prior tells is worth knowing before the first trial.
+    with contextlib.nullcontext() if args.json else shown_log("metatuner.agent.tune"):
+        result = tune(
+            objective,
+            space_of(module, args.space, file),
+            args.budget,
+            strategy=args.strategy,
+            direction="maximize" if args.maximize else "minimize",
+            storage=args.storage or _journal(name),
+            tracking_uri=args.tracking_uri,
+            experiment=args.experiment,
+            name=name,
+            seed=args.seed,
+            n_workers=args.workers,
+            resume=not args.fresh,
+            units=args.units,
+            timeout=args.timeout,
+            trial_timeout=args.trial_timeout,
+            isolated=args.isolated,
+            past=past,
+            prior=args.prior,
+            progress=progress,
+        )
     bar.close()
     best = result.best_trial
     if args.json:
@@ -127,56 +130,3 @@ def run(args: argparse.Namespace) -> int:
 
 def _journal(name: str) -> str:
     return str(_STUDIES / f"{quote(name, safe=' ')}.journal")
-
-
-def _load(file: str, given: str) -> ModuleType:
-    from ..envs.errors import ConfigurationError
-
-    path = Path(file)
-    if path.suffix != ".py" or not _is_file(path):
-        raise ConfigurationError(f"expected FILE.py:FUNCTION with a file that exists, got {given!r}")
-    if path.stem in sys.stdlib_module_names or _is_another(path):
-        raise ConfigurationError(f"{file} has the name of a module that is in use, {path.stem}: give it another name")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Under its name, and with its folder on the path, as when Python runs the file itself.
-    sys.modules[path.stem] = module
-    sys.path.insert(0, str(path.parent.resolve()))
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise ConfigurationError(f"{file} cannot be run: {type(error).__name__}: {error}") from error
-    return module
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # such as a name that is too long
-        return False
-
-
-def _is_another(path: Path) -> bool:
-    """Whether a module of this file's name is loaded from elsewhere, and would be replaced for all who import it."""
-    loaded = sys.modules.get(path.stem)
-    return loaded is not None and Path(getattr(loaded, "__file__", None) or "").resolve() != path.resolve()
-
-
-def _space(module: ModuleType, name: str | None, file: str) -> Any:
-    from ..envs.errors import ConfigurationError
-
-    if name not in (None, "none") and not hasattr(module, name):
-        raise ConfigurationError(f"{file} has no variable {name!r}: name the one that holds the search space")
-    return getattr(module, name or "space", None)
-
-
-def _attribute(module: ModuleType, name: str, file: str) -> Any:
-    from ..envs.errors import ConfigurationError
-
-    found = getattr(module, name, None)
-    if not callable(found):
-        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise ConfigurationError(f"{file} has no function {name!r}: it has {', '.join(functions) or 'none at all'}")
-    return found

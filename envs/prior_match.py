@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 _MOST_NAMED = 12
 
@@ -39,6 +39,10 @@ class PriorMatch:
     valueless: int = 0
     spare: int = 0
     thin_tasks: int = 0
+
+    def beside(self, elsewhere: Collection[str]) -> PriorMatch:
+        """The same where these hyperparameters are somewhere else in the space, such as under a condition."""
+        return replace(self, gone=tuple(name for name in self.gone if name not in elsewhere))
 
     def lines(self) -> list[str]:
         """The same in words, a few lines."""

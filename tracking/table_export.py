@@ -7,6 +7,7 @@ like that is left out too, unless it is asked for.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 import tempfile
@@ -67,18 +68,21 @@ def write_table(
     beside = final.with_name(f"{final.name}.part")
     try:
         # Which columns there are, and which of them may be shown, is known after the last trial.
-        with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as body:
+        with (
+            beside.open("w", encoding="utf-8", newline="") as file,
+            tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as body,
+        ):
             draft = _Draft(anonymous)
             csv.writer(body).writerows(row for trial in trials for row in draft.rows(trial))
             names, withheld = draft.chosen(frozenset(exclude), frozenset(include))
             body.seek(0)
-            with beside.open("w", encoding="utf-8", newline="") as file:
-                _copy(body, file, draft, names)
+            _copy(body, file, draft, names)
         beside.replace(final)
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error}): name a file in a folder that exists") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
     return Export(len(draft.tasks), draft.count, names, withheld)
 
 
