@@ -13,7 +13,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from ..envs.errors import ConfigurationError
-from ..envs.overlap import holds, shared_names
+from ..envs.overlap import enough_in_common, holds, shared_names
 from ..envs.past_tasks import LEAST_TRIALS, History, PastTasks
 from ..envs.search_state import SearchState, rung_units
 from ..envs.unit_cube import UnitCube
@@ -164,9 +164,9 @@ def past_tasks(
     """What studies of past tasks say of a search space; None where they say too little.
 
     Args:
-        past: The studies. One counts where it varied at least one hyperparameter of the space, in at least
-            `LEAST_TRIALS` trials: hyperparameters are matched by name, values by value, and a trial with a value out of
-            today's range is left out.
+        past: The studies. One counts where it has at least half of the hyperparameters, and at least `LEAST_TRIALS`
+            trials at different points: hyperparameters are matched by name, values by value, and a trial with a value
+            out of today's range is left out.
         space: The search space.
         units: Values that a full training reports.
         seed: What is random follows from it.
@@ -201,6 +201,8 @@ def _history(study: Study, cube: UnitCube, units: tuple[int, ...]) -> History | 
     if not known:
         return None
     names = shared_names([frozenset(config) for _, config in known], LEAST_TRIALS)
+    if not enough_in_common(len(names), len(cube.names)):
+        return None
     trials, configs = zip(*[(trial, config) for trial, config in known if names <= config.keys()], strict=True)
     curves = np.array([_curve(study, trial, units) for trial in trials])
     told = ~np.isnan(curves[:, 0])

@@ -30,6 +30,15 @@ def holds(distribution: BaseDistribution, value: Any) -> bool:
         return False
 
 
+def enough_in_common(shared: int, varied: int) -> bool:
+    """Whether a past task with so many of the hyperparameters that a search varies is worth to be heard: at least half.
+
+    On the generated tasks (`envs.search_families`) such a past helps, or does no harm, whether what it lacks was varied
+    then, unseen, or had one value; where only one hyperparameter was known, a search did better without it.
+    """
+    return 2 * shared >= varied
+
+
 def shared_names(known: Sequence[frozenset[str]], least: int) -> frozenset[str]:
     """The hyperparameters that a past task is taken to know: those under which its trials tell the most values.
 

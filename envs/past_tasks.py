@@ -52,11 +52,7 @@ class History:
 
     @property
     def says_enough(self) -> bool:
-        """Whether it is of use: it tells values, one of a full training, and varied something that today's space has.
-
-        One hyperparameter is enough: what its task says of it holds on the mean over everything else, and how well that
-        foretells this task is for the search to find out.
-        """
+        """Whether it is of use: it tells values, one of a full training, and varied something that is known."""
         told = np.isfinite(self.values[:, 0]).sum()
         if told < LEAST_TRIALS or not np.isfinite(self.values[:, -1]).any():
             return False

@@ -25,6 +25,7 @@ class PriorMatch:
         valueless: Trials left out since they tell no value: killed, or never judged.
         spare: Trials left out since their task has so many that a sample of them is enough.
         thin_tasks: Tasks left out with too few trials, or all at one point.
+        strange_tasks: Tasks left out that have less than half of the hyperparameters.
     """
 
     address: str
@@ -39,6 +40,7 @@ class PriorMatch:
     valueless: int = 0
     spare: int = 0
     thin_tasks: int = 0
+    strange_tasks: int = 0
 
     def beside(self, elsewhere: Collection[str]) -> PriorMatch:
         """The same where these hyperparameters are somewhere else in the space, such as under a condition."""
@@ -72,8 +74,16 @@ class PriorMatch:
         ]
         if left_out:
             found.append(f"  trials left out: {', '.join(left_out)}")
-        if self.thin_tasks:
-            found.append(f"  tasks left out: {self.thin_tasks:,} with too few trials, or all at one point")
+        tasks = [
+            f"{count:,} {why}"
+            for count, why in (
+                (self.thin_tasks, "with too few trials, or all at one point"),
+                (self.strange_tasks, "with less than half of the hyperparameters"),
+            )
+            if count
+        ]
+        if tasks:
+            found.append(f"  tasks left out: {', '.join(tasks)}")
         return found
 
 

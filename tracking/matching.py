@@ -1,9 +1,9 @@
 """Past trials held against a search space: what fits, as Optuna studies, and what does not, in figures.
 
 A hyperparameter is matched by its name and a value by what it is, whatever range and scale it was drawn from then. A
-task need not know all hyperparameters, and may know others. A trial with a value out of today's range is left out, and
-so is one that lacks what the others of its task have (`envs.overlap.shared_names`). A run that ended with a value that
-is no finite number counts as failed.
+task need not know all hyperparameters (`envs.overlap.enough_in_common`), and may know others. A trial with a value out
+of today's range is left out, and so is one that lacks what the others of its task have (`envs.overlap.shared_names`). A
+run that ended with a value that is no finite number counts as failed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..envs.errors import StoreError
-from ..envs.overlap import gridless, holds, shared_names
+from ..envs.overlap import enough_in_common, gridless, holds, shared_names
 from ..envs.past_tasks import LEAST_TRIALS
 from ..envs.prior import Prior
 from ..envs.prior_match import PriorMatch
@@ -104,7 +104,7 @@ class _Matching:
     def prior(self, address: str) -> Prior:
         studies: list[Study] = []
         known = dict.fromkeys(self._varied, 0)
-        counted = tasks = 0
+        counted = tasks = thin = 0
         for name, sample in self.tasks.items():
             trials = sample.trials()
             self._left_out["spare"] += sample.count - len(trials)
@@ -112,7 +112,9 @@ class _Matching:
             kept = [trial for trial in trials if names <= trial.config.keys()]
             self._left_out["incomplete"] += len(trials) - len(kept)
             studies.append(self._study(name, kept, names))
-            if _says_enough(kept, names):
+            if not _says_enough(kept, names):
+                thin += 1
+            elif enough_in_common(len(names), len(self._varied)):
                 counted, tasks = counted + len(kept), tasks + 1
                 known |= {each: known[each] + 1 for each in names}
         match = PriorMatch(
@@ -122,7 +124,8 @@ class _Matching:
             tasks=tasks,
             known=known,
             gone=tuple(self._gone),
-            thin_tasks=len(self.tasks) - tasks,
+            thin_tasks=thin,
+            strange_tasks=len(self.tasks) - tasks - thin,
             **self._left_out,
         )
         return Prior(studies, match)

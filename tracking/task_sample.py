@@ -7,11 +7,13 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..envs.past_tasks import MOST_TRIALS
 from ..envs.records import TrialState
 from .curves import Curve
 
-BEST, OTHERS = 256, 1_792
-"""How many trials are kept, at most: the best ones, and others at random. With fewer trials all are."""
+BEST, OTHERS = MOST_TRIALS // 2, 1_920
+"""How many trials are kept, at most: the best ones, as many as a past task looks at, and others at random, so many that
+their median hardly differs from that of all. With fewer trials all are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from metatuner.envs.errors import StoreError
 from metatuner.envs.prior import Prior
 from metatuner.envs.records import NullRecorder, TrialState
 from metatuner.tracking.matching import matched
-from metatuner.tracking.past_studies import past_studies, past_table
+from metatuner.tracking.past_studies import past_studies
 from metatuner.tracking.table_export import write_table
 from metatuner.tracking.task_sample import BEST, OTHERS
 from metatuner.tracking.told_trials import ToldTrial, told_runs
@@ -46,6 +46,7 @@ def test_it_says_what_it_matched() -> None:
             *task("whole", depth="3", kind="a", fixed="7", width="9"),
             *task("part", depth="4", seed="1"),
             *task("thin", 3),
+            *task("strange", width="5"),
             *[ToldTrial("same", {"lr": "0.1"}, float(i)) for i in range(6)],
             ToldTrial("part", {"lr": "0.5"}, 1.0),
             ToldTrial("part", {"lr": "2"}, 1.0),
@@ -56,17 +57,17 @@ def test_it_says_what_it_matched() -> None:
         ]
     )
     assert prior.match.lines() == [
-        "prior table:x: 10 trials of 25 count, of 2 past tasks",
+        "prior table:x: 10 trials of 30 count, of 2 past tasks",
         "  known by every task: lr, depth",
         "  known by some tasks: kind (by 1 of 2)",
         "  no longer here: width, seed",
         "  trials left out: 3 out of today's ranges, 1 without what others of their task have, "
         "1 without any hyperparameter of this space, 1 without a value",
-        "  tasks left out: 2 with too few trials, or all at one point",
+        "  tasks left out: 2 with too few trials, or all at one point, 1 with less than half of the hyperparameters",
     ]
     params = {study.study_name: {key for trial in study.trials for key in trial.params} for study in prior.studies}
     assert params["whole"] == set(SPACE) and params["part"] == {"lr", "depth"}
-    assert match(task("t")).match.lines()[2] == "  new here: depth, kind"
+    assert match(task("t", depth="4")).match.lines()[2] == "  new here: kind"
 
 
 def test_choices_are_matched_by_text_and_numbers_by_value() -> None:
@@ -78,11 +79,9 @@ def test_choices_are_matched_by_text_and_numbers_by_value() -> None:
 
 
 def test_failures_and_values_that_are_no_numbers_tell_of_failure() -> None:
-    trials = task("t", 8)
-    trials += [
-        ToldTrial("t", {"lr": "0.9"}, value) for value in (math.nan, math.inf, -math.inf, 1.7976931348623157e308)
-    ]
-    trials += [ToldTrial("t", {"lr": "0.8"}, 3.0, {}, TrialState.FAILED), ToldTrial("t", {"lr": "0.7"}, None)] * 4
+    trials, bad = task("t", 8, depth="4"), {"lr": "0.9", "depth": "4"}
+    trials += [ToldTrial("t", bad, value) for value in (math.nan, math.inf, -math.inf, 1.7976931348623157e308)]
+    trials += [ToldTrial("t", bad, 3.0, {}, TrialState.FAILED), ToldTrial("t", bad, None)] * 4
     trials += trials  # every run twice
     (study,) = match(trials).studies
     states = [trial.state for trial in study.trials]
@@ -136,29 +135,28 @@ def proposals(**options: Any) -> list[dict[str, Any]]:
 def test_a_table_proposes_what_the_store_did(uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     wider = {"lr": FloatDistribution(1e-6, 1.0), "kind": SPACE["kind"], "width": IntDistribution(1, 9)}
     for name, space, seed in (("whole", SPACE, 0), ("part", wider, 1), ("now", SPACE, 2)):
-        mt.tune(train, space, 6, name=name, strategy="hyperband", units=4, seed=seed, tracking_uri=uri, experiment="e")
+        mt.tune(train, space, 6, name=name, strategy="asha", units=4, seed=seed, tracking_uri=uri, experiment="e")
     written = write_table(tmp_path / "past.csv", told_runs("e", metric="objective", tracking_uri=uri, without="now"))
     assert written.tasks == 2
     with caplog.at_level(logging.INFO, "metatuner.agent.tune"):
         from_store = proposals(prior="mlflow:e", tracking_uri=uri)
     assert "known by every task: lr, kind" in caplog.text and "known by some tasks: depth (by 1 of 2)" in caplog.text
-    assert proposals(prior=f"table:{tmp_path / 'past.csv'}") == from_store
-    assert proposals(prior=[f"table:{tmp_path / 'past.csv'}"]) == from_store != proposals()
-    assert proposals(prior=f"table:{tmp_path / 'past.csv'}", strategy="portfolio")[0] in from_store[:1] + [
-        trial.params for study in past_table(str(tmp_path / "past.csv"), SPACE).studies for trial in study.trials
-    ]
+    table = f"table:{tmp_path / 'past.csv'}"
+    assert proposals(prior=table) == proposals(prior=[table]) == from_store != proposals()
+    portfolio = proposals(prior=table, strategy="portfolio")
+    assert portfolio == proposals(prior="mlflow:e", tracking_uri=uri, strategy="portfolio")
     match = past_studies("e", SPACE, tracking_uri=uri, without="now").match
     assert match.gone == ("width",) and match.tasks == 2
 
 
 def test_the_study_tells_its_prior(uri: str, tmp_path: Path) -> None:
-    write_table(tmp_path / "past.csv", task("t", 8, width="3"))
+    write_table(tmp_path / "past.csv", task("t", 8, depth="4", width="3"))
     address = f"table:{tmp_path / 'past.csv'}"
     result = mt.tune(train, SPACE, 1, name="now", units=4, tracking_uri=uri, experiment="e", prior=address)
     tags = MlflowClient(uri).get_run(result.run_id).data.tags
     assert tags["metatuner.prior"].splitlines() == [
         f"prior {address}: 8 trials of 8 count, of 1 past task",
-        "  known by every task: lr",
-        "  new here: depth, kind",
+        "  known by every task: lr, depth",
+        "  new here: kind",
         "  no longer here: width",
     ]
