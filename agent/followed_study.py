@@ -31,7 +31,7 @@ class FollowedStudy:
         space: The search space.
         units: Values that a full training reports; 1 where trainings are not to be stopped.
         budget: Full trainings that may be spent in all; None where nobody knows.
-        past: Studies of past tasks that have hyperparameters with this search space in common, or what they say.
+        past: Studies of past tasks, see `past_tasks`, or what they say.
         finishing: Whether the best training must come to its end before the budget does.
         seed: Choices follow from it.
         paused: Tells whether a trial that was stopped can be continued.

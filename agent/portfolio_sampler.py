@@ -29,8 +29,8 @@ class PortfolioSampler(BaseSampler):
     """Proposes a portfolio, one configuration after the other.
 
     Args:
-        past: Studies of past tasks that have hyperparameters with this search space in common. What one of them does
-            not know is in the middle of its range, and a choice is drawn.
+        past: Studies of past tasks, see `followed_study.past_tasks`. What one of them does not know is in the middle of
+            its range, and a choice is drawn.
         space: The search space.
         units: Values that a full training reports.
         seed: What is random follows from it.
@@ -46,7 +46,7 @@ class PortfolioSampler(BaseSampler):
         told = histories(past, cube, rung_units(units))
         if not told:
             raise ConfigurationError(
-                "a portfolio needs past tasks: give studies with hyperparameters of this space as `past`"
+                "a portfolio needs past tasks: give studies with at least half of this space as `past`"
             )
         points = cube.filled(np.random.default_rng(seed), np.concatenate([history.points for history in told]))
         regrets = PastTasks(told, seed).expected(points)[..., -1]

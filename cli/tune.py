@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="studies of similar tasks in the same place, with some of these hyperparameters: what was good there is "
+        help="studies of similar tasks in the same place, with most of these hyperparameters: what was good there is "
         "tried first",
     )
     parser.add_argument(
