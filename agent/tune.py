@@ -156,9 +156,9 @@ def tune(
             stopped early then costs its share; otherwise every trial costs a full training.
         configs: Configurations to try first, such as the default one, in whole or in part. "manual" tries these alone.
         known: Whole configurations whose values are known: nobody has to try them.
-        past: Studies of past tasks with at least half of this search space (`followed_study.past_tasks`): "policy" tries
-            first what was good there, and judges by how such tasks resemble this one; "portfolio" tries what was good
-            there, and nothing else.
+        past: Studies of past tasks with at least half of this search space (`followed_study.past_tasks`): "policy"
+            tries first what was good there, and judges by how such tasks resemble this one; "portfolio" tries what was
+            good there, and nothing else.
         prior: More of them, an address or several: "mlflow:NAME" takes the studies of the MLflow experiments of this
             name, or that a regular expression matches, and runs that others logged there with `metric`, from the store
             of `tracking_uri`; "table:FILE.csv" takes the trials of a table (`tracking.trial_table` tells its columns).

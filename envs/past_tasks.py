@@ -69,6 +69,7 @@ class PastTasks:
     Attributes:
         scales: Distance from the best to the median value of each task, shape (T,).
         best: The best configurations of all tasks, shape (k, d): NaN where their task does not know a value.
+        known: Which columns some task knows, shape (d,).
 
     Raises:
         ConfigurationError: No history says enough.
@@ -85,6 +86,7 @@ class PastTasks:
         self._models = [_Model.fitted(history, random) for history in usable]
         self.scales = np.array([model.scale for model in self._models])
         self.best = np.concatenate([model.best for model in self._models])
+        self.known = np.any([model.known for model in self._models], axis=0)
 
     def __len__(self) -> int:
         return len(self._models)

@@ -52,6 +52,7 @@ def test_a_search_begins_with_the_best_and_the_middle_of_what_is_new() -> None:
     state = SearchState(cube, (1.0,), 5, PastTasks([partial()]), seed=0)
     offered = state.moves().points
     assert np.isfinite(offered).all()
+    assert PastTasks([partial()]).known.tolist() == [True, False, False, False, False]
     filled = offered[(offered[:, 4] == 0.5) & (np.abs(offered[:, 0] - 0.3) < 0.1)]
     assert len(filled)
     assert (filled[:, 1:4].sum(1) == 1).all()
