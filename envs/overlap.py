@@ -34,7 +34,7 @@ def enough_in_common(shared: int, varied: int) -> bool:
     """Whether a past task with so many of the hyperparameters that a search varies is worth to be heard: at least half.
 
     On the generated tasks (`envs.search_families`) such a past helps, or does no harm, whether what it lacks was varied
-    then, unseen, or had one value; where only one hyperparameter was known, a search did better without it.
+    then, unseen, or had one value; where it knew one hyperparameter alone, a search was no better with it, or worse.
     """
     return 2 * shared >= varied
 
