@@ -13,7 +13,8 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from ..envs.errors import ConfigurationError
-from ..envs.past_tasks import History, PastTasks
+from ..envs.overlap import enough_in_common, holds, shared_names
+from ..envs.past_tasks import LEAST_TRIALS, History, PastTasks
 from ..envs.search_state import SearchState, rung_units
 from ..envs.unit_cube import UnitCube
 from .search_policy import SearchPolicy
@@ -30,7 +31,7 @@ class FollowedStudy:
         space: The search space.
         units: Values that a full training reports; 1 where trainings are not to be stopped.
         budget: Full trainings that may be spent in all; None where nobody knows.
-        past: Studies of past tasks with this search space, or what they say.
+        past: Studies of past tasks, see `past_tasks`, or what they say.
         finishing: Whether the best training must come to its end before the budget does.
         seed: Choices follow from it.
         paused: Tells whether a trial that was stopped can be continued.
@@ -163,7 +164,9 @@ def past_tasks(
     """What studies of past tasks say of a search space; None where they say too little.
 
     Args:
-        past: The studies.
+        past: The studies. One counts where it has at least half of the hyperparameters, and at least `LEAST_TRIALS`
+            trials at different points: hyperparameters are matched by name, values by value, and a trial with a value
+            out of today's range is left out.
         space: The search space.
         units: Values that a full training reports.
         seed: What is random follows from it.
@@ -193,11 +196,25 @@ def histories(past: Sequence[Study], cube: UnitCube, units: tuple[int, ...]) -> 
 def study_history(study: Study, cube: UnitCube, units: tuple[int, ...]) -> History | None:
     """What a study of a past task says, where it says enough; `histories` tells what the arguments are."""
     check_direction(study)
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and _covers(cube, trial)]
-    curves = np.array([_curve(study, trial, units) for trial in trials]).reshape(len(trials), len(units))
+    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    known = [(trial, config) for trial in ended if (config := _known(cube, trial))]
+    if not known:
+        return None
+    names = shared_names([frozenset(config) for _, config in known], LEAST_TRIALS)
+    if not enough_in_common(len(names), len(cube.names)):
+        return None
+    trials, configs = zip(*[(trial, config) for trial, config in known if names <= config.keys()], strict=True)
+    curves = np.array([_curve(study, trial, units) for trial in trials])
     told = ~np.isnan(curves[:, 0])
-    history = History(cube.encode([trial.params for trial in trials])[told], curves[told])
+    points = cube.encode_known([{name: config[name] for name in names} for config in configs])
+    history = History(points[told], curves[told])
     return history if history.says_enough else None
+
+
+def _known(cube: UnitCube, trial: FrozenTrial) -> dict[str, Any]:
+    """What a trial of a past task tells of today's hyperparameters; nothing where a value is out of today's range."""
+    config = {name: trial.params[name] for name in cube.names if name in trial.params}
+    return config if all(holds(cube.space[name], value) for name, value in config.items()) else {}
 
 
 def _covers(cube: UnitCube, trial: FrozenTrial) -> bool:
@@ -224,7 +241,7 @@ def _curve(study: Study, trial: FrozenTrial, units: tuple[int, ...]) -> NDArray[
 
 
 def _lower(study: Study, value: float) -> float:
-    """The value where less is better; infinite where it is no number."""
-    if math.isnan(value):
+    """The value where less is better; infinite where it is no finite number."""
+    if not math.isfinite(value):
         return math.inf
     return value if study.direction is StudyDirection.MINIMIZE else -value

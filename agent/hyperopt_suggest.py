@@ -47,7 +47,7 @@ def hyperopt_suggest(
         trials: hyperopt's, so far.
         seed: hyperopt's; the first one of a search tells its seed.
         policy: A policy, a shipped one's name, a folder, or an address.
-        past: Optuna studies of past tasks, whose hyperparameters have the labels of this space.
+        past: Optuna studies of past tasks, whose hyperparameters have at least half of the labels of this space.
 
     Returns:
         hyperopt's documents of new trials.

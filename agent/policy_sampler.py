@@ -32,8 +32,8 @@ class PolicySampler(BaseSampler):
 
     Args:
         policy: A policy, a shipped one's name, a folder, or an address such as `models:/NAME@champion`.
-        past: Studies of past tasks with the same search space, or what `followed_study.past_tasks` makes of them: what
-            was good there is tried first here.
+        past: Studies of past tasks that have at least half of the hyperparameters, or what `followed_study.past_tasks`
+            makes of them: what was good there is tried first here.
         units: Values that a full training reports, at steps 1 to `units`. With it `pruner()` stops trainings that do
             not pay.
         budget: Full trainings that will be spent; None where nobody knows.

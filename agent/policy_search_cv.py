@@ -44,7 +44,7 @@ class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no
         error_score: As for `GridSearchCV`.
         return_train_score: As for `GridSearchCV`.
         policy: A policy, a shipped one's name, a folder, or an address.
-        past: Optuna studies of past tasks with this space, with scores as their values.
+        past: Optuna studies of past tasks with at least half of this space, with scores as their values.
 
     Attributes:
         study_: The Optuna study of the search.

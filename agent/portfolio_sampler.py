@@ -29,7 +29,8 @@ class PortfolioSampler(BaseSampler):
     """Proposes a portfolio, one configuration after the other.
 
     Args:
-        past: Studies of past tasks with this search space.
+        past: Studies of past tasks, see `followed_study.past_tasks`. What one of them does not know is in the middle of
+            its range, and a choice is drawn.
         space: The search space.
         units: Values that a full training reports.
         seed: What is random follows from it.
@@ -44,8 +45,10 @@ class PortfolioSampler(BaseSampler):
         cube = UnitCube(space)
         told = histories(past, cube, rung_units(units))
         if not told:
-            raise ConfigurationError("a portfolio needs past tasks: give studies with this search space as `past`")
-        points = np.concatenate([history.points for history in told])
+            raise ConfigurationError(
+                "a portfolio needs past tasks: give studies with at least half of this space as `past`"
+            )
+        points = cube.filled(np.random.default_rng(seed), np.concatenate([history.points for history in told]))
         regrets = PastTasks(told, seed).expected(points)[..., -1]
         self._space = {name: each for name, each in space.items() if not each.single()}
         self._configs = [cube.decode(points[i]) for i in greedy_portfolio(regrets, LONGEST)]

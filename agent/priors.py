@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import Any
 
-from optuna.distributions import BaseDistribution
-from optuna.study import Study
-
+from ..envs.conditional_space import ConditionalSpace
 from ..envs.errors import ConfigurationError
+from ..envs.prior import Prior
 from .quiet import quiet_optuna
 
 _PRIORS = "metatuner.priors"
+"""The group of entry points that read past tasks."""
+
+_log = logging.getLogger(__name__)
 
 
-def studies_of(prior: object, space: Mapping[str, BaseDistribution] | None, **known: Any) -> list[Study]:
-    """The past tasks that an address names.
+def addresses(prior: object) -> Sequence[object]:
+    """One address, several or none."""
+    if prior is None:
+        return ()
+    return prior if isinstance(prior, list | tuple) else (prior,)
+
+
+def prior_of(address: object, tree: ConditionalSpace | None, **known: Any) -> Prior:
+    """The past tasks that an address names, and what of them fits, which is logged.
 
     Args:
-        prior: The address: a kind, a colon and what the kind takes.
-        space: The search space; None where nobody knows it.
-        known: What the kind takes besides: `metric`, `direction`, `tracking_uri`, `without`.
+        address: A kind, a colon and what the kind takes.
+        tree: The search space; None where nobody knows it.
+        known: What kinds take besides: `metric`, `direction`, `tracking_uri`, `without`, `units`.
 
     Raises:
         ConfigurationError: It is no address, no such kind is there, or the space is not known.
         MetatunerError: Past tasks cannot be read.
     """
-    kind, _, what = str(prior).partition(":")
-    found = entry_points(group=_PRIORS, name=kind) if isinstance(prior, str) and what else ()
+    kind, _, what = str(address).partition(":")
+    found = entry_points(group=_PRIORS, name=kind) if isinstance(address, str) and what else ()
     if not found:
-        raise ConfigurationError(f"expected a prior such as 'mlflow:EXPERIMENT', got {prior!r}")
-    if space is None:
+        raise ConfigurationError(f"expected a prior such as 'mlflow:EXPERIMENT' or 'table:FILE.csv', got {address!r}")
+    if tree is None:
         raise ConfigurationError("a prior needs the search space: give it as a dict of distributions")
     (source,) = found
     with quiet_optuna():
-        studies: list[Study] = source.load()(what, space, **known)
-    return studies
+        read: Prior = source.load()(what, tree.common, **known)
+    match = read.match.beside(tree.distributions)
+    for line in match.lines():
+        _log.info("%s", line)
+    return replace(read, match=match)

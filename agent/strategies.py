@@ -41,7 +41,7 @@ class Setting:
         done: Trials that the study has already: proposals go on, instead of beginning with the same ones again.
         workers: Trials at a time.
         units: Units of budget of a full training; None where trainings cannot be stopped early.
-        past: Studies of past tasks with the same search space.
+        past: Studies of past tasks with at least half of the search space.
     """
 
     space: Space | None

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..envs.conditional_space import ConditionalSpace, NestedSpace
 from ..envs.errors import ConfigurationError, SearchSpaceError, StoreError, TrainingError
+from ..envs.prior import Prior
 from ..envs.records import KEY_ATTRIBUTE, Recorder, StudyFinished, StudyStarted
 from .arguments import require_count, require_kind, require_objective, require_seconds, require_seed
 from .child import packed
@@ -32,7 +33,7 @@ from .grid_sampler import GridSampler
 from .interrupts import Interrupts
 from .paused_trials import PausedTrials
 from .policy_sampler import PolicySampler
-from .priors import studies_of
+from .priors import addresses, prior_of
 from .purse import Purse
 from .quiet import quiet_optuna
 from .strategies import Setting, strategy_named
@@ -112,7 +113,7 @@ def tune(
     configs: Iterable[Config] = (),
     known: Iterable[tuple[Config, float]] = (),
     past: Sequence[Study] = (),
-    prior: str | None = None,
+    prior: str | Sequence[str] | None = None,
     constraints: Constraints | None = None,
     metric: str = "objective",
     timeout: float | None = None,
@@ -150,10 +151,13 @@ def tune(
             stopped early then costs its share; otherwise every trial costs a full training.
         configs: Configurations to try first, such as the default one, in whole or in part. "manual" tries these alone.
         known: Whole configurations whose values are known: nobody has to try them.
-        past: Studies of past tasks with this search space: "policy" tries first what was good there, and judges by how
-            such tasks resemble this one; "portfolio" tries what was good there, and nothing else.
-        prior: More of them: "mlflow:NAME" takes the studies of the MLflow experiments of this name, or that a regular
-            expression matches, and runs that others logged there with `metric`. The store is that of `tracking_uri`.
+        past: Studies of past tasks with at least half of this search space (`followed_study.past_tasks`): "policy"
+            tries first what was good there, and judges by how such tasks resemble this one; "portfolio" tries what was
+            good there, and nothing else.
+        prior: More of them, an address or several: "mlflow:NAME" takes the studies of the MLflow experiments of this
+            name, or that a regular expression matches, and runs that others logged there with `metric`, from the store
+            of `tracking_uri`; "table:FILE.csv" takes the trials of a table (`tracking.trial_table` tells its columns).
+            What they have in common with the space is logged, and is the study's tag `metatuner.prior`.
         constraints: Takes a configuration and returns numbers by name, all of them at most 0 where it is allowed.
             What is not allowed may be tried, but is never the best; TPE, GP and GA learn to keep away.
         metric: What the value is called in the record.
@@ -191,10 +195,9 @@ def tune(
     given = _listed("configs", configs)
     if strategy == "manual" and not given:
         raise ConfigurationError("strategy 'manual' tries a given list: give it as `configs`")
-    if prior is not None:
-        common = None if tree is None else tree.common
-        told = studies_of(prior, common, metric=metric, direction=direction, tracking_uri=tracking_uri, without=title)
-        past = [*past, *told]
+    about: dict[str, Any] = {"metric": metric, "direction": direction, "tracking_uri": tracking_uri, "without": title}
+    priors = [prior_of(each, tree, units=units or 1, **about) for each in addresses(prior)]
+    past = [*past, *(study for each in priors for study in each.studies)]
     with quiet_optuna():
         study = _study(title, storage, direction, resume=resume)
         setting = Setting(
@@ -221,7 +224,7 @@ def tune(
                 StudyStarted(
                     name=title,
                     # Tags, not params: a study may go on with others.
-                    tags={"metatuner.strategy": proposer, "metatuner.seed": str(seed)},
+                    tags={"metatuner.strategy": proposer, "metatuner.seed": str(seed), **_prior_tag(priors)},
                     key=_key(study),
                     metric=metric,
                     direction=direction,
@@ -379,6 +382,11 @@ def _key(study: Study) -> str:
     if KEY_ATTRIBUTE not in study.user_attrs:
         study.set_user_attr(KEY_ATTRIBUTE, uuid.uuid4().hex)
     return str(study.user_attrs[KEY_ATTRIBUTE])
+
+
+def _prior_tag(priors: Sequence[Prior]) -> dict[str, str]:
+    lines = [line for each in priors for line in each.match.lines()]
+    return {"metatuner.prior": "\n".join(lines)} if lines else {}
 
 
 @contextlib.contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 
@@ -17,6 +19,22 @@ def say(text: str = "") -> None:
 def say_json(value: Any) -> None:
     """The result for a machine: the only thing on standard output."""
     print(json.dumps(value, indent=2), flush=True)
+
+
+@contextlib.contextmanager
+def shown_log(name: str) -> Iterator[None]:
+    """While it is entered, what a logger informs of goes to standard error, as plain lines."""
+    logger, handler = logging.getLogger(name), logging.StreamHandler(sys.stderr)
+    before, passed_on = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        logger.propagate = passed_on
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

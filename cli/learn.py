@@ -61,27 +61,35 @@ def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     import torch
 
-    from ..agent.priors import studies_of
+    from ..agent.priors import prior_of
     from ..agent.search_learning import Lessons, SearchLearningSettings, learn_search_policy
     from ..envs.conditional_space import ConditionalSpace
     from ..envs.errors import ConfigurationError
     from ..envs.records import Description, StudyStarted, TrialFinished, TrialStarted
     from ..tracking.recorder import MLflowRecorder
     from ..tracking.registry import promote, push
-    from .python_file import load, space_of
+    from .objective_file import load_file, space_of
 
     torch.set_num_threads(1)
     settings = SearchLearningSettings(
         steps=args.steps, seed=args.seed, held_out=args.held_out, confidence=args.confidence
     )
     file, _, variable = args.space.rpartition(":")
-    space = space_of(load(file, args.space), variable, file)
+    space = space_of(load_file(file, args.space), variable, file)
     if not isinstance(space, dict):
         raise ConfigurationError(f"expected {variable!r} of {file} to be a dict of distributions, got {space!r}")
-    common = ConditionalSpace(space).common
+    tree = ConditionalSpace(space)
     direction = "maximize" if args.maximize else "minimize"
-    past = studies_of(args.prior, common, metric=args.metric, direction=direction, tracking_uri=args.tracking_uri)
-    lessons = Lessons.of(past, common, args.units)
+    read = prior_of(
+        args.prior,
+        tree,
+        metric=args.metric,
+        direction=direction,
+        tracking_uri=args.tracking_uri,
+        without=None,
+        units=args.units,
+    )
+    lessons = Lessons.of(read.studies, tree.common, args.units)
     champion = _champion(args.champion, args.name, args.tracking_uri)
     out = Path(args.out or Path(".metatuner") / "learn" / args.name)
     bar = ProgressBar(settings.steps, "learning", "moves", silent=args.json)

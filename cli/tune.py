@@ -11,11 +11,12 @@ Every trial is recorded in MLflow. An interrupted study goes on when the same co
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from urllib.parse import quote
 
-from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
-from .python_file import function_of, load, space_of
+from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json, shown_log
+from .objective_file import function_of, load_file, space_of
 
 EXAMPLE = "metatuner tune objective.py:train --budget 30"
 
@@ -37,12 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="studies of similar tasks with this search space, in the same place: what was good there is tried first",
+        help="studies of similar tasks in the same place, with most of these hyperparameters: what was good there is "
+        "tried first",
     )
     parser.add_argument(
         "--prior",
-        metavar="mlflow:EXPERIMENT",
-        help="the same from MLflow: all studies of the experiments of this name, or that a regular expression matches",
+        action="append",
+        metavar="ADDRESS",
+        help="the same from elsewhere: mlflow:EXPERIMENT takes all studies of the experiments of this name, or that a "
+        "regular expression matches; table:FILE.csv what `metatuner prior export` has written. May be given again",
     )
     parser.add_argument("--maximize", action="store_true", help="the larger the better")
     parser.add_argument(
@@ -71,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from ..tracking.optuna_study import load as load_study
 
     file, _, function = args.objective.rpartition(":")
-    module = load(file, args.objective)
+    module = load_file(file, args.objective)
     objective = function_of(module, function, file)
     name = args.name or function
     past = [load_study(args.storage or _journal(each), each) for each in args.past]
@@ -82,27 +86,29 @@ def run(args: argparse.Namespace) -> int:
     def progress(spent: float, budget: float, best: float | None) -> None:
         bar.at(min(round(spent), round(budget)), "" if best is None else f"best {best:.6g}")
 
-    result = tune(
-        objective,
-        space_of(module, args.space, file),
-        args.budget,
-        strategy=args.strategy,
-        direction="maximize" if args.maximize else "minimize",
-        storage=args.storage or _journal(name),
-        tracking_uri=args.tracking_uri,
-        experiment=args.experiment,
-        name=name,
-        seed=args.seed,
-        n_workers=args.workers,
-        resume=not args.fresh,
-        units=args.units,
-        timeout=args.timeout,
-        trial_timeout=args.trial_timeout,
-        isolated=args.isolated,
-        past=past,
-        prior=args.prior,
-        progress=progress,
-    )
+    # What the prior tells is worth knowing before the first trial.
+    with contextlib.nullcontext() if args.json else shown_log("metatuner.agent.priors"):
+        result = tune(
+            objective,
+            space_of(module, args.space, file),
+            args.budget,
+            strategy=args.strategy,
+            direction="maximize" if args.maximize else "minimize",
+            storage=args.storage or _journal(name),
+            tracking_uri=args.tracking_uri,
+            experiment=args.experiment,
+            name=name,
+            seed=args.seed,
+            n_workers=args.workers,
+            resume=not args.fresh,
+            units=args.units,
+            timeout=args.timeout,
+            trial_timeout=args.trial_timeout,
+            isolated=args.isolated,
+            past=past,
+            prior=args.prior,
+            progress=progress,
+        )
     bar.close()
     best = result.best_trial
     if args.json:

@@ -37,7 +37,8 @@ class History:
     """The trials of a past task, n of them.
 
     Attributes:
-        points: Configurations in the unit cube, shape (n, d).
+        points: Configurations in the unit cube, shape (n, d). A column with NaN in it is not known: the task did not
+            have that hyperparameter.
         values: To be minimised, at each of R rungs, shape (n, R): NaN beyond where a trial was stopped, infinite where
             it failed.
     """
@@ -46,10 +47,17 @@ class History:
     values: Array
 
     @property
+    def known(self) -> NDArray[np.bool_]:
+        """Which columns are known, shape (d,)."""
+        return np.asarray(~np.isnan(self.points).any(0))
+
+    @property
     def says_enough(self) -> bool:
-        """Whether it is of use."""
+        """Whether it is of use: it tells values, one of a full training, and varied something that is known."""
         told = np.isfinite(self.values[:, 0]).sum()
-        return bool(told >= LEAST_TRIALS and np.isfinite(self.values[:, -1]).any())
+        if told < LEAST_TRIALS or not np.isfinite(self.values[:, -1]).any():
+            return False
+        return bool((self.points[:, self.known] != self.points[0, self.known]).any())
 
 
 class PastTasks:
@@ -61,7 +69,8 @@ class PastTasks:
 
     Attributes:
         scales: Distance from the best to the median value of each task, shape (T,).
-        best: The best configurations of all tasks, shape (k, d).
+        best: The best configurations of all tasks, shape (k, d): NaN where their task does not know a value.
+        known: Which columns some task knows, shape (d,).
 
     Raises:
         ConfigurationError: No history says enough.
@@ -71,8 +80,8 @@ class PastTasks:
         usable = [history for history in histories if history.says_enough]
         if not usable:
             raise ConfigurationError(
-                f"expected past tasks of at least {LEAST_TRIALS} trials, one of them finished, got tasks of "
-                f"{[len(history.values) for history in histories]} trials"
+                f"expected past tasks of at least {LEAST_TRIALS} trials at different points, one finished, got tasks "
+                f"of {[len(history.values) for history in histories]} trials"
             )
         random = np.random.default_rng(seed)
         self._take([_Model.fitted(history, random) for history in usable])
@@ -95,6 +104,7 @@ class PastTasks:
         self._models = models
         self.scales = np.array([model.scale for model in models])
         self.best = np.concatenate([model.best for model in models])
+        self.known = np.any([model.known for model in models], axis=0)
 
     def expected(self, points: Array) -> Array:
         """What each task says of points (n, d), at each rung; shape (T, n, R)."""
@@ -105,6 +115,7 @@ class PastTasks:
 class _Model:
     scale: float
     best: Array
+    known: NDArray[np.bool_]  # shape (d,); lengths and points have these columns alone
     lengths: torch.Tensor
     points: torch.Tensor  # shape (n, d), in length scales
     weights: torch.Tensor  # shape (n, R)
@@ -121,17 +132,19 @@ class _Model:
         regrets = np.minimum(squashed((values - best) / scale), _WORST)
         good, others = order[: MOST_TRIALS // 2], order[MOST_TRIALS // 2 :]
         chosen = np.concatenate([good, random.permutation(others)[: MOST_TRIALS - len(good)]])
-        lengths, noise = _likeliest(history.points[chosen], regrets[chosen, -1], random)
-        points, known = torch.from_numpy(history.points[chosen]) / lengths, torch.from_numpy(regrets[chosen])
+        tried = _columns(history.points[chosen], history.known)
+        lengths, noise = _likeliest(tried, regrets[chosen, -1], random)
+        points, told = torch.from_numpy(tried) / lengths, torch.from_numpy(regrets[chosen])
         covariance = _matern(points, points) + (noise**2 + 1e-6) * torch.eye(len(chosen))
         factor, _ = torch.linalg.cholesky_ex(covariance)
-        means = known.mean(0)
-        weights = torch.cholesky_solve(known - means, factor)
-        spread = float(known[:, -1].std())
-        return cls(scale, history.points[order[:3]], lengths, points, weights, means, noise * spread)
+        means = told.mean(0)
+        weights = torch.cholesky_solve(told - means, factor)
+        spread = float(told[:, -1].std())
+        return cls(scale, history.points[order[:3]], history.known, lengths, points, weights, means, noise * spread)
 
     def predict(self, points: Array) -> Array:
-        foretold = _matern(torch.from_numpy(points) / self.lengths, self.points) @ self.weights + self.means
+        asked = torch.from_numpy(_columns(points, self.known)) / self.lengths
+        foretold = _matern(asked, self.points) @ self.weights + self.means
         return foretold.clamp(-0.5, _WORST).numpy()
 
 
@@ -151,6 +164,11 @@ def completed(values: Array) -> Array:
         shift = float((now[both] - slope * before[both]).mean()) if both.any() else 0.0
         filled[missing, rung] = shift + slope * before[missing]
     return filled
+
+
+def _columns(points: Array, known: NDArray[np.bool_]) -> Array:
+    """Points (n, d) without the columns that are not known."""
+    return points if known.all() else np.ascontiguousarray(points[:, known])
 
 
 def _matern(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

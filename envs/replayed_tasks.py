@@ -57,7 +57,7 @@ class ReplayedTask:
 
     def _least(self, random: np.random.Generator) -> float:
         """The best value there is, found by adjusting the best of many."""
-        points = np.concatenate([self._told.best, self.cube.sample(random, _SAMPLE)])
+        points = np.concatenate([self.cube.filled(random, self._told.best), self.cube.sample(random, _SAMPLE)])
         values = self._told.expected(points)[0, :, -1]
         for _ in range(_CLIMBS):
             top = points[np.argsort(values)[:_CLIMBERS]]

@@ -164,7 +164,11 @@ class SearchState:
         self._moves = self._improved = self._count = 0
         self._best_expected: Array | None = None
         pool = cube.sample(self._random, _POOL)
-        first = self.cube.middle(self._random) if past is None else past.best
+        if past is not None:
+            # What no past task knows is left in the middle by half of them: what they know then decides.
+            half = _POOL // 2
+            pool[:half] = cube.filled(self._random, np.where(past.known, pool[:half], np.nan))
+        first = cube.middle(self._random) if past is None else cube.filled(self._random, past.best)
         self._pool = np.concatenate([first, pool])
         self._pool_expected = None if past is None else past.expected(self._pool)
 

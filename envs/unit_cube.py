@@ -33,6 +33,9 @@ class Cube(Protocol):
     def middle(self, random: np.random.Generator) -> Array:
         """The point (1, d) in the middle of every range; where there is no middle, it is drawn."""
 
+    def filled(self, random: np.random.Generator, points: Array) -> Array:
+        """Points (n, d) with a value where nobody knows one (NaN): the middle of a range; choices are drawn."""
+
     def near(self, random: np.random.Generator, points: Array) -> Array:
         """Points (n, d), each with one or a few hyperparameters adjusted."""
 
@@ -65,6 +68,16 @@ class ColumnCube:
                 point[:, each] = 0.5
         return point
 
+    def filled(self, random: np.random.Generator, points: Array) -> Array:
+        """Points (n, d) with a value where nobody knows one (NaN): the middle of a range; choices are drawn.
+
+        Where all is known, nothing is drawn.
+        """
+        unknown = np.isnan(points)
+        if not unknown.any():
+            return points
+        return np.where(unknown, np.concatenate([self.middle(random) for _ in points]), points)
+
     def near(self, random: np.random.Generator, points: Array) -> Array:
         """Points (n, d), each with one hyperparameter or a few adjusted, by little or more."""
         n = len(points)
@@ -92,7 +105,8 @@ class UnitCube(ColumnCube):
         space: Optuna's distributions by name, at least one with more than one value.
 
     Attributes:
-        names: The hyperparameters that have more than one value.
+        space: The hyperparameters that have more than one value.
+        names: Their names.
 
     Raises:
         SearchSpaceError: There is nothing to choose.
@@ -104,6 +118,7 @@ class UnitCube(ColumnCube):
             raise SearchSpaceError("expected a search space with something to choose, got only single values")
         self._transform = _SearchSpaceTransform(varied, transform_0_1=True)
         super().__init__([len(columns) for columns in self._transform.column_to_encoded_columns])
+        self.space = varied
         self.names = tuple(varied)
 
     def encode(self, configs: Sequence[Mapping[str, Any]]) -> Array:
@@ -111,6 +126,14 @@ class UnitCube(ColumnCube):
         if not configs:
             return np.empty((0, self.dimensions))
         return np.stack([self._transform.transform({k: config[k] for k in self.names}) for config in configs])
+
+    def encode_known(self, configs: Sequence[Mapping[str, Any]]) -> Array:
+        """Points of configurations that may lack hyperparameters, shape (n, d): NaN where one does."""
+        middle = self.decode(np.full(self.dimensions, 0.5))
+        points = self.encode([{**middle, **config} for config in configs])
+        for name, columns in zip(self.names, self._slices, strict=True):
+            points[[name not in config for config in configs], columns] = np.nan
+        return points
 
     def decode(self, point: Array) -> dict[str, Any]:
         """The configuration at a point (d,), or the nearest one, without what has a single value."""

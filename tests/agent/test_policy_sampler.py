@@ -9,6 +9,7 @@ import metatuner as mt
 import numpy as np
 import optuna
 import pytest
+from metatuner.agent.followed_study import histories
 from metatuner.agent.policy_sampler import PolicySampler
 from metatuner.agent.portfolio_sampler import PortfolioSampler, greedy_portfolio
 from metatuner.agent.search_actor import SearchActor, SearchActorShape
@@ -16,6 +17,7 @@ from metatuner.agent.search_policy import SearchPolicy
 from metatuner.agent.strategies import STRATEGIES
 from metatuner.envs.errors import ConfigurationError, PolicyFileError
 from metatuner.envs.records import NullRecorder
+from metatuner.envs.unit_cube import UnitCube
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
@@ -24,7 +26,7 @@ from optuna.testing.pytest_samplers import (
     RelativeSamplerTestCase,
     SingleOnlySamplerTestCase,
 )
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial, TrialState, create_trial
 
 SPACE = {
     "lr": FloatDistribution(1e-5, 1.0, log=True),
@@ -121,6 +123,26 @@ def test_past_tasks_help_from_the_first_trial_on(past: list[Study]) -> None:
         study.optimize(in_optuna, n_trials=1)
         values.append(study.best_value)
     assert np.median(values) < 0.5  # the median of random ones is about 4
+
+
+def test_a_past_with_another_space_helps_where_it_fits() -> None:
+    narrower = {"lr": FloatDistribution(1e-8, 1.0), "kind": CategoricalDistribution(["a", "b", "c"])}
+    study = optuna.create_study()
+    for i in range(24):
+        config = {"lr": 10.0 ** (-i / 3), "kind": "abc"[i % 3]}
+        value = final({**config, "momentum": 0.8})
+        study.add_trial(create_trial(params=config, distributions=narrower, value=value))
+    (told,) = histories([study], UnitCube(SPACE), (1,))
+    assert told.known.tolist() == [True, False, True, True]
+    # A rate below 1e-5 and a "c" are not in today's space.
+    assert len(told.points) == len([i for i in range(16) if i % 3 < 2])
+    assert np.nanmin(told.points) >= 0 and np.nanmax(told.points) <= 1
+    found = mt.tune(final, SPACE, 1, past=[study], recorder=NullRecorder(), seed=0)
+    assert final({**found.best_config, "momentum": 0.8}) < 0.5
+    less = {"kind": SPACE["kind"]}
+    little = optuna.create_study()
+    little.add_trials([create_trial(params={"kind": "ab"[i % 2]}, distributions=less, value=i) for i in range(6)])
+    assert not histories([little], UnitCube(SPACE), (1,))  # one hyperparameter of three
 
 
 def test_plain_functions_and_maximisation() -> None:

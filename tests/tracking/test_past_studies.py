@@ -46,7 +46,7 @@ def test_tuned_studies_come_back_as_they_were_and_tell_where_to_begin(uri: str) 
     before = mt.tune(
         train, SPACE, budget=10, strategy="hyperband", units=4, tracking_uri=uri, experiment="first", name="monday"
     )
-    (study,) = past_studies("fir.*", SPACE, tracking_uri=uri)
+    (study,) = past_studies("fir.*", SPACE, tracking_uri=uri).studies
     assert study.study_name == "monday"
     states = (TrialState.COMPLETE, TrialState.PRUNED)
     there, back = (
@@ -73,16 +73,16 @@ def test_runs_of_others_count_where_they_fit(uri: str) -> None:
         (good, None),
     ):
         log_run(uri, "theirs", params, score)
-    (study,) = past_studies("theirs", SPACE, metric="score", direction="maximize", tracking_uri=uri)
+    (study,) = past_studies("theirs", SPACE, metric="score", direction="maximize", tracking_uri=uri).studies
     assert sorted(trial.value for trial in study.trials) == [1.0, 2.0]
     assert {key: study.best_params[key] for key in SPACE} == {"lr": 0.1, "depth": 5, "kind": "b"}
-    with pytest.raises(StoreError, match="none of the 7 past runs of 'theirs' has a value of 'objective'"):
+    with pytest.raises(StoreError, match="none of the 7 past runs of 'mlflow:theirs' has a value of 'objective'"):
         past_studies("theirs", SPACE, tracking_uri=uri)
 
 
 def test_what_is_no_prior_is_told(uri: str) -> None:
     log_run(uri, "theirs", {"lr": 0.1}, 1.0)
-    for prior in ("first", "table:x", "mlflow:", 3):
+    for prior in ("first", "mlflow:", 3):
         with pytest.raises(ConfigurationError, match="expected a prior such as 'mlflow:EXPERIMENT'"):
             mt.tune(train, SPACE, budget=1, tracking_uri=uri, prior=prior)  # type: ignore[arg-type]
     with pytest.raises(UnknownExperimentError, match="no experiment is called 'nobody'"):

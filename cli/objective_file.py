@@ -1,4 +1,4 @@
-"""A Python file that a person names on the command line, with the objective or the search space in it."""
+"""A Python file with an objective and its search space, as verbs are given it: FILE.py:FUNCTION."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..envs.errors import ConfigurationError
 
-
-def load(file: str, given: str) -> ModuleType:
-    """Runs a file as a module.
+def load_file(file: str, given: str) -> ModuleType:
+    """Runs the file.
 
     Args:
         file: Its path.
-        given: What the person wrote, for errors.
+        given: What the user gave, for messages.
 
     Raises:
-        ConfigurationError: It is no Python file, or cannot be run.
+        ConfigurationError: There is no such file, it cannot be run, or it has the name of another module.
     """
+    from ..envs.errors import ConfigurationError
+
     path = Path(file)
     if path.suffix != ".py" or not _is_file(path):
         raise ConfigurationError(f"expected FILE.py:FUNCTION with a file that exists, got {given!r}")
@@ -54,22 +54,26 @@ def _is_another(path: Path) -> bool:
 
 
 def space_of(module: ModuleType, name: str | None, file: str) -> Any:
-    """The search space: a variable of this name, or `space`; None where there is none.
+    """The file's search space: the variable of this name; None where it has no `space` and no name was given.
 
     Raises:
-        ConfigurationError: No variable has the name.
+        ConfigurationError: The file has no such variable.
     """
+    from ..envs.errors import ConfigurationError
+
     if name not in (None, "none") and not hasattr(module, name):
         raise ConfigurationError(f"{file} has no variable {name!r}: name the one that holds the search space")
     return getattr(module, name or "space", None)
 
 
 def function_of(module: ModuleType, name: str, file: str) -> Any:
-    """A function of this name.
+    """The file's function of this name.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: The file has no such function.
     """
+    from ..envs.errors import ConfigurationError
+
     found = getattr(module, name, None)
     if not callable(found):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

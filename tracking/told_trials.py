@@ -1,0 +1,85 @@
+"""Past trials as any source tells them: a task, hyperparameters as texts, and values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..envs.records import TrialState
+from .curves import Curve
+from .history import PastTrial, read_history
+from .operations import VALUE_METRIC
+
+LARGEST = 1e300
+"""What lies beyond is no number: MLflow's databases keep an infinite value as the largest one there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToldTrial:
+    """One past trial.
+
+    Attributes:
+        task: The name of its task.
+        params: Its hyperparameters, as texts.
+        value: What it was judged by; None where nothing was told.
+        curve: Its values at each step.
+        state: How it ended.
+    """
+
+    task: str
+    params: Mapping[str, str]
+    value: float | None
+    curve: Curve = field(default_factory=dict)
+    state: TrialState = TrialState.FINISHED
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is known to be bad: it failed, or it ended with a value that is no finite number."""
+        if self.state is TrialState.FAILED:
+            return True
+        return self.state is TrialState.FINISHED and self.value is not None and not is_number(self.value)
+
+    @property
+    def says_something(self) -> bool:
+        """Whether it has failed, or tells a value."""
+        if self.state is TrialState.KILLED:
+            return False
+        return self.failed or (bool(self.curve) if self.state is TrialState.PRUNED else self.value is not None)
+
+
+def is_number(value: float) -> bool:
+    """Whether a value is a finite number."""
+    return math.isfinite(value) and abs(value) < LARGEST
+
+
+def told_runs(
+    experiments: str | Sequence[str], *, metric: str, tracking_uri: str | None = None, without: str | None = None
+) -> Iterator[ToldTrial]:
+    """Runs of MLflow, newest first. Those that are running are left out.
+
+    Every study that metatuner recorded is a task; so are, together, the other runs of an experiment.
+
+    Args:
+        experiments: An experiment's name, or a regular expression for whole names, or several.
+        metric: What runs were judged by; its curve is read too.
+        tracking_uri: The store, as for `MLflowRecorder`.
+        without: The name of a study that is left out.
+
+    Raises:
+        UnknownExperimentError: No experiment has such a name.
+        StoreError: The store cannot be used.
+    """
+    for past in read_history(experiments, with_curves=[metric], tracking_uri=tracking_uri):
+        if past.state is not None and not past.study == without is not None:
+            yield _told(past, metric, past.state)
+
+
+def _told(past: PastTrial, metric: str, state: TrialState) -> ToldTrial:
+    return ToldTrial(
+        task=past.study or past.experiment,
+        params=past.params,
+        value=past.metrics.get(VALUE_METRIC if past.study else metric),
+        curve={step: value for step, value in past.curves.get(metric, {}).items() if is_number(value)},
+        state=state,
+    )
