@@ -16,7 +16,7 @@ from metatuner.agent.search_policy import SearchPolicy
 from metatuner.agent.strategies import STRATEGIES
 from metatuner.envs.errors import ConfigurationError, PolicyFileError
 from metatuner.envs.records import NullRecorder
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.testing.pytest_samplers import (
@@ -90,6 +90,19 @@ def test_it_pauses_continues_and_finishes_the_best() -> None:
     reached = [max(trial.intermediate_values.values()) for trial in result.trials]
     assert len(reached) > 6  # more configurations than full trainings
     assert result.best_trial.state is TrialState.COMPLETE
+
+
+def test_no_configuration_of_a_grid_is_begun_twice() -> None:
+    begun = []
+
+    def watched(config: dict[str, Any]) -> Iterator[float]:
+        begun.append(tuple(config.values()))
+        for unit in range(1, 5):
+            yield (config["depth"] - 2) ** 2 + config["leaf"] / 9 + 1 / unit
+
+    space = {"depth": IntDistribution(1, 5), "leaf": IntDistribution(1, 9, log=True)}
+    mt.tune(watched, space, 20, recorder=NullRecorder(), units=4)
+    assert len(set(begun)) == len(begun) > 20
 
 
 def test_every_generator_is_closed_in_the_end() -> None:
