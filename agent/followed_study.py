@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -196,8 +197,21 @@ def _history(study: Study, cube: UnitCube, units: tuple[int, ...]) -> History | 
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and _covers(cube, trial)]
     curves = np.array([_curve(study, trial, units) for trial in trials]).reshape(len(trials), len(units))
     told = ~np.isnan(curves[:, 0])
-    history = History(cube.encode([trial.params for trial in trials])[told], curves[told])
+    points, curves = cube.encode([trial.params for trial in trials])[told], curves[told]
+    whole = _whole(points, curves)
+    history = History(points[whole], curves[whole])
     return history if history.says_enough else None
+
+
+def _whole(points: NDArray[np.float64], curves: NDArray[np.float64]) -> list[int]:
+    """Rows that are not the beginning of another one: a training that is paused and goes on is a trial each time."""
+    reached = (~np.isnan(curves)).sum(1)
+    kept: dict[bytes, list[int]] = defaultdict(list)
+    for row in np.argsort(-reached, kind="stable"):
+        alike, known = kept[points[row].tobytes()], slice(reached[row])
+        if not any(np.array_equal(curves[row, known], curves[other, known]) for other in alike):
+            alike.append(int(row))
+    return sorted(row for rows in kept.values() for row in rows)
 
 
 def _covers(cube: UnitCube, trial: FrozenTrial) -> bool:

@@ -9,6 +9,7 @@ import metatuner as mt
 import numpy as np
 import optuna
 import pytest
+from metatuner.agent.followed_study import histories
 from metatuner.agent.policy_sampler import PolicySampler
 from metatuner.agent.portfolio_sampler import PortfolioSampler, greedy_portfolio
 from metatuner.agent.search_actor import SearchActor, SearchActorShape
@@ -16,6 +17,8 @@ from metatuner.agent.search_policy import SearchPolicy
 from metatuner.agent.strategies import STRATEGIES
 from metatuner.envs.errors import ConfigurationError, PolicyFileError
 from metatuner.envs.records import NullRecorder
+from metatuner.envs.search_state import rung_units
+from metatuner.envs.unit_cube import UnitCube
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
@@ -134,6 +137,15 @@ def test_past_tasks_help_from_the_first_trial_on(past: list[Study]) -> None:
         study.optimize(in_optuna, n_trials=1)
         values.append(study.best_value)
     assert np.median(values) < 0.5  # the median of random ones is about 4
+
+
+def test_a_past_training_that_was_paused_and_went_on_counts_once() -> None:
+    result = tuned(budget=6, seed=0)
+    begun = [trial for trial in result.trials if "metatuner:continues" not in trial.user_attrs]
+    (history,) = histories([result.study], UnitCube(SPACE), rung_units(UNITS))
+    assert len(history.points) == len(begun) < len(result.trials)
+    finished = sum(trial.state is TrialState.COMPLETE for trial in result.trials)
+    assert np.isfinite(history.values[:, -1]).sum() == finished
 
 
 def test_plain_functions_and_maximisation() -> None:
