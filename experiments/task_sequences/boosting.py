@@ -3,7 +3,7 @@
     python experiments/task_sequences/boosting.py [--seed 0] [--out FOLDER]
 
 scikit-learn's GradientBoostingRegressor, ten trees a unit, five hyperparameters. One data set is real: diabetes. Three
-are generated: Friedman's functions 1, 2 and 3, with noise. Each is split 60 : 20 : 20 into training, validation and
+are generated: Friedman's functions 1, 2 and 3, with noise. Each is split 40 : 40 : 20 into training, validation and
 test examples.
 """
 
@@ -77,7 +77,7 @@ def split(inputs: NDArray[np.float64], targets: NDArray[np.float64], seed: int) 
     """Inputs and targets of three parts."""
     rest, test_inputs, rest_targets, test_targets = train_test_split(inputs, targets, test_size=0.2, random_state=seed)
     train_inputs, val_inputs, train_targets, val_targets = train_test_split(
-        rest, rest_targets, test_size=0.25, random_state=seed
+        rest, rest_targets, test_size=0.5, random_state=seed
     )
     return {
         "train": (train_inputs, train_targets),
@@ -86,9 +86,7 @@ def split(inputs: NDArray[np.float64], targets: NDArray[np.float64], seed: int) 
     }
 
 
-EXAMPLE = sequence.Example(
-    "boosting", SPACE, tasks, "mean squared errors over the variance of the training targets"
-)
+EXAMPLE = sequence.Example("boosting", SPACE, tasks, "mean squared errors over the variance of the training targets")
 
 if __name__ == "__main__":
     sequence.main(EXAMPLE, __doc__)
