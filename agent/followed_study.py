@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -206,8 +207,9 @@ def study_history(study: Study, cube: UnitCube, units: tuple[int, ...]) -> Histo
     trials, configs = zip(*[(trial, config) for trial, config in known if names <= config.keys()], strict=True)
     curves = np.array([_curve(study, trial, units) for trial in trials])
     told = ~np.isnan(curves[:, 0])
-    points = cube.encode_known([{name: config[name] for name in names} for config in configs])
-    history = History(points[told], curves[told])
+    points = cube.encode_known([{name: config[name] for name in names} for config in configs])[told]
+    whole = _whole(points, curves[told])
+    history = History(points[whole], curves[told][whole])
     return history if history.says_enough else None
 
 
@@ -215,6 +217,17 @@ def _known(cube: UnitCube, trial: FrozenTrial) -> dict[str, Any]:
     """What a trial of a past task tells of today's hyperparameters; nothing where a value is out of today's range."""
     config = {name: trial.params[name] for name in cube.names if name in trial.params}
     return config if all(holds(cube.space[name], value) for name, value in config.items()) else {}
+
+
+def _whole(points: NDArray[np.float64], curves: NDArray[np.float64]) -> list[int]:
+    """Rows that are not the beginning of another one: a training that is paused and goes on is a trial each time."""
+    reached = (~np.isnan(curves)).sum(1)
+    kept: dict[bytes, list[int]] = defaultdict(list)
+    for row in np.argsort(-reached, kind="stable"):
+        alike, known = kept[points[row].tobytes()], slice(reached[row])
+        if not any(np.array_equal(curves[row, known], curves[other, known]) for other in alike):
+            alike.append(int(row))
+    return sorted(row for rows in kept.values() for row in rows)
 
 
 def _covers(cube: UnitCube, trial: FrozenTrial) -> bool:

@@ -66,6 +66,7 @@ _REFILLED = 32  # points that come into the pool together, where so many were ta
 _DESIGN = 5  # trials that are started before any goes on, where no past task tells where to begin
 _HOPELESS = 2  # trials that fail where past tasks promised much: then they are not asked where to begin
 _FLOOR = 1e-6
+_SAME = 1e-9  # in widths of a range: what encoding and decoding a configuration may change
 
 
 def rung_units(units: int) -> tuple[int, ...]:
@@ -178,12 +179,12 @@ class SearchState:
         Args:
             number: Its number.
             point: Its configuration, shape (d,).
-            drawn: The move's point, where the configuration is the nearest one on a grid: it is not offered again.
+            drawn: The move's point, where the configuration is the nearest one on a grid: neither is offered again.
         """
-        self._take_from_pool(point if drawn is None else drawn)
         expected = None if self.past is None else self.past.expected(point[None])[:, 0]
         trial = SearchTrial(number, point, expected, running=True)
         self.trials[number] = trial
+        self._take_from_pool(point if drawn is None else drawn)
         self._count += 1
         return trial
 
@@ -287,7 +288,7 @@ class SearchState:
         if not by_value:
             return self._pool, self._pool_expected
         parents = np.stack([by_value[i % len(by_value)].point for i in range(_ADJUSTED)])
-        adjusted = self.cube.near(self._random, parents)
+        adjusted = self._untried(self.cube.near(self._random, parents))
         points = np.concatenate([self._pool, adjusted])
         if self.past is None:
             return points, None
@@ -296,14 +297,20 @@ class SearchState:
 
     def _take_from_pool(self, point: Array) -> None:
         """What is tried is not offered again, and others come in its place now and then."""
-        kept = (self._pool != point).any(1)
+        kept = (np.abs(self._pool - point) > _SAME).any(1)
         self._pool = self._pool[kept]
         self._pool_expected = None if self._pool_expected is None else self._pool_expected[:, kept]
         if len(self._pool) < _POOL - _REFILLED:
-            fresh = self.cube.sample(self._random, _REFILLED)
+            fresh = self._untried(self.cube.sample(self._random, _REFILLED))
             self._pool = np.concatenate([self._pool, fresh])
             if self.past is not None and self._pool_expected is not None:
                 self._pool_expected = np.concatenate([self._pool_expected, self.past.expected(fresh)], axis=1)
+
+    def _untried(self, points: Array) -> Array:
+        """Those of points (n, d) where no trial has begun, shape (m, d)."""
+        tried = np.array([each.point for each in self.trials.values()]).reshape(-1, self.cube.dimensions)
+        found: Array = points[(np.abs(points[:, None] - tried) > _SAME).any(-1).all(-1)]
+        return found
 
     def _features(self, points: Array, trials: NDArray[np.int64], expected: Array | None) -> Array:
         n = len(points)

@@ -7,12 +7,13 @@ Optuna's own samplers have it).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna._transform import _SearchSpaceTransform
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from .errors import SearchSpaceError
 
@@ -98,8 +99,31 @@ class ColumnCube:
         return moved
 
 
+@dataclass(frozen=True)
+class _Grid:
+    """Where the values of a hyperparameter that has steps lie, as Optuna's transformation has them.
+
+    Each value is in the middle of its cell: the range ends half a step below the lowest one and above the highest one.
+    """
+
+    column: int
+    low: float
+    high: float
+    step: float
+    log: bool
+
+    def nearest(self, coordinates: Array) -> Array:
+        ends = np.array([self.low - self.step / 2, self.high + self.step / 2])
+        below, above = np.log(ends) if self.log else ends
+        scaled = below + coordinates * (above - below)
+        values = np.exp(scaled) if self.log else scaled
+        values = np.clip(self.low + np.round((values - self.low) / self.step) * self.step, self.low, self.high)
+        found: Array = ((np.log(values) if self.log else values) - below) / (above - below)
+        return found
+
+
 class UnitCube(ColumnCube):
-    """The cube of a search space.
+    """The cube of a search space. Points that it draws are configurations, not beside one.
 
     Args:
         space: Optuna's distributions by name, at least one with more than one value.
@@ -120,6 +144,28 @@ class UnitCube(ColumnCube):
         super().__init__([len(columns) for columns in self._transform.column_to_encoded_columns])
         self.space = varied
         self.names = tuple(varied)
+        self._grids = [
+            _Grid(each.start, distribution.low, distribution.high, distribution.step, distribution.log)
+            for each, distribution in zip(self._slices, varied.values(), strict=True)
+            if isinstance(distribution, FloatDistribution | IntDistribution) and distribution.step is not None
+        ]
+
+    def sample(self, random: np.random.Generator, n: int) -> Array:
+        """Draws n points, shape (n, d): uniform, but for hyperparameters that have steps."""
+        return self._on_grid(super().sample(random, n))
+
+    def middle(self, random: np.random.Generator) -> Array:
+        """The point (1, d) nearest to the middle of every range; choices, which have no middle, are drawn."""
+        return self._on_grid(super().middle(random))
+
+    def near(self, random: np.random.Generator, points: Array) -> Array:
+        """Points (n, d), each with one hyperparameter or a few adjusted: less than half a step is no adjustment."""
+        return self._on_grid(super().near(random, points))
+
+    def _on_grid(self, points: Array) -> Array:
+        for grid in self._grids:
+            points[:, grid.column] = grid.nearest(points[:, grid.column])
+        return points
 
     def encode(self, configs: Sequence[Mapping[str, Any]]) -> Array:
         """Points of configurations, shape (n, d)."""

@@ -17,8 +17,9 @@ from metatuner.agent.search_policy import SearchPolicy
 from metatuner.agent.strategies import STRATEGIES
 from metatuner.envs.errors import ConfigurationError, PolicyFileError
 from metatuner.envs.records import NullRecorder
+from metatuner.envs.search_state import rung_units
 from metatuner.envs.unit_cube import UnitCube
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.testing.pytest_samplers import (
@@ -94,6 +95,19 @@ def test_it_pauses_continues_and_finishes_the_best() -> None:
     assert result.best_trial.state is TrialState.COMPLETE
 
 
+def test_no_configuration_of_a_grid_is_begun_twice() -> None:
+    begun = []
+
+    def watched(config: dict[str, Any]) -> Iterator[float]:
+        begun.append(tuple(config.values()))
+        for unit in range(1, 5):
+            yield (config["depth"] - 2) ** 2 + config["leaf"] / 9 + 1 / unit
+
+    space = {"depth": IntDistribution(1, 5), "leaf": IntDistribution(1, 9, log=True)}
+    mt.tune(watched, space, 20, recorder=NullRecorder(), units=4)
+    assert len(set(begun)) == len(begun) > 20
+
+
 def test_every_generator_is_closed_in_the_end() -> None:
     opened, closed = [], []
 
@@ -143,6 +157,15 @@ def test_a_past_with_another_space_helps_where_it_fits() -> None:
     little = optuna.create_study()
     little.add_trials([create_trial(params={"kind": "ab"[i % 2]}, distributions=less, value=i) for i in range(6)])
     assert not histories([little], UnitCube(SPACE), (1,))  # one hyperparameter of three
+
+
+def test_a_past_training_that_was_paused_and_went_on_counts_once() -> None:
+    result = tuned(budget=6, seed=0)
+    begun = [trial for trial in result.trials if "metatuner:continues" not in trial.user_attrs]
+    (history,) = histories([result.study], UnitCube(SPACE), rung_units(UNITS))
+    assert len(history.points) == len(begun) < len(result.trials)
+    finished = sum(trial.state is TrialState.COMPLETE for trial in result.trials)
+    assert np.isfinite(history.values[:, -1]).sum() == finished
 
 
 def test_plain_functions_and_maximisation() -> None:

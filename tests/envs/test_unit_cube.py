@@ -42,10 +42,10 @@ def test_every_point_is_a_configuration_and_back(space: dict[str, BaseDistributi
         assert set(config) == set(space)
         for name, value in config.items():
             assert space[name]._contains(space[name].to_internal_repr(value))
-    again = cube.encode(configs)
-    assert again.min() >= 0 and again.max() <= 1
-    # What lies on the distributions' grid stays where it is.
-    np.testing.assert_allclose(cube.encode([cube.decode(point) for point in again]), again, atol=1e-6)
+    # What is drawn lies on the distributions' grid, so that two points are two configurations.
+    np.testing.assert_allclose(cube.encode(configs), points, atol=1e-9)
+    middle = cube.middle(random)
+    np.testing.assert_allclose(cube.encode([cube.decode(middle[0])]), middle, atol=1e-9)
 
 
 def test_adjustments_are_near_and_change_something() -> None:

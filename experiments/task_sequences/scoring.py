@@ -1,0 +1,185 @@
+"""What a prior saves: full trainings until a search is as good as the search without a prior is in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+DRAWS = 10_000
+
+Array = NDArray[np.float64]
+Run = Mapping[str, Any]
+
+ARMS: Mapping[str, tuple[str, int]] = {
+    "policy, prior from 3 tasks": ("policy", 4),
+    "policy, no prior": ("policy", 1),
+    "portfolio from the same 3 tasks": ("portfolio", 4),
+    "random search": ("random", 1),
+    "TPE": ("tpe", 1),
+    "Hyperband": ("hyperband", 1),
+}
+"""Strategies by name, and how many tasks each is told of, plus one."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to search, on every pair of a task and a seed.
+
+    Attributes:
+        costs: Full trainings until it was as good as the search without a prior in the end; infinite where never.
+        begun: Configurations that it began until then; infinite where never.
+        losses: The best validation loss that it found, as a ratio to that of the search without a prior.
+        tests: The test loss of that configuration, likewise.
+        curves: The best validation loss after each unit, as such a ratio; infinite before any training finished. Shape
+            (pairs, units).
+    """
+
+    costs: Array
+    begun: Array
+    losses: Array
+    tests: Array
+    curves: Array
+
+
+@dataclass(frozen=True)
+class Scores:
+    """An example's scores.
+
+    Attributes:
+        arms: On the fourth task, by name.
+        places: Costs of the policy by place in the order, 1 to 4: the first has no prior.
+        budget: Full trainings that each search may spend.
+    """
+
+    arms: Mapping[str, Arm]
+    places: Mapping[int, Array]
+    budget: int
+
+    @classmethod
+    def of(cls, runs: Sequence[Run], budget: int, units: int) -> Scores:
+        """Scores of all runs of an example."""
+        alone = {(run["task"], run["seed"]): run for run in runs if (run["strategy"], run["place"]) == ("policy", 1)}
+
+        def arm(strategy: str, place: int) -> Arm:
+            chosen = [run for run in runs if (run["strategy"], run["place"]) == (strategy, place)]
+            chosen.sort(key=lambda run: (run["task"], run["seed"]))
+            pairs = [(run, alone[run["task"], run["seed"]]) for run in chosen]
+            spent = [_reached(run, _best(other)) for run, other in pairs]
+            return Arm(
+                np.array(spent) / units,
+                np.array([_begun(run, each) for (run, _), each in zip(pairs, spent, strict=True)]),
+                np.array([_best(run) / _best(other) for run, other in pairs]),
+                np.array([run["test"] / other["test"] for run, other in pairs]),
+                np.array([_curve(run, budget * units) / _best(other) for run, other in pairs]),
+            )
+
+        return cls(
+            {name: arm(*each) for name, each in ARMS.items()},
+            {place: arm("policy", place).costs for place in range(1, 5)},
+            budget,
+        )
+
+    def table(self) -> str:
+        """Markdown."""
+        lines = [
+            "| fourth task | full trainings until as good | configurations begun until then | as good within "
+            f"{self.budget} | best validation loss, ratio | its test loss, ratio |",
+            "|---|---|---|---|---|---|",
+        ]
+        for name, arm in self.arms.items():
+            cells = [
+                name,
+                self._interval(arm.costs, median, 1),
+                self._interval(arm.begun, median, 0),
+                f"{np.isfinite(arm.costs).sum()} of {len(arm.costs)}",
+                self._interval(arm.losses, geometric_mean, 2),
+                self._interval(arm.tests, geometric_mean, 2),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        told, alone = self.arms["policy, prior from 3 tasks"], self.arms["policy, no prior"]
+        sooner, later = (told.costs < alone.costs).sum(), (told.costs > alone.costs).sum()
+        lines += ["", f"With the prior sooner on {sooner}, later or never on {later} of {len(told.costs)}."]
+        by_place = ", ".join(f"{place}: {self._interval(costs, median, 1)}" for place, costs in self.places.items())
+        return "\n".join([*lines, f"Full trainings until as good, by place in the order: {by_place}."])
+
+    def _interval(self, values: Array, centre: Callable[..., Any], digits: int) -> str:
+        low, high = bootstrap(values, centre)
+        middle, low, high = (
+            f"{each:.{digits}f}" if np.isfinite(each) else "never" for each in (centre(values), low, high)
+        )
+        return f"{middle} ({low} to {high})"
+
+
+def median(values: Array, axis: int | None = None) -> Any:
+    """The lower median, which may be infinite."""
+    return np.quantile(values, 0.5, axis=axis, method="inverted_cdf")
+
+
+def geometric_mean(values: Array, axis: int | None = None) -> Any:
+    """Of ratios."""
+    return np.exp(np.log(values).mean(axis=axis))
+
+
+def bootstrap(values: Array, centre: Callable[..., Any]) -> tuple[float, float]:
+    """A 95 % interval over pairs of a task and a seed."""
+    drawn = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
+    low, high = np.quantile(centre(values[drawn], axis=1), [0.025, 0.975], method="inverted_cdf")
+    return float(low), float(high)
+
+
+def plot(found: Mapping[str, Scores], path: Path) -> None:
+    """On the left the best loss so far on the fourth task, on the right what each place in the order costs."""
+    figure = Figure(figsize=(11, 3.6 * len(found)), layout="constrained")
+    colours = ("#0072B2", "#D55E00", "#56B4E9", "#999999", "#CC79A7", "#009E73")
+    for (name, scores), (left, right) in zip(found.items(), figure.subplots(len(found), 2, squeeze=False), strict=True):
+        for (arm, of_arm), colour in zip(scores.arms.items(), colours, strict=True):
+            medians = median(of_arm.curves, axis=0)
+            spent = np.arange(1, len(medians) + 1) * scores.budget / len(medians)
+            wide = 2.5 if arm.startswith("policy") else 1.2
+            left.plot(spent, np.where(np.isfinite(medians), medians, np.nan), color=colour, label=arm, linewidth=wide)
+        left.axhline(1, color="black", linewidth=0.8, linestyle=":")
+        left.set(title=f"{name}: the fourth task", xlabel="full trainings spent", ylabel="best validation loss, ratio")
+        left.set_yscale("log")
+        left.legend(fontsize=8)
+        for place, costs in scores.places.items():
+            # What never got there is drawn above the budget.
+            heights = np.where(np.isfinite(costs), costs, scores.budget + 1)
+            jitter = np.random.default_rng(place).uniform(-0.15, 0.15, len(costs))
+            right.plot(place + jitter, heights, "o", color="#999999", alpha=0.6, markersize=4)
+            centre, (low, high) = median(costs), bootstrap(costs, median)
+            low, centre, high = (min(each, scores.budget + 1) for each in (low, centre, high))
+            right.errorbar(place, centre, [[centre - low], [high - centre]], fmt="s", color="#0072B2", capsize=5)
+        right.axhline(scores.budget + 0.5, color="black", linewidth=0.8, linestyle=":")
+        right.set(
+            title=f"{name}: each place in the order",
+            xlabel="place in the order (the first has no prior)",
+            ylabel="full trainings until as good\n(above the line: never)",
+            xticks=list(scores.places),
+            ylim=(0, scores.budget + 1.5),
+        )
+    figure.savefig(path, dpi=110)
+
+
+def _best(run: Run) -> float:
+    return float(min(loss for _, loss in run["finished"]))
+
+
+def _reached(run: Run, level: float) -> float:
+    return next((float(spent) for spent, loss in run["finished"] if loss <= level), np.inf)
+
+
+def _begun(run: Run, spent: float) -> float:
+    return float(sum(at < spent for at in run["begun"])) if np.isfinite(spent) else np.inf
+
+
+def _curve(run: Run, units: int) -> Array:
+    curve = np.full(units, np.inf)
+    for spent, loss in run["finished"]:
+        curve[spent - 1 :] = np.minimum(curve[spent - 1 :], loss)
+    return curve
