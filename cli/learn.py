@@ -45,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--held-out", type=float, default=0.3, help="share of the tasks that are kept apart (default: %(default)s)"
     )
     parser.add_argument(
+        "--searches",
+        type=int,
+        default=10,
+        help="searches of each task that is kept apart, at each of three budgets (default: %(default)s)",
+    )
+    parser.add_argument("--parallel", type=int, default=16, help="searches side by side (default: %(default)s)")
+    parser.add_argument(
         "--confidence", type=float, default=0.95, help="with which it must be better (default: %(default)s)"
     )
     parser.add_argument(
@@ -72,7 +79,12 @@ def run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     settings = SearchLearningSettings(
-        steps=args.steps, seed=args.seed, held_out=args.held_out, confidence=args.confidence
+        steps=args.steps,
+        seed=args.seed,
+        held_out=args.held_out,
+        searches=args.searches,
+        confidence=args.confidence,
+        parallel=args.parallel,
     )
     file, _, variable = args.space.rpartition(":")
     space = space_of(load_file(file, args.space), variable, file)
