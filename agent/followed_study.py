@@ -18,6 +18,7 @@ from ..envs.overlap import enough_in_common, holds, shared_names
 from ..envs.past_tasks import LEAST_TRIALS, History, PastTasks
 from ..envs.search_state import SearchState, rung_units
 from ..envs.unit_cube import UnitCube
+from .reasons import CHANCE, GIVEN, Reason, reason_of
 from .search_policy import SearchPolicy
 
 LOOKAHEAD = 25
@@ -59,6 +60,7 @@ class FollowedStudy:
         self.state = SearchState(self._cube, rungs, 1.0, tasks, seed, finishing=finishing)
         self._unread: set[int] = set()
         self._next = 0
+        self._reasons: dict[int, Reason] = {}
         self._continues: dict[int, int] = {}  # a trial's number: that of the one whose training it goes on with
 
     def continued_by(self, trial: int) -> int | None:
@@ -75,6 +77,20 @@ class FollowedStudy:
                 self._unread.discard(number)
                 self._learn_ended(study, trials[number])
 
+    def why(self, trial: int) -> Reason | None:
+        """Why a trial was chosen; None for one that was not."""
+        return self._reasons.get(trial)
+
+    def take(self, number: int, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A configuration that the user gives; what it leaves open is drawn at random."""
+        point = self._cube.sample(np.random.default_rng(number), 1)[0]
+        fits = {name: config[name] for name in self._cube.names if name in config}
+        fits = {name: value for name, value in fits.items() if holds(self._cube.space[name], value)}
+        whole = {**self._cube.decode(point), **fits}
+        self._reasons[number] = GIVEN
+        self.state.start(number, self._cube.encode([whole])[0])
+        return whole
+
     def choose(self, study: Study, number: int) -> dict[str, Any]:
         """A configuration for a trial, which starts a training or continues one."""
         self.catch_up(study)
@@ -88,8 +104,12 @@ class FollowedStudy:
         scores = self._policy.scores(moves)
         if not moves.possible.any():
             point = self._cube.sample(np.random.default_rng(number), 1)[0]
+            self._reasons[number] = CHANCE
         else:
             best = int(scores.argmax())
+            self._reasons[number] = reason_of(
+                moves, best, designs=self.state.designs, believes=self.state.believes, knows=self.state.knows
+            )
             point = moves.points[best]
             if moves.trials[best] >= 0:
                 self._continues[number] = int(moves.trials[best])

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 from ..envs.errors import ConfigurationError
 from ..envs.past_tasks import PastTasks
 from .followed_study import FollowedStudy, check_direction
+from .reasons import WHY_ATTRIBUTE
 from .search_policy import DEFAULT_SEARCH_POLICY, SearchPolicy
 
 
@@ -70,6 +71,7 @@ class PolicySampler(BaseSampler):
         self._independent = RandomSampler(seed=self._seed)
         self._intersection = IntersectionSearchSpace()
         self._followed: FollowedStudy | None = None
+        self._given: dict[int, dict[str, Any]] = {}  # configurations of trials that were enqueued
         # Optuna's workers are threads.
         self.lock = threading.RLock()
 
@@ -97,6 +99,11 @@ class PolicySampler(BaseSampler):
         """The number of the trial whose training a trial goes on with; None for a new training."""
         return None if self._followed is None else self._followed.continued_by(trial)
 
+    def why(self, trial: int) -> str | None:
+        """Why a trial was proposed; None for one that was not."""
+        reason = None if self._followed is None else self._followed.why(trial)
+        return None if reason is None else str(reason)
+
     def followed(self, study: Study, space: Mapping[str, BaseDistribution] | None = None) -> FollowedStudy | None:
         """The search that the study is; None where there is no space yet."""
         if space and (self._followed is None or dict(space) != self._followed.space):
@@ -111,6 +118,16 @@ class PolicySampler(BaseSampler):
                 finishing=self._finishing,
             )
         return self._followed
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Takes note of a trial that was enqueued: Optuna asks for nothing where all is given."""
+        fixed = trial.system_attrs.get("fixed_params")
+        space = self.infer_relative_search_space(study, trial) if fixed else {}
+        with self.lock:
+            followed = self.followed(study, space)
+            if fixed and space and followed is not None:
+                self._given[trial.number] = followed.take(trial.number, fixed)
+                self._tell_why(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The space that is given, or the hyperparameters that all trials so far have."""
@@ -128,7 +145,13 @@ class PolicySampler(BaseSampler):
         """The configuration that the policy chooses."""
         with self.lock:
             followed = self.followed(study, search_space)
-            return {} if followed is None or not search_space else followed.choose(study, trial.number)
+            if followed is None or not search_space:
+                return {}
+            if (given := self._given.pop(trial.number, None)) is not None:
+                return given
+            config = followed.choose(study, trial.number)
+            self._tell_why(study, trial)
+            return config
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -136,6 +159,9 @@ class PolicySampler(BaseSampler):
         """A value at random."""
         check_direction(study)
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def _tell_why(self, study: Study, trial: FrozenTrial) -> None:
+        study._storage.set_trial_user_attr(trial._trial_id, WHY_ATTRIBUTE, self.why(trial.number))
 
     def reseed_rng(self) -> None:
         """Other random values from now on: a copy of this sampler is to work beside it."""

@@ -55,6 +55,7 @@ class TrialRunner:
         units: How many values a generator is asked for at most; None sets no end.
         paused: Keeps trainings that were stopped early; None ends them.
         continued: Tells which trial's training a trial goes on with; None for a new one.
+        why: Tells why a trial was proposed; None where nobody knows.
     """
 
     objective: Objective
@@ -70,6 +71,7 @@ class TrialRunner:
     units: int | None = None
     paused: PausedTrials | None = None
     continued: Callable[[int], int | None] = lambda trial: None
+    why: Callable[[int], str | None] = lambda trial: None
 
     def __call__(self, trial: Trial) -> float:
         """Runs a trial.
@@ -175,8 +177,16 @@ class TrialRunner:
 
     def _start(self, trial: Trial, config: Config, *, thread: int = 0, process: int = 0) -> None:
         """Records that the trial begins; then what its constraints say, which may fail as the objective may."""
+        why = self.why(trial.number)
         self.recorder.record(
-            TrialStarted(trial=trial.number, name=self.strategy, params=config, thread=thread, process=process)
+            TrialStarted(
+                trial=trial.number,
+                name=self.strategy,
+                params=config,
+                tags={"metatuner.why": why} if why else {},
+                thread=thread,
+                process=process,
+            )
         )
         for constraint, excess in (self.constraints(config) if self.constraints else {}).items():
             trial.set_constraint(constraint, excess)

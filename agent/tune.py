@@ -252,6 +252,7 @@ def tune(
                 units,
                 paused,
                 study.sampler.continued_by if isinstance(study.sampler, PolicySampler) else lambda trial: None,
+                study.sampler.why if isinstance(study.sampler, PolicySampler) else lambda trial: None,
             )
             n_trials = _most_trials(purse, units, left)
             try:

@@ -235,7 +235,7 @@ class SearchState:
         # Where there is nothing to finish, it is the new trial.
         start = 1.0 if self._finishing and to_finish is None and not finished else self._costs[0]
         starts, expected = self._starts() if start <= free else (np.empty((0, self.cube.dimensions)), None)
-        if self._designs and len(starts):
+        if self.designs and len(starts):
             paused = []
         points = np.concatenate([starts, *(each.point[None] for each in paused)])
         trials = np.array([-1] * len(starts) + [each.number for each in paused], dtype=np.int64)
@@ -263,12 +263,17 @@ class SearchState:
         return 1.0 - self.rungs[len(trial.values) - 1]
 
     @property
-    def _believes(self) -> bool:
+    def knows(self) -> bool:
+        """Whether a trial has given a number."""
+        return math.isfinite(self.best)
+
+    @property
+    def believes(self) -> bool:
         """Whether past tasks have a say."""
         return not isinstance(self._surrogate, DoubtingSurrogate) or self._surrogate.believes
 
     @property
-    def _designs(self) -> bool:
+    def designs(self) -> bool:
         """Whether it is too early to be clever: trials are started in the middle of the space and at random."""
         if self.past is None:
             return self._count < _DESIGN or not math.isfinite(self.best)
@@ -276,7 +281,7 @@ class SearchState:
 
     def _starts(self) -> tuple[Array, Array | None]:
         """Points to start from, with what past tasks say: at random, the best of past tasks, adjusted incumbents."""
-        if self._designs:
+        if self.designs:
             return (
                 (self._pool[:1], None)
                 if self._pool_expected is None
@@ -336,7 +341,7 @@ class SearchState:
             agreed = np.log(np.maximum(gain, 0.01).mean(0))
             column |= {"mean_gain": gain.mean(0)}
             column |= dict.fromkeys(("log_improvement", "log_final_improvement", "log_worth"), agreed)
-        if self.past is not None and expected is not None and self._believes:
+        if self.past is not None and expected is not None and self.believes:
             before = np.ones(len(expected)) if self._best_expected is None else self._best_expected
             column |= {
                 "prior_mean": expected[..., -1].mean(0) - before.mean(),

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import metatuner as mt
+import optuna
+import pytest
+from metatuner.agent.policy_sampler import PolicySampler
+from metatuner.envs.records import NullRecorder, TrialStarted
+from mlflow import MlflowClient
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial
+
+SPACE = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
+
+
+def bowl(config: dict[str, float]) -> float:
+    return (config["x"] - 0.2) ** 2 + (config["y"] - 0.7) ** 2
+
+
+def curve(config: dict[str, float]) -> Iterator[float]:
+    for epoch in range(1, 17):
+        yield bowl(config) + 0.2 / epoch
+
+
+def whys(trials: list[FrozenTrial]) -> list[str]:
+    return [str(trial.user_attrs["metatuner:why"]) for trial in trials]
+
+
+def kinds(trials: list[FrozenTrial]) -> list[str]:
+    return [why.partition(":")[0] for why in whys(trials)]
+
+
+@pytest.fixture(scope="module")
+def past() -> optuna.Study:
+    return mt.tune(bowl, SPACE, 30, strategy="random", recorder=NullRecorder(), seed=1).study
+
+
+def test_without_a_past_it_begins_with_a_design_and_then_reasons() -> None:
+    found = kinds(mt.tune(bowl, SPACE, 12, recorder=NullRecorder(), seed=0).trials)
+    assert found[:5] == ["design"] * 5
+    assert set(found[5:]) <= {"surrogate", "adjustment", "exploration"}
+
+
+def test_with_a_past_it_is_the_prior_that_begins(past: optuna.Study) -> None:
+    trials = mt.tune(bowl, SPACE, 2, past=[past], recorder=NullRecorder(), seed=0).trials
+    assert kinds(trials)[0] == "prior"
+
+
+def test_what_the_user_gives_is_given_and_learnt_from_as_it_is() -> None:
+    trials = mt.tune(bowl, SPACE, 3, configs=[{"x": 0.9, "y": 0.1}, {"x": 0.5}], recorder=NullRecorder(), seed=0).trials
+    assert kinds(trials) == ["given", "given", "design"]
+    assert trials[0].params == {"x": 0.9, "y": 0.1}
+    assert trials[1].params["x"] == 0.5
+
+
+def test_a_given_training_may_be_stopped_early() -> None:
+    """It is known by the configuration that it has, not by one that would have been proposed."""
+    worst = {"x": 1.0, "y": 0.0}
+    trials = mt.tune(curve, SPACE, 4, units=16, configs=[worst], recorder=NullRecorder(), seed=0).trials
+    assert trials[0].params == worst
+    assert trials[0].state is optuna.trial.TrialState.PRUNED
+
+
+def test_a_continuation_names_its_trial() -> None:
+    trials = mt.tune(curve, SPACE, 5, units=16, recorder=NullRecorder(), seed=0).trials
+    continued = [trial for trial in trials if "metatuner:continues" in trial.user_attrs]
+    assert continued
+    for trial in continued:
+        assert str(trial.user_attrs["metatuner:why"]).startswith(
+            f"continuation: trial {trial.user_attrs['metatuner:continues']} "
+        )
+
+
+def test_optuna_has_it_too() -> None:
+    study = optuna.create_study(sampler=PolicySampler(space=SPACE, seed=0))
+    study.optimize(lambda trial: bowl({name: trial.suggest_float(name, 0, 1) for name in SPACE}), n_trials=2)
+    assert kinds(study.trials) == ["design", "design"]
+
+
+def test_mlflow_shows_it(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    result = mt.tune(bowl, SPACE, 2, tracking_uri=uri, seed=0)
+    client = MlflowClient(uri)
+    (experiment,) = [each for each in client.search_experiments() if each.name == "metatuner"]
+    runs = client.search_runs([experiment.experiment_id], "tags.`metatuner.why` LIKE 'design:%'")
+    assert len(runs) == 2
+    assert whys(result.trials) == [run.data.tags["metatuner.why"] for run in reversed(runs)]
+
+
+def test_other_strategies_give_no_reasons() -> None:
+    seen: list[TrialStarted] = []
+
+    class Listening:
+        def record(self, record: object, /) -> None:
+            if isinstance(record, TrialStarted):
+                seen.append(record)
+
+    mt.tune(bowl, SPACE, 2, strategy="random", recorder=Listening(), seed=0)
+    assert [dict(each.tags) for each in seen] == [{}, {}]
