@@ -64,18 +64,18 @@ def order(example: Example, seed: int, last: int) -> Iterator[dict[str, Any]]:
         uri, experiment = f"sqlite:///{folder}/runs.db", example.name
         recorder = functools.partial(mt.MLflowRecorder, uri, experiment, plots=False, journal=folder)
         outcomes = tuned_in_turn(
-            example, tasks, seed, tracking_uri=uri, experiment=experiment, with_prior=True, recorder=recorder
+            example, tasks, tracking_uri=uri, experiment=experiment, with_prior=True, recorder=recorder
         )
         for place, outcome in enumerate(outcomes, start=1):
             yield _run("policy", place, outcome)
         for rival in RIVALS:
-            yield _run(rival, 1, searched(example, tasks[-1], seed, rival))
+            yield _run(rival, 1, searched(example, tasks[-1], rival))
         # The same three past tasks, but a fixed list in the place of a search. A study is never told of its own name.
-        portfolio = searched(example, tasks[-1], seed, "portfolio", prior=f"mlflow:{experiment}", tracking_uri=uri)
+        portfolio = searched(example, tasks[-1], "portfolio", prior=f"mlflow:{experiment}", tracking_uri=uri)
         yield _run("portfolio", 4, portfolio)
 
 
-def searched(example: Example, task: Task, seed: int, strategy: str, **prior: str) -> Outcome:
+def searched(example: Example, task: Task, strategy: str, **prior: str) -> Outcome:
     """A task tuned by another strategy, without a record."""
     account = Account()
     result = mt.tune(
@@ -85,7 +85,7 @@ def searched(example: Example, task: Task, seed: int, strategy: str, **prior: st
         units=UNITS,
         strategy=strategy,
         name=task.name,
-        seed=seed,
+        seed=task.seed,
         recorder=NullRecorder(),
         **prior,
     )
