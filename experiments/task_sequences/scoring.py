@@ -6,7 +6,7 @@ neither of the two that are compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,8 @@ class Scores:
     @classmethod
     def of(cls, runs: Sequence[Run], budget: int, units: int) -> Scores:
         """Scores of all runs of an example."""
+        # The last training may end a little after the budget has: that is too late.
+        runs = [{**run, "finished": [each for each in run["finished"] if each[0] <= budget * units]} for run in runs]
         alone, random = (
             {(run["task"], run["seed"]): run for run in runs if (run["strategy"], run["place"]) == (strategy, 1)}
             for strategy in ("policy", "random")
@@ -106,12 +108,12 @@ class Scores:
         for name, arm in self.arms.items():
             cells = [
                 name,
-                self._interval(arm.costs, median, 1),
-                self._interval(arm.begun, median, 0),
+                self._interval(arm.costs, 1),
+                self._interval(arm.begun, 0),
                 f"{np.isfinite(arm.costs).sum()} of {len(arm.costs)}",
-                self._interval(arm.losses, geometric_mean, 2),
-                self._interval(arm.tests, geometric_mean, 2),
-                self._interval(arm.easier, median, 1),
+                self._interval(arm.losses, 2),
+                self._interval(arm.tests, 2),
+                self._interval(arm.easier, 1),
             ]
             lines.append(f"| {' | '.join(cells)} |")
         told, alone = self.arms["policy, prior from 3 tasks"], self.arms["policy, no prior"]
@@ -119,16 +121,16 @@ class Scores:
             sooner, later = (ours < theirs).sum(), (ours > theirs).sum()
             lines += ["", f"As good as {level}: with a prior sooner on {sooner}, later on {later} of {len(ours)}."]
             by_place = [
-                f"{place}: {self._interval(arm.easier if level == 'random' else arm.costs, median, 1)}"
+                f"{place}: {self._interval(arm.easier if level == 'random' else arm.costs, 1)}"
                 for place, arm in self.places.items()
             ]
             lines.append(f"By place in the order: {', '.join(by_place)}.")
         return "\n".join(lines)
 
-    def _interval(self, values: Array, centre: Callable[..., Any], digits: int) -> str:
-        low, high = bootstrap(values, centre)
+    def _interval(self, values: Array, digits: int) -> str:
+        low, high = bootstrap(values)
         middle, low, high = (
-            f"{each:.{digits}f}" if np.isfinite(each) else "never" for each in (centre(values), low, high)
+            f"{each:.{digits}f}" if np.isfinite(each) else "never" for each in (median(values), low, high)
         )
         return f"{middle} ({low} to {high})"
 
@@ -138,15 +140,10 @@ def median(values: Array, axis: int | None = None) -> Any:
     return np.quantile(values, 0.5, axis=axis, method="inverted_cdf")
 
 
-def geometric_mean(values: Array, axis: int | None = None) -> Any:
-    """Of ratios."""
-    return np.exp(np.log(values).mean(axis=axis))
-
-
-def bootstrap(values: Array, centre: Callable[..., Any]) -> tuple[float, float]:
-    """A 95 % interval over pairs of a task and a seed."""
+def bootstrap(values: Array) -> tuple[float, float]:
+    """A 95 % interval of the median, over pairs of a task and a seed."""
     drawn = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
-    low, high = np.quantile(centre(values[drawn], axis=1), [0.025, 0.975], method="inverted_cdf")
+    low, high = np.quantile(median(values[drawn], axis=1), [0.025, 0.975], method="inverted_cdf")
     return float(low), float(high)
 
 
@@ -172,7 +169,7 @@ def plot(found: Mapping[str, Scores], path: Path) -> None:
             heights = np.where(np.isfinite(costs), costs, scores.budget + 1)
             jitter = np.random.default_rng(place).uniform(-0.15, 0.15, len(costs))
             right.plot(place + jitter, heights, "o", color="#999999", alpha=0.6, markersize=4)
-            centre, (low, high) = median(costs), bootstrap(costs, median)
+            centre, (low, high) = median(costs), bootstrap(costs)
             low, centre, high = (min(each, scores.budget + 1) for each in (low, centre, high))
             right.errorbar(place, centre, [[centre - low], [high - centre]], fmt="s", color="#0072B2", capsize=5)
         right.axhline(scores.budget + 0.5, color="black", linewidth=0.8, linestyle=":")
