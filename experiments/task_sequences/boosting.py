@@ -66,10 +66,10 @@ def test(config: sequence.Config, data: dict[str, Part], seed: int) -> float:
 def tasks(seed: int) -> list[sequence.Task]:
     """One a data set."""
     found = []
-    for name, load in LOADERS.items():
+    for number, (name, load) in enumerate(LOADERS.items()):
         data = split(*load(seed), seed)
         of_data: Any = functools.partial(train, data=data, seed=seed), functools.partial(test, data=data, seed=seed)
-        found.append(sequence.Task(name, *of_data))
+        found.append(sequence.Task(name, *of_data, seed * len(LOADERS) + number))
     return found
 
 

@@ -10,7 +10,8 @@ configurations apart.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import sequence
 import torch
@@ -93,14 +94,14 @@ def perceptron(features: int, classes: int, width: int, dropout: float) -> nn.Mo
 def tasks(seed: int) -> list[sequence.Task]:
     """One a data set."""
     found = []
-    for name, load in LOADERS.items():
+    for number, (name, load) in enumerate(LOADERS.items()):
         data = split(load, seed)
         of_data = functools.partial(train, data=data, seed=seed), functools.partial(test, data=data, seed=seed)
-        found.append(sequence.Task(name, *of_data))
+        found.append(sequence.Task(name, *of_data, seed * len(LOADERS) + number))
     return found
 
 
-def split(load: datasets, seed: int) -> dict[str, Part]:
+def split(load: Callable[..., Any], seed: int) -> dict[str, Part]:
     """Inputs and classes of three parts, standardised by the training part."""
     inputs, targets = load(return_X_y=True)
     rest, test_inputs, targets_of_rest, test_targets = train_test_split(

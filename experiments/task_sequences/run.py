@@ -14,6 +14,7 @@ import functools
 import json
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,45 +38,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="splits, weights and searches (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=HERE, help="where the results go")
+    parser.add_argument("--same-seed", action="store_true", help="one seed for the searches of all tasks")
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "results.json"
+    kind = "_same_seed" if args.same_seed else ""
+    path = args.out / f"results{kind}.json"
     runs: dict[str, list[dict[str, Any]]] = json.loads(path.read_text()) if path.exists() else {}
     for example in EXAMPLES:
         of_example = runs.setdefault(example.name, [])
         for seed in range(args.seeds):
+            tasks = example.tasks(seed)
+            tasks = [replace(task, seed=seed) for task in tasks] if args.same_seed else tasks
             for last in range(4):
                 if not any((run["seed"], run["last"]) == (seed, last) for run in of_example):
-                    of_example += [{"seed": seed, "last": last, **run} for run in order(example, seed, last)]
+                    of_example += [{"seed": seed, "last": last, **run} for run in order(example, tasks, last)]
                     path.write_text(_compact(runs))
                     say(f"{example.name}, seed {seed}, order {last + 1} of 4")
     found = {name: scoring.Scores.of(of_example, BUDGET, UNITS) for name, of_example in runs.items()}
     for name, scores in found.items():
         say(f"\n{name}\n{scores.table()}")
-    scoring.plot(found, args.out / "costs.png")
+    scoring.plot(found, args.out / f"costs{kind}.png")
 
 
-def order(example: Example, seed: int, last: int) -> Iterator[dict[str, Any]]:
+def order(example: Example, tasks: list[Task], last: int) -> Iterator[dict[str, Any]]:
     """One order of the tasks, out of an empty store; then rivals on its last task."""
-    tasks = example.tasks(seed)
     tasks = [*tasks[last + 1 :], *tasks[: last + 1]]
     with tempfile.TemporaryDirectory() as folder:
         uri, experiment = f"sqlite:///{folder}/runs.db", example.name
         recorder = functools.partial(mt.MLflowRecorder, uri, experiment, plots=False, journal=folder)
         outcomes = tuned_in_turn(
-            example, tasks, seed, tracking_uri=uri, experiment=experiment, with_prior=True, recorder=recorder
+            example, tasks, tracking_uri=uri, experiment=experiment, with_prior=True, recorder=recorder
         )
         for place, outcome in enumerate(outcomes, start=1):
             yield _run("policy", place, outcome)
         for rival in RIVALS:
-            yield _run(rival, 1, searched(example, tasks[-1], seed, rival))
+            yield _run(rival, 1, searched(example, tasks[-1], rival))
         # The same three past tasks, but a fixed list in the place of a search. A study is never told of its own name.
-        portfolio = searched(example, tasks[-1], seed, "portfolio", prior=f"mlflow:{experiment}", tracking_uri=uri)
+        portfolio = searched(example, tasks[-1], "portfolio", prior=f"mlflow:{experiment}", tracking_uri=uri)
         yield _run("portfolio", 4, portfolio)
 
 
-def searched(example: Example, task: Task, seed: int, strategy: str, **prior: str) -> Outcome:
+def searched(example: Example, task: Task, strategy: str, **prior: str) -> Outcome:
     """A task tuned by another strategy, without a record."""
     account = Account()
     result = mt.tune(
@@ -85,7 +89,7 @@ def searched(example: Example, task: Task, seed: int, strategy: str, **prior: st
         units=UNITS,
         strategy=strategy,
         name=task.name,
-        seed=seed,
+        seed=task.seed,
         recorder=NullRecorder(),
         **prior,
     )

@@ -35,11 +35,13 @@ class Task:
         name: What it is called in MLflow.
         train: Trains a configuration, and yields the validation loss after each of `UNITS` parts of a full training.
         test: Trains a configuration anew, and gives the test loss: for the one that was chosen, at the very end.
+        seed: Of searches: not the same on two tasks, or all would begin with the same configurations.
     """
 
     name: str
     train: Callable[[Config], Iterator[float]]
     test: Callable[[Config], float]
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Example:
     Attributes:
         name: What it is called, and its MLflow experiment too.
         space: The search space.
-        tasks: Makes the tasks, by data set; splits and initial weights follow from the seed.
+        tasks: Makes the tasks, one a data set; splits, trainings and searches follow from the seed.
         loss: What losses are, in words.
     """
 
@@ -114,7 +116,6 @@ class Outcome:
 def tuned_in_turn(
     example: Example,
     tasks: Iterable[Task],
-    seed: int,
     *,
     tracking_uri: str,
     experiment: str,
@@ -127,7 +128,6 @@ def tuned_in_turn(
     Args:
         example: What is tuned.
         tasks: On these, in this order.
-        seed: Of the searches.
         tracking_uri: The MLflow store.
         experiment: The experiment, which nobody has used yet.
         with_prior: Whether tasks are told of those before.
@@ -147,7 +147,7 @@ def tuned_in_turn(
                 tracking_uri=tracking_uri,
                 experiment=experiment,
                 name=task.name,
-                seed=seed,
+                seed=task.seed,
                 strategy=strategy,
                 recorder=chosen,
             )
@@ -171,9 +171,7 @@ def main(example: Example, doc: str | None) -> None:
     for with_prior, experiment in ((False, f"{example.name}-each-alone"), (True, example.name)):
         arms.append([])
         tasks = example.tasks(args.seed)
-        for outcome in tuned_in_turn(
-            example, tasks, args.seed, tracking_uri=uri, experiment=experiment, with_prior=with_prior
-        ):
+        for outcome in tuned_in_turn(example, tasks, tracking_uri=uri, experiment=experiment, with_prior=with_prior):
             arms[-1].append(outcome)
             say(f"{experiment}: {outcome.task}, {outcome.account.best:.4f}")
     say()

@@ -51,7 +51,7 @@ def test_what_does_not_pay_is_not_trusted() -> None:
     contrary = SearchActor(SearchActorShape(width=8))
     with torch.no_grad():
         contrary.sharpness.fill_(-50.0)
-    trust_what_pays(contrary, 5)
+    trust_what_pays(contrary, 3)
     assert (contrary.trust < 1).all()
 
 

@@ -67,12 +67,12 @@ def test_the_next_task_begins_where_the_one_before_was_good(tmp_path: Path, monk
         for unit in range(sequence.UNITS):
             yield (config["x"] - 0.8) ** 2 + 1 / (1 + unit)
 
-    tasks = [sequence.Task(name, functools.partial(train, name=name), lambda config: config["x"]) for name in tried]
+    tasks = [sequence.Task(name, functools.partial(train, name=name), lambda config: config["x"], 0) for name in tried]
     example = sequence.Example("example", {"x": FloatDistribution(0, 1)}, lambda seed: tasks, "")
     uri = f"sqlite:///{tmp_path}/runs.db"
     recorder = functools.partial(mt.MLflowRecorder, uri, "example", plots=False, journal=tmp_path)
     first, second = sequence.tuned_in_turn(
-        example, tasks, 0, tracking_uri=uri, experiment="example", with_prior=True, recorder=recorder
+        example, tasks, tracking_uri=uri, experiment="example", with_prior=True, recorder=recorder
     )
     assert abs(tried["second"][0] - 0.8) < 0.1 < abs(tried["first"][0] - 0.8)
     assert first.account.spent == second.account.spent == sequence.BUDGET * sequence.UNITS
