@@ -124,6 +124,7 @@ class _Model:
 
     @classmethod
     def fitted(cls, history: History, random: np.random.Generator) -> _Model:
+        history = _once(history)
         values = completed(history.values)
         finals = values[:, -1]
         order = np.argsort(finals, kind="stable")
@@ -146,6 +147,15 @@ class _Model:
         asked = torch.from_numpy(_columns(points, self.known)) / self.lengths
         foretold = _matern(asked, self.points) @ self.weights + self.means
         return foretold.clamp(-0.5, _WORST).numpy()
+
+
+def _once(history: History) -> History:
+    """What was recorded several times counts once."""
+    first: dict[bytes, int] = {}
+    for place, row in enumerate(np.column_stack([history.points, history.values])):
+        first.setdefault(row.tobytes(), place)
+    kept = list(first.values())
+    return History(history.points[kept], history.values[kept])
 
 
 def completed(values: Array) -> Array:

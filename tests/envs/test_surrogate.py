@@ -108,6 +108,13 @@ def test_with_past_tasks_one_value_says_more() -> None:
     assert told.mean[1] < told.mean[0] - 0.3
 
 
+def test_what_was_recorded_several_times_counts_once() -> None:
+    once = history(0.3, seed=0)
+    often = History(np.tile(once.points, (3, 1)), np.tile(once.values, (3, 1)))
+    points = np.random.default_rng(1).random((5, once.points.shape[1]))
+    np.testing.assert_array_equal(PastTasks([often]).expected(points), PastTasks([once]).expected(points))
+
+
 def test_a_past_with_too_little_in_it_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="at least 4 trials"):
         PastTasks([history(0.5, n=3)])
