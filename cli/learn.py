@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
 
 if TYPE_CHECKING:
-    from ..agent.search_learning import Comparison
+    from ..agent.search_learning import Comparison, Lessons, SearchLearningSettings
     from ..agent.search_policy import SearchPolicy
 
 EXAMPLE = "metatuner learn mlflow:churn-.* objective.py:space --units 10 --name churn"
@@ -68,14 +68,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     import torch
 
-    from ..agent.priors import prior_of
-    from ..agent.search_learning import Lessons, SearchLearningSettings, learn_search_policy
-    from ..envs.conditional_space import ConditionalSpace
-    from ..envs.errors import ConfigurationError
-    from ..envs.records import Description, StudyStarted, TrialFinished, TrialStarted
-    from ..tracking.recorder import MLflowRecorder
+    from ..agent.search_learning import SearchLearningSettings
     from ..tracking.registry import promote, push
-    from .objective_file import load_file, space_of
 
     torch.set_num_threads(1)
     settings = SearchLearningSettings(
@@ -86,24 +80,62 @@ def run(args: argparse.Namespace) -> int:
         confidence=args.confidence,
         parallel=args.parallel,
     )
+    out = Path(args.out or Path(".metatuner") / "learn" / args.name)
+    comparison, run_id, ui_command = _learn(args, settings, _lessons(args), out)
+    # The run that it learnt in tells of which tasks.
+    learnt_from = [run_id] if run_id else []
+    version = push(out, args.name, tracking_uri=args.tracking_uri, learnt_from=learnt_from)
+    if comparison.better:
+        promote(args.name, version.version, tracking_uri=args.tracking_uri)
+    if args.json:
+        found = {"folder": str(out), "uri": version.uri, "promoted": comparison.better, "run_id": run_id}
+        say_json({**found, "comparison": vars(comparison)})
+        return 0
+    say(f"kept apart to judge by: {', '.join(comparison.tasks)}")
+    say(comparison.verdict)
+    say(f"registered as {version.uri}" + (", now the champion" if comparison.better else "; the champion stays"))
+    if comparison.better:
+        say(f"use it:              tune(..., strategy=PolicySampler(policy='models:/{args.name}@champion'))")
+    else:
+        say(f"use it all the same: metatuner policies promote {args.name} {version.version}")
+    say(f"see how it learnt:   {ui_command}")
+    return 0
+
+
+def _lessons(args: argparse.Namespace) -> Lessons:
+    """The past tasks, as they fit the search space."""
+    from ..agent.priors import prior_of
+    from ..agent.search_learning import Lessons
+    from ..envs.conditional_space import ConditionalSpace
+    from ..envs.errors import ConfigurationError
+    from .objective_file import load_file, space_of
+
     file, _, variable = args.space.rpartition(":")
     space = space_of(load_file(file, args.space), variable, file)
     if not isinstance(space, dict):
         raise ConfigurationError(f"expected {variable!r} of {file} to be a dict of distributions, got {space!r}")
     tree = ConditionalSpace(space)
-    direction = "maximize" if args.maximize else "minimize"
-    read = prior_of(
+    past = prior_of(
         args.prior,
         tree,
         metric=args.metric,
-        direction=direction,
+        direction="maximize" if args.maximize else "minimize",
         tracking_uri=args.tracking_uri,
         without=None,
         units=args.units,
     )
-    lessons = Lessons.of(read.studies, tree.common, args.units)
+    return Lessons.of(past.studies, tree.common, args.units)
+
+
+def _learn(
+    args: argparse.Namespace, settings: SearchLearningSettings, lessons: Lessons, out: Path
+) -> tuple[Comparison, str | None, str]:
+    """Learns, and records it; returns the comparison, the id of the run and the command that shows it."""
+    from ..agent.search_learning import learn_search_policy
+    from ..envs.records import Description, StudyStarted, TrialFinished, TrialStarted
+    from ..tracking.recorder import MLflowRecorder
+
     champion = _champion(args.champion, args.name, args.tracking_uri)
-    out = Path(args.out or Path(".metatuner") / "learn" / args.name)
     bar = ProgressBar(settings.steps, "learning", "moves", silent=args.json)
     with MLflowRecorder(args.tracking_uri, experiment=args.experiment) as recorder:
         params = {**vars(settings), "prior": args.prior, "tasks": len(lessons.names), "champion": champion.name}
@@ -130,32 +162,7 @@ def run(args: argparse.Namespace) -> int:
         recorder.record(Description(markdown=_page(args.name, champion, policy, comparison)))
         recorder.record(TrialFinished(trial=0, value=comparison.candidate))
     bar.close()
-    # The run that it learnt in tells of which tasks.
-    version = push(
-        out, args.name, tracking_uri=args.tracking_uri, learnt_from=[recorder.run_id] if recorder.run_id else []
-    )
-    if comparison.better:
-        promote(args.name, version.version, tracking_uri=args.tracking_uri)
-    if args.json:
-        say_json(
-            {
-                "folder": str(out),
-                "uri": version.uri,
-                "promoted": comparison.better,
-                "comparison": {**vars(comparison)},
-                "run_id": recorder.run_id,
-            }
-        )
-        return 0
-    say(f"{len(lessons.names)} past tasks, {len(comparison.tasks)} of them kept apart: {', '.join(comparison.tasks)}")
-    say(comparison.verdict)
-    say(f"registered as {version.uri}" + (", now the champion" if comparison.better else "; the champion stays"))
-    if comparison.better:
-        say(f"use it:              tune(..., strategy=PolicySampler(policy='models:/{args.name}@champion'))")
-    else:
-        say(f"use it all the same: metatuner policies promote {args.name} {version.version}")
-    say(f"see how it learnt:   {recorder.ui_command}")
-    return 0
+    return comparison, recorder.run_id, recorder.ui_command
 
 
 def _champion(given: str | None, name: str, tracking_uri: str | None) -> SearchPolicy:
