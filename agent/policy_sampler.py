@@ -71,7 +71,7 @@ class PolicySampler(BaseSampler):
         self._independent = RandomSampler(seed=self._seed)
         self._intersection = IntersectionSearchSpace()
         self._followed: FollowedStudy | None = None
-        self._given: dict[int, dict[str, Any]] = {}  # configurations of trials that were enqueued
+        self._given: dict[int, dict[str, Any]] = {}  # configurations of trials that were enqueued in part
         # Optuna's workers are threads.
         self.lock = threading.RLock()
 
@@ -120,13 +120,15 @@ class PolicySampler(BaseSampler):
         return self._followed
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Takes note of a trial that was enqueued: Optuna asks for nothing where all is given."""
+        """Takes note of a trial that was enqueued: Optuna does not ask for what is given."""
         fixed = trial.system_attrs.get("fixed_params")
         space = self.infer_relative_search_space(study, trial) if fixed else {}
         with self.lock:
             followed = self.followed(study, space)
             if fixed and space and followed is not None:
-                self._given[trial.number] = followed.take(trial.number, fixed)
+                config = followed.take(trial.number, fixed)
+                if config.keys() - fixed.keys():
+                    self._given[trial.number] = config
                 self._tell_why(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

@@ -51,7 +51,7 @@ class Reason:
         return f"{self.kind}: {self.words}"
 
 
-GIVEN = Reason(Kind.GIVEN, "the user asked for it")
+GIVEN = Reason(Kind.GIVEN, "it was asked for, or is done again because it was cut off")
 CHANCE = Reason(Kind.CHANCE, "the budget pays for no move that the policy knows of, so it is drawn at random")
 
 

@@ -276,17 +276,15 @@ class SearchState:
     def designs(self) -> bool:
         """Whether it is too early to be clever: trials are started in the middle of the space and at random."""
         if self.past is None:
-            return self._count < _DESIGN or not math.isfinite(self.best)
-        return self._count >= _HOPELESS and not math.isfinite(self.best)
+            return self._count < _DESIGN or not self.knows
+        return not self.knows and sum(each.failed for each in self.trials.values()) >= _HOPELESS
 
     def _starts(self) -> tuple[Array, Array | None]:
         """Points to start from, with what past tasks say: at random, the best of past tasks, adjusted incumbents."""
         if self.designs:
-            return (
-                (self._pool[:1], None)
-                if self._pool_expected is None
-                else (self._pool[-1:], self._pool_expected[:, -1:])
-            )
+            # The middle comes first; with past tasks, what they praise does, and it is no use.
+            drawn = slice(1) if self._pool_expected is None else slice(-1, None)
+            return self._pool[drawn], None if self._pool_expected is None else self._pool_expected[:, drawn]
         incumbents = sorted(self.trials.values(), key=lambda each: (-len(each.values), min(each.values, default=0)))
         incumbents = [each for each in incumbents if each.values and not each.failed]
         by_value = sorted(incumbents, key=lambda each: each.values[-1])[:_INCUMBENTS]

@@ -56,3 +56,12 @@ def test_where_everything_fails_that_past_tasks_praise_others_are_tried() -> Non
 def test_the_same_seed_doubts_alike(inverted: bool) -> None:
     told = past(inverted=inverted)
     assert best_after(8, 4, told) == best_after(8, 4, told)
+
+
+def test_trials_that_run_are_not_taken_for_failures() -> None:
+    """Several workers begin with what past tasks praise, though nothing has come of it yet."""
+    state = SearchState(ColumnCube([1, 1]), (1.0,), 10, past(inverted=False), 0)
+    for number in range(4):
+        moves = state.moves()
+        assert bowl(moves.points[:1])[0] < 0.05
+        state.start(number, moves.points[0])
