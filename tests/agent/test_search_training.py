@@ -21,7 +21,7 @@ SIZE = MOVES * len(FEATURES) + len(CONTEXT)
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("search")
-    train_search_policy(SETTINGS, folder, name="little", evaluation_tasks=2)
+    train_search_policy(SETTINGS, folder, name="little", evaluation_tasks=1)
     return folder
 
 
@@ -30,7 +30,7 @@ def test_it_learns_saves_and_says_how(trained: Path) -> None:
     assert policy.name == "little"
     assert policy.card["meta_training"]["steps"] == 256
     assert policy.card["command"].startswith("metatuner train search --steps 256 --seed 0")
-    assert policy.card["evaluation"]["validation tasks"] == 2
+    assert policy.card["evaluation"]["validation tasks"] == 1
     assert not (trained / "checkpoint.safetensors").exists()
     assert set(policy.card["trust"]) <= set(SHARES)
 
@@ -51,7 +51,7 @@ def test_what_does_not_pay_is_not_trusted() -> None:
     contrary = SearchActor(SearchActorShape(width=8))
     with torch.no_grad():
         contrary.sharpness.fill_(-50.0)
-    trust_what_pays(contrary, 3)
+    trust_what_pays(contrary, 2)
     assert (contrary.trust < 1).all()
 
 
