@@ -162,6 +162,7 @@ def plot(found: Mapping[str, Scores], path: Path) -> None:
         left.set_yscale("log")
         left.set_yticks(ticks := [1, 1.2, 1.5, 2, 3, 4], [str(tick) for tick in ticks])
         left.minorticks_off()
+        left.set_ylim(0.9, 4)
         left.legend(fontsize=8)
         for place, arm_there in scores.places.items():
             costs = arm_there.easier
