@@ -18,6 +18,7 @@ from .surrogate import Foretold, Observed, Queried, Surrogate
 _LOG_ODDS = math.log(0.1)  # that past tasks mislead, before anything was seen
 _HARDLY = 0.02  # as likely as this, it is not looked at again before there are more values
 _MORE = 1.3
+_LEAST = 12  # values; fewer tell too little, above all where all are of what past tasks praise
 
 
 class DoubtingSurrogate:
@@ -43,12 +44,13 @@ class DoubtingSurrogate:
         """Fits to values, and draws whom to believe."""
         self._believing.fit(observed)
         n = len(observed.values)
-        if n >= self._due:
+        if n >= max(self._due, _LEAST):
             self._doubting.fit(dataclasses.replace(observed, expected=None))
-            odds = _LOG_ODDS + self._doubting.evidence - self._believing.evidence
+            # Its values are standardised: their mean and unit are fitted to them (Schwarz 1978).
+            odds = _LOG_ODDS + self._doubting.evidence - self._believing.evidence - math.log(n)
             self._doubt = 1 / (1 + math.exp(-np.clip(odds, -50, 50)))
             self._due = math.ceil(_MORE * n) if self._doubt < _HARDLY else 0
-        self.believes = n < self._due or self._random.random() >= self._doubt
+        self.believes = n < max(self._due, _LEAST) or self._random.random() >= self._doubt
 
     def foretell(self, queried: Queried) -> Foretold:
         """Foretells values after full trainings, as whoever is believed does."""
