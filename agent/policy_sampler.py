@@ -17,8 +17,9 @@ from optuna.trial import FrozenTrial
 
 from ..envs.errors import ConfigurationError
 from ..envs.past_tasks import PastTasks
+from ..envs.records import WHY_ATTRIBUTE
 from .followed_study import FollowedStudy, check_direction
-from .reasons import WHY_ATTRIBUTE
+from .reasons import UNKNOWN, Reason
 from .search_policy import DEFAULT_SEARCH_POLICY, SearchPolicy
 
 
@@ -71,6 +72,7 @@ class PolicySampler(BaseSampler):
         self._independent = RandomSampler(seed=self._seed)
         self._intersection = IntersectionSearchSpace()
         self._followed: FollowedStudy | None = None
+        self._reasons: dict[int, str] = {}
         self._given: dict[int, dict[str, Any]] = {}  # configurations of trials that were enqueued in part
         # Optuna's workers are threads.
         self.lock = threading.RLock()
@@ -101,8 +103,7 @@ class PolicySampler(BaseSampler):
 
     def why(self, trial: int) -> str | None:
         """Why a trial was proposed; None for one that was not."""
-        reason = None if self._followed is None else self._followed.why(trial)
-        return None if reason is None else str(reason)
+        return self._reasons.get(trial)
 
     def followed(self, study: Study, space: Mapping[str, BaseDistribution] | None = None) -> FollowedStudy | None:
         """The search that the study is; None where there is no space yet."""
@@ -129,7 +130,7 @@ class PolicySampler(BaseSampler):
                 config = followed.take(trial.number, fixed)
                 if config.keys() - fixed.keys():
                     self._given[trial.number] = config
-                self._tell_why(study, trial)
+                self._tell_why(study, trial, followed.why(trial.number))
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The space that is given, or the hyperparameters that all trials so far have."""
@@ -148,11 +149,12 @@ class PolicySampler(BaseSampler):
         with self.lock:
             followed = self.followed(study, search_space)
             if followed is None or not search_space:
+                self._tell_why(study, trial, UNKNOWN)
                 return {}
             if (given := self._given.pop(trial.number, None)) is not None:
                 return given
             config = followed.choose(study, trial.number)
-            self._tell_why(study, trial)
+            self._tell_why(study, trial, followed.why(trial.number))
             return config
 
     def sample_independent(
@@ -162,8 +164,10 @@ class PolicySampler(BaseSampler):
         check_direction(study)
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
-    def _tell_why(self, study: Study, trial: FrozenTrial) -> None:
-        study._storage.set_trial_user_attr(trial._trial_id, WHY_ATTRIBUTE, self.why(trial.number))
+    def _tell_why(self, study: Study, trial: FrozenTrial, reason: Reason | None) -> None:
+        if reason is not None:
+            self._reasons[trial.number] = str(reason)
+            study._storage.set_trial_user_attr(trial._trial_id, WHY_ATTRIBUTE, str(reason))
 
     def reseed_rng(self) -> None:
         """Other random values from now on: a copy of this sampler is to work beside it."""

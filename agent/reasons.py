@@ -1,9 +1,10 @@
 """Why a search does what it does next, in words: what the chosen move promises, and who says so.
 
 Words follow from the figures that the choice was made by, see `envs.search_state`, in units of the distance from the
-best to the median configuration. What a new configuration is foretold to gain over the average of those that were
+best to the median configuration. What a new configuration is foretold to gain over the median one of those that were
 offered is the sum of two parts: what past tasks expect (the surrogate's mean function), and what the surrogate has
-learnt here. The larger one names the reason.
+learnt here, how past tasks differ among it. The larger one names the reason. Where the sum is not above zero, it was
+not chosen for its mean, but because it might be better than that.
 """
 
 from __future__ import annotations
@@ -15,9 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs.search_state import FEATURES, Moves
-
-WHY_ATTRIBUTE = "metatuner:why"
-"""The user attribute of an Optuna trial that tells why it was proposed; in MLflow the tag `metatuner.why`."""
 
 _GAIN_UNIT = 0.3  # of the feature `mean_gain`
 
@@ -51,6 +49,7 @@ class Reason:
         return f"{self.kind}: {self.words}"
 
 
+UNKNOWN = Reason(Kind.CHANCE, "the search space is not known before a trial has ended, so it is drawn at random")
 GIVEN = Reason(Kind.GIVEN, "it was asked for, or is done again because it was cut off")
 CHANCE = Reason(Kind.CHANCE, "the budget pays for no move that the policy knows of, so it is drawn at random")
 
@@ -79,16 +78,17 @@ def reason_of(moves: Moves, chosen: int, *, designs: bool, believes: bool, knows
     uncertain = f"uncertain by {std:.2f}"
     if features[chosen, FEATURES.index("adjusts")] > 0.5:
         return Reason(Kind.ADJUSTMENT, f"close to one of the best trials; {foretold}, {uncertain}")
-    if gains[chosen] <= 0:
-        return Reason(Kind.EXPLORATION, f"little is known there; {foretold}, {uncertain}")
+    ahead = _advantage(gains, starts, chosen)
+    if ahead <= 0:
+        return Reason(Kind.EXPLORATION, f"it may be much better than it looks; {foretold}, {uncertain}")
     prior = (
         _advantage(-moves.expected[..., -1].mean(0), starts, chosen) if believes and moves.expected is not None else 0.0
     )
-    here = _advantage(gains, starts, chosen) - prior
-    parts = f"over the average candidate {prior:+.2f} by past tasks and {here:+.2f} by this one's trials"
+    here = ahead - prior
+    parts = f"over the median candidate {prior:+.2f} by past tasks and {here:+.2f} by this one's trials"
     return Reason(Kind.PRIOR if prior > here else Kind.SURROGATE, f"{foretold}, {uncertain}; {parts}")
 
 
 def _advantage(values: NDArray[np.float64], starts: NDArray[np.bool_], chosen: int) -> float:
-    """Over the average of the new configurations that were offered."""
-    return float(values[chosen] - values[starts].mean())
+    """Over the median of the new configurations that were offered."""
+    return float(values[chosen] - np.median(values[starts]))

@@ -17,7 +17,7 @@ from optuna.trial import Trial
 
 from ..envs.conditional_space import ConditionalSpace
 from ..envs.errors import SearchSpaceError, TrainingError
-from ..envs.records import Metrics, ParamsChosen, Recorder, TrialFinished, TrialStarted, TrialState
+from ..envs.records import WHY_TAG, Metrics, ParamsChosen, Recorder, TrialFinished, TrialStarted, TrialState
 from .answers import as_number, error_text
 from .child import Child
 from .cut_off_trials import MESSAGE_ATTRIBUTE, OWNER_ATTRIBUTE, this_process
@@ -177,19 +177,22 @@ class TrialRunner:
 
     def _start(self, trial: Trial, config: Config, *, thread: int = 0, process: int = 0) -> None:
         """Records that the trial begins; then what its constraints say, which may fail as the objective may."""
-        why = self.why(trial.number)
         self.recorder.record(
             TrialStarted(
                 trial=trial.number,
                 name=self.strategy,
                 params=config,
-                tags={"metatuner.why": why} if why else {},
+                tags=self._why(trial),
                 thread=thread,
                 process=process,
             )
         )
         for constraint, excess in (self.constraints(config) if self.constraints else {}).items():
             trial.set_constraint(constraint, excess)
+
+    def _why(self, trial: Trial) -> dict[str, str]:
+        why = self.why(trial.number)
+        return {} if why is None else {WHY_TAG: why}
 
     def _in_time(self, units: Iterator[Any]) -> Iterator[Any]:
         deadline = math.inf if self.timeout_s is None else time.monotonic() + self.timeout_s
@@ -234,7 +237,8 @@ class TrialRunner:
         value: float | None = None,
     ) -> None:
         if self.space is None and trial.params:
-            self.recorder.record(ParamsChosen(trial=trial.number, params=trial.params))
+            # An objective that asks for its hyperparameters has begun before anything is proposed.
+            self.recorder.record(ParamsChosen(trial=trial.number, params=trial.params, tags=self._why(trial)))
         self.recorder.record(TrialFinished(trial=trial.number, state=state, message=message, value=value, costs=costs))
 
 

@@ -8,32 +8,22 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import NamedTuple
 
-from .console import add_json_argument, add_store_arguments, say, say_json, table
+from .actions import Action, add_actions, run_action
+from .console import say, say_json, table
 
 EXAMPLE = "metatuner policies push my-policy --name digits --alias champion"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this verb."""
-    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
-    for name, action in _ACTIONS.items():
-        of_action = actions.add_parser(
-            name, help=action.summary, description=action.summary, epilog=f"example: {action.example}"
-        )
-        action.add_arguments(of_action)
-        add_store_arguments(of_action)
-        add_json_argument(of_action)
-        of_action.set_defaults(run_action=action.run)
+    add_actions(parser, _ACTIONS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
-    code: int = args.run_action(args)
-    return code
+    return run_action(args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -147,19 +137,12 @@ def _add_promote(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alias", default="champion", help="default: %(default)s")
 
 
-class _Action(NamedTuple):
-    summary: str
-    example: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
-
-
 _ACTIONS = {
-    "list": _Action("List policies", "metatuner policies list", lambda parser: None, _list),
-    "show": _Action("Show a card, or versions", "metatuner policies show schedule-default", _add_show, _show),
-    "push": _Action("Register a folder as a new version", EXAMPLE, _add_push, _push),
-    "pull": _Action(
+    "list": Action("List policies", "metatuner policies list", lambda parser: None, _list),
+    "show": Action("Show a card, or versions", "metatuner policies show schedule-default", _add_show, _show),
+    "push": Action("Register a folder as a new version", EXAMPLE, _add_push, _push),
+    "pull": Action(
         "Download a registered policy", "metatuner policies pull models:/digits@champion p", _add_pull, _pull
     ),
-    "promote": _Action("Make a version the champion", "metatuner policies promote digits 3", _add_promote, _promote),
+    "promote": Action("Make a version the champion", "metatuner policies promote digits 3", _add_promote, _promote),
 }

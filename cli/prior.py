@@ -8,10 +8,10 @@ mlflow:EXPERIMENT or table:FILE.csv; `metatuner tune --prior ADDRESS` begins wit
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-from .console import add_json_argument, add_store_arguments, say, say_json, table
+from .actions import Action, add_actions, run_action
+from .console import say, say_json, table
 from .objective_file import load_file, space_of
 
 EXAMPLE = "metatuner prior export my-experiment --out past.csv --anonymous"
@@ -21,24 +21,12 @@ _MOST_ROWS = 30
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this verb."""
-    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
-    for name, action in _ACTIONS.items():
-        of_action = actions.add_parser(
-            name, help=action.summary, description=action.summary, epilog=f"example: {action.example}"
-        )
-        action.add_arguments(of_action)
-        of_action.add_argument(
-            "--metric", default="objective", help="what runs of others were judged by (default: %(default)s)"
-        )
-        add_store_arguments(of_action)
-        add_json_argument(of_action)
-        of_action.set_defaults(run_action=action.run)
+    add_actions(parser, _ACTIONS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
-    code: int = args.run_action(args)
-    return code
+    return run_action(args)
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -146,6 +134,7 @@ def _names(text: str) -> list[str]:
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
+    _add_metric(parser)
     parser.add_argument("experiment", help="an MLflow experiment's name, or a regular expression for whole names")
     parser.add_argument("--out", required=True, metavar="FILE.csv", help="where the table goes")
     parser.add_argument("--exclude", default="", metavar="NAME,...", help="hyperparameters to leave out")
@@ -155,7 +144,14 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--anonymous", action="store_true", help="number the tasks instead of naming them")
 
 
+def _add_metric(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--metric", default="objective", help="what runs of others were judged by (default: %(default)s)"
+    )
+
+
 def _add_show(parser: argparse.ArgumentParser) -> None:
+    _add_metric(parser)
     parser.add_argument("address", help="mlflow:EXPERIMENT or table:FILE.csv")
     parser.add_argument(
         "objective", nargs="?", metavar="FILE.py:FUNCTION", help="whose search space it is held against"
@@ -164,16 +160,9 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--maximize", action="store_true", help="the larger the better")
 
 
-class _Action(NamedTuple):
-    summary: str
-    example: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
-
-
 _ACTIONS = {
-    "show": _Action(
+    "show": Action(
         "Tell what an address holds", "metatuner prior show table:past.csv objective.py:train", _add_show, _show
     ),
-    "export": _Action("Write past trials of MLflow as a table to share", EXAMPLE, _add_export, _export),
+    "export": Action("Write past trials of MLflow as a table to share", EXAMPLE, _add_export, _export),
 }

@@ -22,6 +22,12 @@ from weakref import WeakKeyDictionary
 KEY_ATTRIBUTE = "metatuner:key"
 """The user attribute of an Optuna study that holds its key (`StudyStarted`); without one it is the study's name."""
 
+WHY_ATTRIBUTE = "metatuner:why"
+"""The user attribute of an Optuna trial that tells why it was proposed."""
+
+WHY_TAG = "metatuner.why"
+"""The tag of a trial that tells the same."""
+
 
 class TrialState(StrEnum):
     """How a trial or a study ended."""
@@ -114,10 +120,12 @@ class ParamsChosen(Record):
     Attributes:
         trial: The trial.
         params: The values, as in `TrialStarted`; those that were told before stay as they are.
+        tags: For searching.
     """
 
     trial: int
     params: Mapping[str, object]
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

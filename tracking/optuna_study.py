@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..envs.errors import StoreError
-from ..envs.records import KEY_ATTRIBUTE, Metrics, Record, StudyStarted, TrialFinished, TrialStarted, TrialState
+from ..envs.records import (
+    KEY_ATTRIBUTE,
+    WHY_ATTRIBUTE,
+    WHY_TAG,
+    Metrics,
+    Record,
+    StudyStarted,
+    TrialFinished,
+    TrialStarted,
+    TrialState,
+)
 from .redaction import one_line, without_credentials
 
 if TYPE_CHECKING:
@@ -84,7 +94,9 @@ def _trial(trial: FrozenTrial, metric: str) -> Iterator[Record]:
         return
     started, ended = _ms(trial.datetime_start), _ms(trial.datetime_complete or trial.datetime_start)
     name = str(trial.user_attrs.get(STRATEGY_ATTRIBUTE, "optuna"))
-    yield TrialStarted(trial=trial.number, name=name, params=trial.params, time_ms=started)
+    why = trial.user_attrs.get(WHY_ATTRIBUTE)
+    tags = {} if why is None else {WHY_TAG: str(why)}
+    yield TrialStarted(trial=trial.number, name=name, params=trial.params, tags=tags, time_ms=started)
     for step, value in sorted(trial.intermediate_values.items()):
         yield Metrics(trial=trial.number, step=step, values={metric: value}, time_ms=ended)
     if (state := _state(trial)) is not None:

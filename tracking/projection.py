@@ -108,7 +108,9 @@ class Projection:
                 return self._start_trial(record)
             case ParamsChosen():
                 self._summary.choose(record)
-                return self._log(record.trial).set_params(record.params)
+                log = self._log(record.trial)
+                log.add_tags(record.tags)
+                return log.set_params(record.params)
             case DataSetUsed():
                 return [self._use(record)]
             case Metrics():

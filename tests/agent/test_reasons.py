@@ -99,3 +99,30 @@ def test_other_strategies_give_no_reasons() -> None:
 
     mt.tune(bowl, SPACE, 2, strategy="random", recorder=Listening(), seed=0)
     assert [dict(each.tags) for each in seen] == [{}, {}]
+
+
+def asks(trial: optuna.Trial) -> float:
+    return bowl({name: trial.suggest_float(name, 0, 1) for name in SPACE})
+
+
+def tags(uri: str) -> list[str]:
+    client = MlflowClient(uri)
+    (experiment,) = [each for each in client.search_experiments() if each.name == "metatuner"]
+    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
+    return [run.data.tags["metatuner.why"] for run in runs if "metatuner.why" in run.data.tags]
+
+
+def test_an_objective_that_asks_for_its_hyperparameters_is_told_too(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    trials = mt.tune(asks, None, 3, tracking_uri=uri, seed=0).trials
+    assert kinds(trials)[0] == "chance"
+    assert "not known" in whys(trials)[0]
+    assert tags(uri) == whys(trials)
+
+
+def test_a_study_that_is_recorded_afterwards_keeps_its_reasons(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    study = optuna.create_study(sampler=PolicySampler(space=SPACE, seed=0))
+    study.optimize(asks, n_trials=2)
+    mt.record_study(study, uri)
+    assert tags(uri) == whys(study.trials)
