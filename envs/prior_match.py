@@ -61,27 +61,19 @@ class PriorMatch:
         ):
             if names:
                 found.append(f"  {what}: {_listed(names)}")
-        left_out = [
-            f"{count:,} {why}"
-            for count, why in (
-                (self.out_of_range, "out of today's ranges"),
-                (self.incomplete, "without what others of their task have"),
-                (self.foreign, "without any hyperparameter of this space"),
-                (self.valueless, "without a value"),
-                (self.spare, "of tasks with more trials than are looked at"),
-            )
-            if count
-        ]
+        left_out = _counted(
+            (self.out_of_range, "out of today's ranges"),
+            (self.incomplete, "without what others of their task have"),
+            (self.foreign, "without any hyperparameter of this space"),
+            (self.valueless, "without a value"),
+            (self.spare, "of tasks with more trials than are looked at"),
+        )
         if left_out:
             found.append(f"  trials left out: {', '.join(left_out)}")
-        tasks = [
-            f"{count:,} {why}"
-            for count, why in (
-                (self.thin_tasks, "with too few trials, or all at one point"),
-                (self.strange_tasks, "with less than half of the hyperparameters"),
-            )
-            if count
-        ]
+        tasks = _counted(
+            (self.thin_tasks, "with too few trials, or all at one point"),
+            (self.strange_tasks, "with less than half of the hyperparameters"),
+        )
         if tasks:
             found.append(f"  tasks left out: {', '.join(tasks)}")
         return found
@@ -89,6 +81,11 @@ class PriorMatch:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _counted(*counts: tuple[int, str]) -> list[str]:
+    """Those that are not zero, in words."""
+    return [f"{count:,} {why}" for count, why in counts if count]
 
 
 def _listed(names: Sequence[str]) -> str:
