@@ -1,18 +1,26 @@
-"""Trials that a killed process, or Ctrl-C, has cut off: they cost nothing and are tried again."""
+"""Trials that a killed worker, or Ctrl-C, has cut off: they cost nothing and are tried again, each by one worker."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
 import os
 import socket
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from ..envs.linux_process import process_times
+from ..envs.records import MESSAGE_ATTRIBUTE, OWNER_ATTRIBUTE, VOID_ATTRIBUTE
 
-OWNER_ATTRIBUTE = "metatuner:owner"  # a trial's user attribute: which process runs it
-MESSAGE_ATTRIBUTE = "metatuner:message"  # a trial's user attribute: why it failed
-_RETRY_ATTRIBUTE = "metatuner:retry_of"  # a trial's user attribute: the number of the one that it repeats
+RETRY_ATTRIBUTE = "metatuner:retry_of"  # a trial's user attribute: the number of the one that it repeats
+_TRIES_ATTRIBUTE = "metatuner:tries"  # a trial's user attribute: how many times its configuration was cut off before
+MOST_TRIES = 3
+"""A configuration that was cut off so many times has failed: it may be what kills its workers."""
 
 
 def this_process() -> str:
@@ -21,31 +29,98 @@ def this_process() -> str:
 
 
 def is_cut_off(trial: FrozenTrial) -> bool:
-    """Whether a trial of `tune` ended without having failed by itself."""
+    """Whether a trial of `tune` ended without having failed by itself: it costs nothing."""
     attributes = trial.user_attrs
-    return trial.state is TrialState.FAIL and OWNER_ATTRIBUTE in attributes and MESSAGE_ATTRIBUTE not in attributes
+    if trial.state is not TrialState.FAIL or OWNER_ATTRIBUTE not in attributes or MESSAGE_ATTRIBUTE in attributes:
+        return False
+    return VOID_ATTRIBUTE in attributes or attributes.get(_TRIES_ATTRIBUTE, 0) + 1 < MOST_TRIES
 
 
-def retry_cut_off(study: Study) -> None:
-    """Ends the trials of this machine whose process is gone, and enqueues the configurations of all that were cut off.
+def is_to_be_retried(trial: FrozenTrial) -> bool:
+    """Whether a trial was cut off with a configuration that is to be tried again."""
+    return is_cut_off(trial) and VOID_ATTRIBUTE not in trial.user_attrs and bool(trial.params)
 
-    Trials of other machines may still run: those are for their heartbeat to tell of, see `optuna.storages.RDBStorage`.
+
+def retried(trials: Iterable[FrozenTrial]) -> set[int]:
+    """Numbers of the trials that others repeat, or will."""
+    found = (each.user_attrs.get(RETRY_ATTRIBUTE) for each in trials if VOID_ATTRIBUTE not in each.user_attrs)
+    return {number for number in found if number is not None}
+
+
+def retry_cut_off(study: Study, is_gone: Callable[[FrozenTrial], bool]) -> None:
+    """Ends the running trials whose worker is gone, and enqueues the configurations of all that were cut off.
+
+    Workers that do so at the same moment may enqueue a configuration twice: the later one is void, see `is_repeated`.
+
+    Args:
+        study: The study.
+        is_gone: Tells whether nobody runs a running trial any more.
     """
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _is_orphan(trial):
-            study.tell(trial.number, state=TrialState.FAIL)
     trials = study.get_trials(deepcopy=False)
-    retried = {trial.user_attrs.get(_RETRY_ATTRIBUTE) for trial in trials}
     for trial in trials:
-        if is_cut_off(trial) and trial.number not in retried and trial.params:
-            study.enqueue_trial(trial.params, user_attrs={_RETRY_ATTRIBUTE: trial.number})
+        if trial.state is TrialState.RUNNING and is_gone(trial):
+            end(study, trial)
+    trials = study.get_trials(deepcopy=False)
+    there = retried(trials)
+    for trial in trials:
+        if is_to_be_retried(trial) and trial.number not in there:
+            tries = trial.user_attrs.get(_TRIES_ATTRIBUTE, 0) + 1
+            study.enqueue_trial(trial.params, user_attrs={RETRY_ATTRIBUTE: trial.number, _TRIES_ATTRIBUTE: tries})
 
 
-def _is_orphan(trial: FrozenTrial) -> bool:
-    host, _, process = str(trial.user_attrs.get(OWNER_ATTRIBUTE, "")).partition("/")
-    return host == socket.gethostname() and _name_of(int(process.partition("/")[0])) != f"{host}/{process}"
+def end(study: Study, trial: FrozenTrial, void: str = "") -> None:
+    """Ends a trial that nobody runs; another worker may do so at the same moment.
+
+    Args:
+        study: The study.
+        trial: The trial.
+        void: Why it never began; empty where it was cut off.
+    """
+    with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # it has ended
+        if OWNER_ATTRIBUTE not in trial.user_attrs:
+            study._storage.set_trial_user_attr(trial._trial_id, OWNER_ATTRIBUTE, this_process())
+        if void:
+            study._storage.set_trial_user_attr(trial._trial_id, VOID_ATTRIBUTE, void)
+        study.tell(trial.number, state=TrialState.FAIL)
+
+
+def give_back(study: Study, trial: FrozenTrial, why: str) -> None:
+    """Ends a trial that was taken from the queue too early, and enqueues it anew."""
+    end(study, trial, void=why)
+    kept = {name: trial.user_attrs[name] for name in (RETRY_ATTRIBUTE, _TRIES_ATTRIBUTE) if name in trial.user_attrs}
+    study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=kept)
+
+
+def is_repeated(trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> bool:
+    """Whether an earlier trial repeats the same one that was cut off."""
+    first = trial.user_attrs.get(RETRY_ATTRIBUTE)
+    return first is not None and any(
+        each.user_attrs.get(RETRY_ATTRIBUTE) == first and VOID_ATTRIBUTE not in each.user_attrs
+        for each in trials
+        if each.number < trial.number
+    )
+
+
+def is_orphan(owner: str) -> bool:
+    """Whether an owner was a process of this machine that has ended."""
+    host, _, rest = owner.partition("/")
+    process, _, began = rest.partition("/")
+    if host != _host() or not process.isdecimal():
+        return False
+    return _name_of(int(process)) != f"{host}/{process}/{began.partition('/')[0]}"
 
 
 def _name_of(process: int) -> str:
     times = process_times(process)
-    return f"{socket.gethostname()}/{process}/{times.started if times is not None else 'gone'}"
+    return f"{_host()}/{process}/{times.started if times is not None else 'gone'}"
+
+
+@functools.cache
+def _host() -> str:
+    """This machine's name, and what tells it from others of this name: containers may share it, but no process ids."""
+    parts = []
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    told = hashlib.sha256("".join(parts).encode()).hexdigest()[:8]
+    return f"{socket.gethostname()}:{told}"

@@ -18,6 +18,7 @@ from ..envs.overlap import enough_in_common, holds, shared_names
 from ..envs.past_tasks import LEAST_TRIALS, History, PastTasks
 from ..envs.search_state import SearchState, rung_units
 from ..envs.unit_cube import UnitCube
+from .cut_off_trials import is_cut_off
 from .reasons import CHANCE, GIVEN, Reason, reason_of
 from .search_policy import SearchPolicy
 
@@ -37,6 +38,7 @@ class FollowedStudy:
         finishing: Whether the best training must come to its end before the budget does.
         seed: Choices follow from it.
         paused: Tells whether a trial that was stopped can be continued.
+        shared: Whether other processes work on the study too: then choices follow from the trial's number as well.
     """
 
     def __init__(
@@ -50,8 +52,9 @@ class FollowedStudy:
         *,
         paused: Callable[[int], bool],
         finishing: bool = True,
+        shared: bool = False,
     ) -> None:
-        self.space = dict(space)
+        self.space, self._shared = dict(space), shared
         self._policy, self._budget, self._paused = policy, budget, paused
         self._cube = UnitCube(space)
         self._units = rung_units(units)
@@ -76,10 +79,16 @@ class FollowedStudy:
             if trials[number].state.is_finished():
                 self._unread.discard(number)
                 self._learn_ended(study, trials[number])
+            elif self._shared and number not in self.state.trials and number not in self._continues:
+                self._notice(trials[number])
 
     def why(self, trial: int) -> Reason | None:
         """Why a trial was chosen; None for one that was not."""
         return self._reasons.get(trial)
+
+    def is_new(self, trial: int) -> bool:
+        """Whether a trial was chosen because nobody has tried its configuration."""
+        return trial not in self._continues and self._reasons.get(trial) not in (None, GIVEN, CHANCE)
 
     def take(self, number: int, config: Mapping[str, Any]) -> dict[str, Any]:
         """A configuration that the user gives; what it leaves open is drawn at random."""
@@ -94,6 +103,8 @@ class FollowedStudy:
     def choose(self, study: Study, number: int) -> dict[str, Any]:
         """A configuration for a trial, which starts a training or continues one."""
         self.catch_up(study)
+        if self._shared:
+            self.state.reseed(number)
         for each in self.state.trials.values():
             # A training that is no longer kept cannot go on.
             each.stopped = each.stopped or (
@@ -116,9 +127,17 @@ class FollowedStudy:
                 self.state.resume(int(moves.trials[best]))
                 return self._cube.decode(point)
         config = self._cube.decode(point)
+        if self._shared and moves.possible.any() and self._is_taken(study, config):
+            return self.choose(study, number)
         # What is tried is on the distributions' grid.
         self.state.start(number, self._cube.encode([config])[0], point)
         return config
+
+    def _is_taken(self, study: Study, config: Mapping[str, Any]) -> bool:
+        """Whether another worker has begun with a configuration in the time that choosing it took."""
+        study._thread_local.cached_all_trials = None
+        self.catch_up(study)
+        return self.state.is_tried(self._cube.encode([config])[0])
 
     def goes_on(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether a trial goes on, now that it has reported."""
@@ -147,6 +166,13 @@ class FollowedStudy:
 
     def _learn_ended(self, study: Study, trial: FrozenTrial) -> None:
         mine = self._continues.get(trial.number, trial.number)
+        if is_cut_off(trial):
+            if mine in self.state.trials and not self.state.trials[mine].values:
+                self.state.drop(mine)
+            elif mine in self.state.trials:
+                self.state.trials[mine].running = False
+                self.state.stop(mine)
+            return
         if mine not in self.state.trials:
             if mine != trial.number or not self._knows(trial):
                 return
@@ -161,6 +187,11 @@ class FollowedStudy:
             self.state.fail(mine)
         else:
             followed.stopped = not self._paused(mine)
+
+    def _notice(self, trial: FrozenTrial) -> None:
+        """Takes note of what another worker runs: nobody tries it twice."""
+        if trial.state is TrialState.RUNNING and self._knows(trial):
+            self.state.start(trial.number, self._cube.encode([trial.params])[0])
 
     def _knows(self, trial: FrozenTrial) -> bool:
         return _covers(self._cube, trial)
@@ -217,7 +248,8 @@ def histories(past: Sequence[Study], cube: UnitCube, units: tuple[int, ...]) -> 
 def study_history(study: Study, cube: UnitCube, units: tuple[int, ...]) -> History | None:
     """What a study of a past task says, where it says enough; `histories` tells what the arguments are."""
     check_direction(study)
-    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    trials = study.get_trials(deepcopy=False)
+    ended = [trial for trial in trials if trial.state.is_finished() and not is_cut_off(trial)]
     known = [(trial, config) for trial in ended if (config := _known(cube, trial))]
     if not known:
         return None

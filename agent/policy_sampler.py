@@ -67,6 +67,8 @@ class PolicySampler(BaseSampler):
         self.units = units
         self.paused: Callable[[int], bool] = _never
         """Tells whether a trial that was stopped can go on. Whoever runs the trials may set it."""
+        self.shared = False
+        """Whether other processes work on the study too. Whoever runs the trials may set it."""
         self._past, self._budget, self._space, self._finishing = past, budget, space, finishing
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._independent = RandomSampler(seed=self._seed)
@@ -105,8 +107,15 @@ class PolicySampler(BaseSampler):
         """Why a trial was proposed; None for one that was not."""
         return self._reasons.get(trial)
 
-    def followed(self, study: Study, space: Mapping[str, BaseDistribution] | None = None) -> FollowedStudy | None:
-        """The search that the study is; None where there is no space yet."""
+    def is_new(self, trial: int) -> bool:
+        """Whether a trial was chosen because nobody has tried its configuration."""
+        followed = self._followed
+        return followed is not None and followed.is_new(trial)
+
+    def followed(
+        self, study: Study, space: Mapping[str, BaseDistribution] | None = None, trial: int = 0
+    ) -> FollowedStudy | None:
+        """The search that the study is; None where there is no space yet. Workers differ by their first trial."""
         if space and (self._followed is None or dict(space) != self._followed.space):
             self._followed = FollowedStudy(
                 self.policy,
@@ -114,8 +123,9 @@ class PolicySampler(BaseSampler):
                 self.units or 1,
                 self._budget,
                 self._past,
-                self._seed,
+                int(np.random.SeedSequence([self._seed, trial]).generate_state(1)[0]) if self.shared else self._seed,
                 paused=self.paused,
+                shared=self.shared,
                 finishing=self._finishing,
             )
         return self._followed
@@ -125,7 +135,7 @@ class PolicySampler(BaseSampler):
         fixed = trial.system_attrs.get("fixed_params")
         space = self.infer_relative_search_space(study, trial) if fixed else {}
         with self.lock:
-            followed = self.followed(study, space)
+            followed = self.followed(study, space, trial.number)
             if fixed and space and followed is not None:
                 config = followed.take(trial.number, fixed)
                 if config.keys() - fixed.keys():
@@ -147,7 +157,7 @@ class PolicySampler(BaseSampler):
     ) -> dict[str, Any]:
         """The configuration that the policy chooses."""
         with self.lock:
-            followed = self.followed(study, search_space)
+            followed = self.followed(study, search_space, trial.number)
             if followed is None or not search_space:
                 self._tell_why(study, trial, UNKNOWN)
                 return {}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from .cut_off_trials import is_cut_off
+from ..envs.records import VOID_ATTRIBUTE
+from .cut_off_trials import RETRY_ATTRIBUTE, is_cut_off, is_to_be_retried
 
 KNOWN_ATTRIBUTE = "metatuner:known"  # a trial's user attribute: its value was given, nobody tried it
 UNITS_ATTRIBUTE = "metatuner:units"  # a trial's user attribute: how many units of budget it spent
@@ -28,6 +30,7 @@ class Purse:
         budget: Full trainings that may be spent.
         best: The best value of all trials that finished and are allowed, as of the last look; None before there is one.
         waiting: Trials that are enqueued and that nobody has begun, as of the last look.
+        trials: All trials, by number, as of the last look.
     """
 
     def __init__(self, study: Study, budget: int, units: int | None) -> None:
@@ -38,6 +41,8 @@ class Purse:
         self._better = max if study.direction is StudyDirection.MAXIMIZE else min
         self._spent = 0  # in units where a full training has some: whole numbers add up without rounding
         self._read, self._open = 0, set[int]()
+        self._lost, self._repeats = set[int](), Counter[int]()  # cut off trials, and how many trials repeat each
+        self.trials: list[FrozenTrial] = []
         self._lock = threading.Lock()
         self.look()
 
@@ -47,7 +52,7 @@ class Purse:
             trials = self._study.get_trials(deepcopy=False)  # by number, without a gap
             for number in [*self._open, *range(self._read, len(trials))]:
                 self._take(trials[number])
-            self._read = len(trials)
+            self._read, self.trials = len(trials), trials
             self.waiting = sum(trials[number].state is TrialState.WAITING for number in self._open)
 
     @property
@@ -65,10 +70,50 @@ class Purse:
         """Whether no more may be spent."""
         return self.left == 0.0
 
+    def can_pay(self, number: int | None = None) -> bool:
+        """Whether the budget is enough for one more trial, if all that have begun or wait before it are full trainings.
+
+        Workers that begin trials at the same moment agree on whose turn it is: the lower number's.
+
+        Args:
+            number: The trial's number; None for one that is yet to begin.
+        """
+        with self._lock:
+            before = sum(number is None or other < number for other in self._unfinished())
+        return self.left > before
+
+    def can_pay_waiting(self) -> bool:
+        """Whether the budget is enough for the first of the trials that wait."""
+        queue = self.queue()
+        return bool(queue) and self.can_pay(queue[0].number)
+
+    @property
+    def unfinished(self) -> int:
+        """Trials that run, wait, or were cut off and are to be tried again, as of the last look."""
+        with self._lock:
+            return len(self._unfinished())
+
+    def queue(self) -> list[FrozenTrial]:
+        """Trials that wait, in their order, as of the last look."""
+        if not self.waiting:
+            return []
+        with self._lock:
+            return [self.trials[each] for each in sorted(self._open) if self.trials[each].state is TrialState.WAITING]
+
+    def _unfinished(self) -> set[int]:
+        return self._open | {number for number in self._lost if not self._repeats[number]}
+
     def _take(self, trial: FrozenTrial) -> None:
+        first = trial.user_attrs.get(RETRY_ATTRIBUTE)
+        if first is not None and trial.number not in self._open:
+            self._repeats[first] += 1
         if not trial.state.is_finished():
             self._open.add(trial.number)
             return
+        if first is not None and VOID_ATTRIBUTE in trial.user_attrs:
+            self._repeats[first] -= 1
+        if is_to_be_retried(trial):
+            self._lost.add(trial.number)
         self._open.discard(trial.number)
         if KNOWN_ATTRIBUTE not in trial.user_attrs and not is_cut_off(trial):
             self._spent += self._cost(trial)

@@ -42,6 +42,7 @@ class Setting:
         workers: Trials at a time.
         units: Units of budget of a full training; None where trainings cannot be stopped early.
         past: Studies of past tasks with at least half of the search space.
+        shared: Whether other processes may work on the study too.
     """
 
     space: Space | None
@@ -51,6 +52,7 @@ class Setting:
     workers: int = 1
     units: int | None = None
     past: Sequence[Study] = ()
+    shared: bool = False
 
     @property
     def fresh_seed(self) -> int:
@@ -124,7 +126,7 @@ def _tpe(setting: Setting) -> BaseSampler:
     return samplers.TPESampler(
         seed=setting.fresh_seed,
         # Trials that still run count as bad, so that workers do not all try the same.
-        constant_liar=setting.workers > 1,
+        constant_liar=setting.workers > 1 or setting.shared,
     )
 
 

@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -17,10 +17,18 @@ from optuna.trial import Trial
 
 from ..envs.conditional_space import ConditionalSpace
 from ..envs.errors import SearchSpaceError, TrainingError
-from ..envs.records import WHY_TAG, Metrics, ParamsChosen, Recorder, TrialFinished, TrialStarted, TrialState
+from ..envs.records import (
+    MESSAGE_ATTRIBUTE,
+    WHY_TAG,
+    Metrics,
+    ParamsChosen,
+    Recorder,
+    TrialFinished,
+    TrialStarted,
+    TrialState,
+)
 from .answers import as_number, error_text
 from .child import Child
-from .cut_off_trials import MESSAGE_ATTRIBUTE, OWNER_ATTRIBUTE, this_process
 from .interrupts import Interrupts
 from .paused_trials import PausedTraining, PausedTrials
 from .purse import UNITS_ATTRIBUTE
@@ -34,6 +42,10 @@ Constraints = Callable[[Mapping[str, Any]], Mapping[str, float]]
 """Takes a configuration and returns numbers by name, all of them at most 0 where it is allowed."""
 
 CONTINUES_ATTRIBUTE = "metatuner:continues"  # a trial's user attribute: the number of the one whose training it goes on
+
+
+class GivenUp(Exception):  # noqa: N818 - nothing is wrong
+    """A trial does not begin: another one has its configuration."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,7 @@ class TrialRunner:
         paused: Keeps trainings that were stopped early; None ends them.
         continued: Tells which trial's training a trial goes on with; None for a new one.
         why: Tells why a trial was proposed; None where nobody knows.
+        claim: Told of each trial when its configuration is known; raises `GivenUp` where it must not begin.
     """
 
     objective: Objective
@@ -72,6 +85,8 @@ class TrialRunner:
     paused: PausedTrials | None = None
     continued: Callable[[int], int | None] = lambda trial: None
     why: Callable[[int], str | None] = lambda trial: None
+    claim: Callable[[Trial], None] = lambda trial: None
+    _ends: dict[int, TrialFinished] = field(default_factory=dict, init=False)
 
     def __call__(self, trial: Trial) -> float:
         """Runs a trial.
@@ -81,13 +96,16 @@ class TrialRunner:
 
         Raises:
             TrialPruned: It was stopped early.
+            GivenUp: It did not begin.
             Exception: It failed, with what the objective raised, or because it gave no number.
         """
-        trial.set_user_attr(OWNER_ATTRIBUTE, this_process())
         costs: dict[str, float] = {}
         try:
             config = self._proposed(trial)
+            self.claim(trial)
             value = self._run_in_child(trial, config, costs) if self.isolated else self._run_here(trial, config)
+        except GivenUp:
+            raise
         except TrialPruned as stopped:
             self._finish(trial, TrialState.PRUNED, costs, str(stopped))
             raise
@@ -239,7 +257,20 @@ class TrialRunner:
         if self.space is None and trial.params:
             # An objective that asks for its hyperparameters has begun before anything is proposed.
             self.recorder.record(ParamsChosen(trial=trial.number, params=trial.params, tags=self._why(trial)))
-        self.recorder.record(TrialFinished(trial=trial.number, state=state, message=message, value=value, costs=costs))
+        self._ends[trial.number] = TrialFinished(
+            trial=trial.number, state=state, message=message, value=value, costs=costs
+        )
+
+    def ended(self, trial: Trial, *, told: bool) -> None:
+        """Records the end of a trial, after the study was told.
+
+        Args:
+            trial: The trial.
+            told: Whether the study took it: it does not where another worker took this one for dead.
+        """
+        end = self._ends.pop(trial.number)
+        message = "another worker took this one for dead, and tries the configuration again"
+        self.recorder.record(end if told else replace(end, state=TrialState.KILLED, message=message, value=None))
 
 
 class _Reporting(Trial):

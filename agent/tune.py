@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,18 +16,19 @@ import optuna
 from optuna.distributions import check_distribution_compatibility, distribution_to_json
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
 
 from ..envs.conditional_space import ConditionalSpace, NestedSpace
-from ..envs.errors import ConfigurationError, SearchSpaceError, StoreError, TrainingError
+from ..envs.errors import ConfigurationError, MetatunerError, SearchSpaceError, StoreError, TrainingError
 from ..envs.prior import Prior
-from ..envs.records import KEY_ATTRIBUTE, Recorder, StudyFinished, StudyStarted
+from ..envs.records import KEY_ATTRIBUTE, MESSAGE_ATTRIBUTE, OWNER_ATTRIBUTE, Recorder, StudyFinished, StudyStarted
 from .arguments import require_count, require_kind, require_objective, require_seconds, require_seed
 from .child import packed
-from .cut_off_trials import MESSAGE_ATTRIBUTE, retry_cut_off
+from .claims import Claims
+from .cut_off_trials import retry_cut_off, this_process
 from .grid import grid_configs
 from .grid_sampler import GridSampler
 from .interrupts import Interrupts
@@ -36,15 +37,16 @@ from .policy_sampler import PolicySampler
 from .priors import addresses, prior_of
 from .purse import Purse
 from .quiet import quiet_optuna
+from .roll_call import DEFAULT_BEAT_S, Beating, RollCall
+from .storages import open_storage
 from .strategies import Setting, strategy_named
+from .study_news import StudyNews
+from .study_settings import KEPT, keep_settings
+from .trial_loop import Progress, TrialLoop
 from .trial_queue import add_known, enqueue
 from .trial_runner import Config, Constraints, Objective, TrialRunner
 
-Progress = Callable[[float, int, float | None], None]
-"""Told after every trial: full trainings spent, those that may be, the best value so far."""
-
-Left = Callable[[], int]
-"""How many trials a strategy that has a list still has."""
+_POLL_S, _KEY_WAIT_S = 0.2, 2.0
 
 _RECORDERS = "metatuner.recorders"
 """The group of entry points that make recorders, so that this package need not know where records go."""
@@ -77,7 +79,7 @@ class TuneResult:
         try:
             return self.study.best_trial
         except ValueError as error:
-            failed = [trial for trial in self.trials if trial.state is TrialState.FAIL]
+            failed = [trial for trial in self.trials if trial.state is OptunaState.FAIL]
             why = f"; the last one failed with {failed[-1].user_attrs.get(MESSAGE_ATTRIBUTE)}" if failed else ""
             raise TrainingError(f"none of the {len(self.trials)} trials has finished{why}") from error
 
@@ -119,10 +121,14 @@ def tune(
     timeout: float | None = None,
     trial_timeout: float | None = None,
     isolated: bool = False,
+    heartbeat: float = DEFAULT_BEAT_S,
     recorder: Recorder | None = None,
     progress: Progress | None = None,
 ) -> TuneResult:
-    """Tunes an objective.
+    """Tunes an objective, alone or beside others who do the same with the same storage and name.
+
+    Workers that share a study share its budget; each is a process, here or on another machine. One that is killed
+    leaves nothing behind but the trial that it ran, which another one tries again.
 
     Example:
         result = tune(lambda config: (config["x"] - 2) ** 2, {"x": FloatDistribution(-5, 5)}, budget=30)
@@ -139,8 +145,8 @@ def tune(
         strategy: A name out of `strategies.STRATEGIES`, or any Optuna sampler.
         pruner: Any Optuna pruner; None takes the strategy's own.
         direction: "minimize" or "maximize".
-        storage: Where the study lies: a journal file's path, a database URL as Optuna takes it, or an Optuna storage.
-            None keeps it in memory.
+        storage: Where the study lies: a journal file's path, a database URL as Optuna takes it, the address of its
+            gRPC proxy, `grpc://HOST:PORT`, or an Optuna storage. None keeps it in memory.
         tracking_uri: The MLflow store to record in; None: `MLFLOW_TRACKING_URI`, else `mlflow.db` in this folder.
         experiment: The MLflow experiment's name.
         name: The study's name; None takes the objective's.
@@ -165,6 +171,8 @@ def tune(
         isolated: Whether each trial has a process of its own: one that crashes, hangs or runs out of memory then fails
             alone, and workers share no interpreter. Not for Optuna objectives, which need the study at hand.
         trial_timeout: Seconds that a trial may take. Where trials are not isolated, it is looked at between two units.
+        heartbeat: Seconds between two signs of life of this worker. Whoever shows none for five times as long is taken
+            for dead, and its trial is tried elsewhere: an objective must not hold Python's lock for so long.
         recorder: Takes the record instead of MLflow; `NullRecorder()` records nothing.
         progress: Told after every trial.
 
@@ -185,6 +193,7 @@ def tune(
     require_seed(seed)
     require_seconds("timeout", timeout)
     require_seconds("trial_timeout", trial_timeout)
+    require_seconds("heartbeat", heartbeat)
     tree = None if space is None else ConditionalSpace(space)
     title = name or str(getattr(objective, "__name__", type(objective).__name__))
     proposer = strategy if isinstance(strategy, str) else type(strategy).__name__
@@ -199,7 +208,8 @@ def tune(
     priors = [prior_of(each, tree, units=units or 1, **about) for each in addresses(prior)]
     past = [*past, *(study for each in priors for study in each.studies)]
     with quiet_optuna():
-        study = _study(title, storage, direction, resume=resume)
+        study, made = _study(title, storage, direction, resume=resume)
+        key = _key(study, made=made)
         setting = Setting(
             None if tree is None else tree.common,
             budget,
@@ -208,36 +218,51 @@ def tune(
             n_workers,
             units,
             past,
+            shared=storage is not None,
         )
         _require_compatible(study, tree)
         sampler, own_pruner = _proposer(strategy, setting)
         if strategy == "grid" and tree is not None:
             sampler = GridSampler(grid_configs(tree, budget, seed), tree, setting.fresh_seed)
-        retry_cut_off(study)
         study.sampler, study.pruner = sampler, pruner or own_pruner
-        enqueue(study, given, tree)
-        add_known(study, _listed("known", known), tree)
-        purse = Purse(study, min(budget, len(given)) if strategy == "manual" else budget, units)
-        left = functools.partial(_left, purse, study) if strategy in ("grid", "manual") else None
-        with _recording(recorder, tracking_uri, experiment) as (into, run_id):
+        if storage is not None:
+            arguments = dict(locals())
+            keep_settings(study, {each: arguments[each] for each in KEPT} | {"strategy": proposer})
+        with contextlib.ExitStack() as stack:
+            roll = beating = None
+            if storage is not None:
+                roll = RollCall(study, heartbeat, made=made)
+                beating = Beating(roll)
+                stack.callback(beating.close)
+            retry_cut_off(study, _is_gone(roll))
+            enqueue(study, given, tree)
+            add_known(study, _listed("known", known), tree)
+            purse = Purse(study, min(budget, len(given)) if strategy == "manual" else budget, units)
+            left = functools.partial(_left, purse, study) if strategy in ("grid", "manual") else None
+            into, run_id = stack.enter_context(_recording(recorder, tracking_uri, experiment))
             into.record(
                 StudyStarted(
                     name=title,
                     # Tags, not params: a study may go on with others.
                     tags={"metatuner.strategy": proposer, "metatuner.seed": str(seed), **_prior_tag(priors)},
-                    key=_key(study),
+                    key=key,
                     metric=metric,
                     direction=direction,
                     space={} if tree is None else {n: distribution_to_json(d) for n, d in tree.distributions.items()},
                     conditions={} if tree is None else tree.conditions,
                     budget=f"{purse.budget} full trainings",
+                    shared=roll is not None,
                 )
             )
             interrupts = Interrupts()
             paused = None
             if isinstance(study.sampler, PolicySampler) and units and not isolated and space is not None:
                 paused = PausedTrials()
+                stack.callback(paused.close)
                 study.sampler.paused = paused.__contains__
+            follows = study.sampler if isinstance(study.sampler, PolicySampler) else None
+            if follows and roll is not None:
+                follows.shared = True
             runner = TrialRunner(
                 objective,
                 tree,
@@ -251,50 +276,57 @@ def tune(
                 interrupts,
                 units,
                 paused,
-                study.sampler.continued_by if isinstance(study.sampler, PolicySampler) else lambda trial: None,
-                study.sampler.why if isinstance(study.sampler, PolicySampler) else lambda trial: None,
+                follows.continued_by if follows else lambda trial: None,
+                follows.why if follows else lambda trial: None,
+                Claims(study, follows.is_new) if follows and roll is not None else lambda trial: None,
             )
-            n_trials = _most_trials(purse, units, left)
-            try:
-                if n_trials != 0:
-                    with interrupts.taken_over():
-                        study.optimize(
-                            runner,
-                            n_trials=n_trials,
-                            timeout=timeout,
-                            n_jobs=n_workers,
-                            catch=(Exception,),
-                            callbacks=[functools.partial(_after_trial, purse, interrupts, progress, left)],
-                        )
-            finally:
-                if paused is not None:
-                    paused.close()
+            loop = TrialLoop(
+                study,
+                runner,
+                purse,
+                this_process() if roll is None else roll.name,
+                seed=seed if isinstance(strategy, str) and roll is not None else None,
+                roll=roll,
+                threads=n_workers,
+                timeout_s=timeout,
+                interrupts=interrupts,
+                progress=progress,
+                left=left,
+            )
+            if roll is None or beating is None:
+                with interrupts.taken_over():
+                    loop.run()
+            else:
+                _work(loop, roll, beating, StudyNews(study, into, proposer), interrupts)
             into.record(StudyFinished())
         return TuneResult(study, run_id())
 
 
+def _is_gone(roll: RollCall | None) -> Callable[[FrozenTrial], bool]:
+    return lambda trial: (
+        roll is not None
+        and OWNER_ATTRIBUTE in trial.user_attrs
+        and roll.is_gone(str(trial.user_attrs[OWNER_ATTRIBUTE]))
+    )
+
+
+def _work(loop: TrialLoop, roll: RollCall, beating: Beating, news: StudyNews, interrupts: Interrupts) -> None:
+    """Runs trials beside other workers. The leader stays to the end: what the others leave undone is its to finish."""
+    news.tell(roll.leads)
+    beating.then = lambda: news.tell(roll.leads)
+    try:
+        with interrupts.taken_over():
+            loop.run()
+            while loop.has_ended and roll.others() and (roll.leads or not roll.has_leader):
+                time.sleep(_POLL_S)
+                roll.look()
+    finally:
+        beating.then = lambda: None
+        news.tell(not roll.others() or (roll.leads and loop.has_ended))
+
+
 def _left(purse: Purse, study: Study) -> int:
     return purse.waiting + (study.sampler.left(study) if isinstance(study.sampler, GridSampler) else 0)
-
-
-def _most_trials(purse: Purse, units: int | None, left: Left | None) -> int | None:
-    """How many trials there may be at most; None where the purse alone tells when to stop."""
-    # Where every trial costs the same, so many are left.
-    affordable = math.ceil(purse.left) if units is None or purse.is_empty else None
-    if left is None:
-        return affordable
-    return left() if affordable is None else min(left(), affordable)
-
-
-def _after_trial(
-    purse: Purse, interrupts: Interrupts, progress: Progress | None, left: Left | None, study: Study, trial: FrozenTrial
-) -> None:
-    del trial
-    purse.look()
-    if progress is not None:
-        progress(purse.spent, purse.budget, purse.best)
-    if purse.is_empty or (left is not None and not left()) or interrupts.pending:
-        study.stop()
 
 
 def _check(
@@ -339,29 +371,33 @@ def _proposer(strategy: str | BaseSampler, setting: Setting) -> tuple[BaseSample
     return strategy, NopPruner()
 
 
-def _study(name: str, storage: str | Path | BaseStorage | None, direction: str, *, resume: bool) -> Study:
+def _study(name: str, storage: str | Path | BaseStorage | None, direction: str, *, resume: bool) -> tuple[Study, bool]:
+    """The study, and whether it was made now."""
+    aim = StudyDirection[direction.upper()]
     try:
-        if isinstance(storage, Path) or (isinstance(storage, str) and "://" not in storage):
-            storage = JournalStorage(JournalFileBackend(str(storage)))
-        study = optuna.create_study(
-            storage=storage,
-            study_name=name if storage is not None else None,
-            direction=StudyDirection[direction.upper()],
-            load_if_exists=resume,
-        )
+        opened = open_storage(storage) if isinstance(storage, str | Path) else storage
+        try:
+            study = optuna.create_study(storage=opened, study_name=name if storage is not None else None, direction=aim)
+            return study, True
+        except optuna.exceptions.DuplicatedStudyError:
+            if not resume or opened is None:
+                raise
+            study = optuna.load_study(study_name=name, storage=opened)
     except optuna.exceptions.DuplicatedStudyError as error:
         raise ConfigurationError(
             f"the storage has a study {name!r} already: give another name, or resume=True to go on with it"
         ) from error
+    except MetatunerError:
+        raise
     except Exception as error:
         # Without the address, which may hold a password.
         raise StoreError(f"the study's storage cannot be opened ({error}): check its address") from error
-    if study.direction is not StudyDirection[direction.upper()]:
+    if study.direction is not aim:
         raise ConfigurationError(
             f"the study {name!r} is there, to {study.direction.name.lower()}, and you ask to {direction}: give another "
             "name, or the same direction"
         )
-    return study
+    return study, False
 
 
 def _require_compatible(study: Study, space: ConditionalSpace | None) -> None:
@@ -378,10 +414,14 @@ def _require_compatible(study: Study, space: ConditionalSpace | None) -> None:
                 ) from error
 
 
-def _key(study: Study) -> str:
-    """What tells this study from all others, of the same name too."""
-    if KEY_ATTRIBUTE not in study.user_attrs:
-        study.set_user_attr(KEY_ATTRIBUTE, uuid.uuid4().hex)
+def _key(study: Study, *, made: bool) -> str:
+    """What tells this study from all others, of the same name too. Whoever made the study gives it one."""
+    deadline = time.monotonic() + _KEY_WAIT_S
+    while KEY_ATTRIBUTE not in study.user_attrs:
+        if made or study.get_trials(deepcopy=False) or time.monotonic() > deadline:
+            study.set_user_attr(KEY_ATTRIBUTE, uuid.uuid4().hex)
+        else:
+            time.sleep(_POLL_S / 10)  # another worker has made it a moment ago
     return str(study.user_attrs[KEY_ATTRIBUTE])
 
 

@@ -5,14 +5,17 @@ distribution is a choice of one of its keys, each with a space of its own. The o
 returns a number, or yields one for each unit of budget. Where the file has no space, the objective is taken for
 Optuna's: it takes a trial.
 
-Every trial is recorded in MLflow. An interrupted study goes on when the same command is given again.
+Every trial is recorded in MLflow. An interrupted study goes on when the same command is given again. Given while it
+runs, on any machine that reaches the storage, it helps: see also `metatuner worker`.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json, shown_log
@@ -25,6 +28,19 @@ _STUDIES = Path(".metatuner") / "studies"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this verb."""
+    add_study_arguments(parser)
+    parser.add_argument("--name", help="the study's name (default: the function's)")
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help="where the study lies: a database URL, grpc://HOST:PORT or a journal file (default: "
+        f"{_STUDIES}/NAME.journal)",
+    )
+    parser.add_argument("--fresh", action="store_true", help="do not go on with a study: it must be a new one")
+
+
+def add_study_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what both this verb and `worker` have."""
     parser.add_argument("objective", metavar="FILE.py:FUNCTION", help="what to tune")
     parser.add_argument(
         "--space",
@@ -57,31 +73,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trial-timeout", type=float, metavar="SECONDS", help="that a trial may take")
     parser.add_argument("--isolated", action="store_true", help="each trial in a process of its own")
     parser.add_argument("--seed", type=int, default=0, help="proposals follow from it (default: %(default)s)")
-    parser.add_argument("--name", help="the study's name (default: the function's)")
-    parser.add_argument(
-        "--storage",
-        metavar="URL",
-        help=f"where the study lies: a database URL or a journal file (default: {_STUDIES}/NAME.journal)",
-    )
-    parser.add_argument("--fresh", action="store_true", help="do not go on with a study: it must be a new one")
     parser.add_argument("--experiment", default="metatuner", help="MLflow experiment (default: %(default)s)")
+    parser.add_argument(
+        "--heartbeat",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="between two signs of life; a worker that shows none for five times as long is taken for dead (default: "
+        "%(default)s)",
+    )
     add_store_arguments(parser)
     add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
+    name = args.name or args.objective.rpartition(":")[2]
+    objective = load_objective(args)
+    if not args.storage:
+        _STUDIES.mkdir(parents=True, exist_ok=True)
+    return run_study(args, objective, name, args.storage or _journal(name), settings_in(args), resume=not args.fresh)
+
+
+def settings_in(args: argparse.Namespace) -> dict[str, Any]:
+    """What the options say of the study."""
+    return {
+        "budget": args.budget,
+        "strategy": args.strategy,
+        "direction": "maximize" if args.maximize else "minimize",
+        "experiment": args.experiment,
+        "seed": args.seed,
+        "units": args.units,
+        "trial_timeout": args.trial_timeout,
+        "isolated": args.isolated,
+        "prior": args.prior,
+        "heartbeat": args.heartbeat,
+    }
+
+
+def load_objective(args: argparse.Namespace) -> tuple[Any, Any]:
+    """The objective and its space."""
+    file, _, function = args.objective.rpartition(":")
+    module = load_file(file, args.objective)
+    return function_of(module, function, file), space_of(module, args.space, file)
+
+
+def run_study(
+    args: argparse.Namespace,
+    objective: tuple[Any, Any],
+    name: str,
+    storage: str,
+    settings: Mapping[str, Any],
+    *,
+    resume: bool = True,
+) -> int:
+    """Tunes an objective, with its space, shows how far the study is, and tells what came out."""
     from ..agent.tune import tune
     from ..tracking.optuna_study import load as load_study
 
-    file, _, function = args.objective.rpartition(":")
-    module = load_file(file, args.objective)
-    objective = function_of(module, function, file)
-    name = args.name or function
     past = [load_study(args.storage or _journal(each), each) for each in args.past]
-    if not args.storage:
-        _STUDIES.mkdir(parents=True, exist_ok=True)
-    bar = ProgressBar(args.budget, "tuning", "trainings", silent=args.json)
+    bar = ProgressBar(settings["budget"], "tuning", "trainings", silent=args.json)
 
     def progress(spent: float, budget: float, best: float | None) -> None:
         bar.at(min(round(spent), round(budget)), "" if best is None else f"best {best:.6g}")
@@ -89,24 +140,15 @@ def run(args: argparse.Namespace) -> int:
     # What the prior tells is worth knowing before the first trial.
     with contextlib.nullcontext() if args.json else shown_log("metatuner.agent.priors"):
         result = tune(
-            objective,
-            space_of(module, args.space, file),
-            args.budget,
-            strategy=args.strategy,
-            direction="maximize" if args.maximize else "minimize",
-            storage=args.storage or _journal(name),
+            *objective,
+            **settings,
+            storage=storage,
             tracking_uri=args.tracking_uri,
-            experiment=args.experiment,
             name=name,
-            seed=args.seed,
             n_workers=args.workers,
-            resume=not args.fresh,
-            units=args.units,
+            resume=resume,
             timeout=args.timeout,
-            trial_timeout=args.trial_timeout,
-            isolated=args.isolated,
             past=past,
-            prior=args.prior,
             progress=progress,
         )
     bar.close()

@@ -4,9 +4,10 @@ Whoever tunes emits records; whoever remembers implements `Recorder`. Neither kn
 holds only plain data and carries the time at which it was made, so that it can be journalled, sent later, and sent
 twice without being counted twice.
 
-The life of a study: `StudyStarted`, then for each trial `TrialStarted`, any number of `ParamsChosen`, `Metrics`,
-`Decision`, `Artifact` and `FileArtifact`, and `TrialFinished`; at the end `StudyFinished`. Metrics, artifacts and data
-sets whose trial is None, and `Description`, belong to the study itself.
+The life of a study: `StudyStarted` (where several processes share it, `StudyLed` in one of them), then for each trial
+`TrialStarted`, any number of `ParamsChosen`, `Metrics`, `Decision`, `Artifact` and `FileArtifact`, and `TrialFinished`;
+at the end `StudyFinished`. Metrics, artifacts and data sets whose trial is None, and `Description`, belong to the study
+itself.
 """
 
 from __future__ import annotations
@@ -21,6 +22,15 @@ from weakref import WeakKeyDictionary
 
 KEY_ATTRIBUTE = "metatuner:key"
 """The user attribute of an Optuna study that holds its key (`StudyStarted`); without one it is the study's name."""
+
+OWNER_ATTRIBUTE = "metatuner:owner"
+"""The user attribute of an Optuna trial of `tune` that names the worker who runs it."""
+
+MESSAGE_ATTRIBUTE = "metatuner:message"
+"""The user attribute of an Optuna trial that tells why it failed. Of those with an owner, one without was cut off."""
+
+VOID_ATTRIBUTE = "metatuner:void"
+"""The user attribute of an Optuna trial that was given up before it began: why. Nothing of it is recorded."""
 
 WHY_ATTRIBUTE = "metatuner:why"
 """The user attribute of an Optuna trial that tells why it was proposed."""
@@ -66,6 +76,8 @@ class StudyStarted(Record):
         conditions: In words, when those hyperparameters are active that are not always.
         budget: What may be spent, in words, such as "30 trials".
         command: How to do it again.
+        shared: Whether other processes record trials of this study too. Then its own run is left to one of them, see
+            `StudyLed`.
     """
 
     name: str
@@ -78,6 +90,41 @@ class StudyStarted(Record):
     conditions: Mapping[str, str] = field(default_factory=dict)
     budget: str = ""
     command: str = ""
+    shared: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyLed(Record):
+    """From here on this process records the run of a shared study itself, or no longer does.
+
+    Attributes:
+        leads: Whether it does.
+    """
+
+    leads: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialSeen(Record):
+    """A trial of a shared study has ended, as the study's storage has it; whoever ran it should have recorded it.
+
+    Attributes:
+        trial: Its number.
+        name: What it is, for people.
+        started_ms: When it began; `time_ms` is when it ended.
+        params: The values it started from.
+        tags: For searching.
+        state: How it ended.
+        value: What it is judged by.
+    """
+
+    trial: int
+    name: str
+    started_ms: int
+    params: Mapping[str, object] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    state: TrialState = TrialState.FINISHED
+    value: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,6 +7,7 @@ on the metric's unit, so that one policy serves any search.
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -160,9 +161,10 @@ class SearchState:
         self.incumbent = -1
         self._finishing = finishing
         self._costs = np.diff([0.0, *rungs])
-        self._random = np.random.default_rng(seed)
+        self._random, self._seed = np.random.default_rng(seed), seed
         self._surrogate = Surrogate(rungs, None, seed) if past is None else DoubtingSurrogate(rungs, past.scales, seed)
         self._moves = self._improved = self._count = 0
+        self._tried: set[bytes] = set()  # also what `_forget` has dropped
         self._best_expected: Array | None = None
         pool = cube.sample(self._random, _POOL)
         if past is not None:
@@ -182,6 +184,7 @@ class SearchState:
             drawn: The move's point, where the configuration is the nearest one on a grid: neither is offered again.
         """
         expected = None if self.past is None else self.past.expected(point[None])[:, 0]
+        self._tried |= {each.tobytes() for each in self.cube.snapped(point[None])}
         trial = SearchTrial(number, point, expected, running=True)
         self.trials[number] = trial
         self._take_from_pool(point if drawn is None else drawn)
@@ -304,16 +307,38 @@ class SearchState:
         self._pool = self._pool[kept]
         self._pool_expected = None if self._pool_expected is None else self._pool_expected[:, kept]
         if len(self._pool) < _POOL - _REFILLED:
-            fresh = self._untried(self.cube.sample(self._random, _REFILLED))
+            fresh = self._fresh()
             self._pool = np.concatenate([self._pool, fresh])
             if self.past is not None and self._pool_expected is not None:
                 self._pool_expected = np.concatenate([self._pool_expected, self.past.expected(fresh)], axis=1)
 
-    def _untried(self, points: Array) -> Array:
-        """Those of points (n, d) where no trial has begun, shape (m, d)."""
-        tried = np.array([each.point for each in self.trials.values()]).reshape(-1, self.cube.dimensions)
-        found: Array = points[(np.abs(points[:, None] - tried) > _SAME).any(-1).all(-1)]
+    def _fresh(self) -> Array:
+        """More points for the pool: at random, or what is left of a space that has been tried for the most part."""
+        fresh = self._untried(self.cube.sample(self._random, _REFILLED))
+        every = self.cube.every() if len(fresh) < _REFILLED // 2 else None
+        if every is None:
+            return fresh
+        offered = {each.tobytes() for each in self.cube.snapped(self._pool)}
+        left = self._untried(every, offered)
+        found: Array = left[self._random.permutation(len(left))[:_POOL]]
         return found
+
+    def _untried(self, points: Array, offered: Set[bytes] = frozenset()) -> Array:
+        """Those of points (n, d) where no trial has begun, shape (m, d), but none that is offered already."""
+        names = [each.tobytes() for each in self.cube.snapped(points)]
+        return points[[name not in self._tried and name not in offered for name in names]]
+
+    def is_tried(self, point: Array) -> bool:
+        """Whether a trial has begun at a point, shape (d,)."""
+        return bool(self.cube.snapped(point[None])[0].tobytes() in self._tried)
+
+    def drop(self, number: int) -> None:
+        """Nothing is known of a trial: it was cut off, and whoever tries it again is another one."""
+        self.trials.pop(number, None)
+
+    def reseed(self, number: int) -> None:
+        """What is drawn from here on follows from the seed and this number, whoever draws it."""
+        self._random = np.random.default_rng([self._seed, number])
 
     def _features(self, points: Array, trials: NDArray[np.int64], expected: Array | None) -> Array:
         n = len(points)

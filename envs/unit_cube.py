@@ -6,6 +6,7 @@ Optuna's own samplers have it).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,6 +20,9 @@ from .errors import SearchSpaceError
 
 Array = NDArray[np.float64]
 
+_MOST_LISTED = 20_000
+"""Configurations of a space that are listed, at most."""
+
 _STEPS = (0.02, 0.05, 0.15)
 """Standard deviations of adjustments, in widths of a hyperparameter's range."""
 
@@ -30,6 +34,12 @@ class Cube(Protocol):
 
     def sample(self, random: np.random.Generator, n: int) -> Array:
         """Draws n points at random, shape (n, d)."""
+
+    def snapped(self, points: Array) -> Array:
+        """Points (n, d) as `sample` would draw them: the same to the last bit where they are the same."""
+
+    def every(self) -> Array | None:
+        """All points that there are, shape (n, d); None where they are too many to list."""
 
     def middle(self, random: np.random.Generator) -> Array:
         """The point (1, d) in the middle of every range; where there is no middle, it is drawn."""
@@ -60,6 +70,14 @@ class ColumnCube:
             if each.stop - each.start > 1:
                 points[:, each] = _one_hot(random.integers(each.stop - each.start, size=n), each.stop - each.start)
         return points
+
+    def snapped(self, points: Array) -> Array:
+        """The points themselves."""
+        return points
+
+    def every(self) -> Array | None:
+        """None: numbers without steps are too many to list."""
+        return None
 
     def middle(self, random: np.random.Generator) -> Array:
         """The point (1, d) in the middle of every range; choices, which have no middle, are drawn."""
@@ -112,9 +130,20 @@ class _Grid:
     step: float
     log: bool
 
+    def values(self) -> Array:
+        """The coordinates of all values, or of so many that there are too many to list."""
+        steps = min(round((self.high - self.low) / self.step), _MOST_LISTED)
+        below, above = self._ends()
+        values: Array = self.low + np.arange(steps + 1, dtype=np.float64) * self.step
+        found: Array = ((np.log(values) if self.log else values) - below) / (above - below)
+        return found
+
+    def _ends(self) -> tuple[float, float]:
+        below, above = self.low - self.step / 2, self.high + self.step / 2
+        return (math.log(below), math.log(above)) if self.log else (below, above)
+
     def nearest(self, coordinates: Array) -> Array:
-        ends = np.array([self.low - self.step / 2, self.high + self.step / 2])
-        below, above = np.log(ends) if self.log else ends
+        below, above = self._ends()
         scaled = below + coordinates * (above - below)
         values = np.exp(scaled) if self.log else scaled
         values = np.clip(self.low + np.round((values - self.low) / self.step) * self.step, self.low, self.high)
@@ -153,6 +182,26 @@ class UnitCube(ColumnCube):
     def sample(self, random: np.random.Generator, n: int) -> Array:
         """Draws n points, shape (n, d): uniform, but for hyperparameters that have steps."""
         return self._on_grid(super().sample(random, n))
+
+    def snapped(self, points: Array) -> Array:
+        """Points (n, d) where hyperparameters that have steps are on one."""
+        return self._on_grid(points.copy())
+
+    def every(self) -> Array | None:
+        """All configurations, shape (n, d); None where a hyperparameter has no steps, or there are too many."""
+        columns: list[Array] = []
+        gridded = {grid.column: grid for grid in self._grids}
+        for each in self._slices:
+            if each.stop - each.start > 1:
+                columns.append(np.eye(each.stop - each.start))
+            elif each.start in gridded:
+                columns.append(gridded[each.start].values()[:, None])
+            else:
+                return None
+            if math.prod(map(len, columns)) > _MOST_LISTED:
+                return None
+        rows = np.indices([len(column) for column in columns]).reshape(len(columns), -1)
+        return self._on_grid(np.concatenate([column[row] for column, row in zip(columns, rows, strict=True)], axis=1))
 
     def middle(self, random: np.random.Generator) -> Array:
         """The point (1, d) nearest to the middle of every range; choices, which have no middle, are drawn."""

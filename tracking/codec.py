@@ -14,6 +14,8 @@ _KINDS: dict[str, type[Record]] = {
     kind.__name__: kind
     for kind in (
         records.StudyStarted,
+        records.StudyLed,
+        records.TrialSeen,
         records.Description,
         records.TrialStarted,
         records.ParamsChosen,
@@ -45,7 +47,7 @@ def encode(record: Record) -> str:
     match record:
         case records.Metrics():
             values["values"] = {name: float(value) for name, value in record.values.items()}
-        case records.StudyStarted() | records.TrialStarted() | records.ParamsChosen():
+        case records.StudyStarted() | records.TrialStarted() | records.TrialSeen() | records.ParamsChosen():
             values["params"] = {name: str(value) for name, value in record.params.items()}
     return json.dumps({"kind": kind.__name__, **values}, default=_plain, separators=(",", ":"))
 

@@ -15,6 +15,7 @@ from ..envs.records import (
     Metrics,
     Record,
     StudyFinished,
+    StudyLed,
     StudyStarted,
     TrialFinished,
     TrialStarted,
@@ -89,10 +90,10 @@ class Completion:
     def _completed(self, record: Record) -> list[Record]:
         match record:
             case StudyStarted():
-                environment = Artifact(
-                    trial=None, path="environment.json", text=environment_json(), time_ms=record.time_ms
-                )
-                return [replace(record, tags={**study_tags(), **record.tags}), environment]
+                tagged = replace(record, tags={**study_tags(), **record.tags})
+                return [tagged] if record.shared else [tagged, _environment(record)]
+            case StudyLed(leads=True):
+                return [record, _environment(record)]
             case StudyFinished():
                 return [*self._finish_trials(record), record]
             case TrialStarted():
@@ -127,6 +128,10 @@ class Completion:
             for trial in sorted(self._state.running)
         ]
         return [part for end in ends for part in (*self._totals(end), end)]
+
+
+def _environment(record: Record) -> Artifact:
+    return Artifact(trial=None, path="environment.json", text=environment_json(), time_ms=record.time_ms)
 
 
 def left_open(past: Iterable[Record]) -> list[Record]:

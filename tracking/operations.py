@@ -119,6 +119,17 @@ class ReopenRun(Operation):
     """The run goes on."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settle(Operation):
+    """Make the runs of a study's trials what they should be, where they are not there, not ended or ended otherwise.
+
+    Attributes:
+        trials: By a trial's number, all that is to be done to its run.
+    """
+
+    trials: Mapping[int, Sequence[Operation]]
+
+
 def merged(operations: Sequence[Operation]) -> list[Operation]:
     """The same with one `Log` a run, without what is replaced later: requests are what shipping spends its time on.
 

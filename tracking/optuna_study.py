@@ -15,6 +15,9 @@ from urllib.parse import urlsplit
 from ..envs.errors import StoreError
 from ..envs.records import (
     KEY_ATTRIBUTE,
+    MESSAGE_ATTRIBUTE,
+    OWNER_ATTRIBUTE,
+    VOID_ATTRIBUTE,
     WHY_ATTRIBUTE,
     WHY_TAG,
     Metrics,
@@ -90,7 +93,7 @@ def records(study: Study) -> Iterator[Record]:
 
 
 def _trial(trial: FrozenTrial, metric: str) -> Iterator[Record]:
-    if trial.datetime_start is None:
+    if trial.datetime_start is None or VOID_ATTRIBUTE in trial.user_attrs:
         return
     started, ended = _ms(trial.datetime_start), _ms(trial.datetime_complete or trial.datetime_start)
     name = str(trial.user_attrs.get(STRATEGY_ATTRIBUTE, "optuna"))
@@ -100,12 +103,14 @@ def _trial(trial: FrozenTrial, metric: str) -> Iterator[Record]:
     for step, value in sorted(trial.intermediate_values.items()):
         yield Metrics(trial=trial.number, step=step, values={metric: value}, time_ms=ended)
     if (state := _state(trial)) is not None:
-        judged = None if state is TrialState.FAILED else trial.value
+        judged = None if state in (TrialState.FAILED, TrialState.KILLED) else trial.value
         costs = {"resource/wall_s": (ended - started) / 1000}
         yield TrialFinished(trial=trial.number, state=state, value=judged, costs=costs, time_ms=ended)
 
 
 def _state(trial: FrozenTrial) -> TrialState | None:
+    if trial.state.name == "FAIL" and OWNER_ATTRIBUTE in trial.user_attrs and MESSAGE_ATTRIBUTE not in trial.user_attrs:
+        return TrialState.KILLED  # cut off
     states = {"COMPLETE": TrialState.FINISHED, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAILED}
     return states.get(trial.state.name)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +30,10 @@ from ..envs.records import (
     ParamsChosen,
     Record,
     StudyFinished,
+    StudyLed,
     StudyStarted,
     TrialFinished,
+    TrialSeen,
     TrialStarted,
     TrialState,
 )
@@ -50,6 +53,7 @@ from .operations import (
     EndRun,
     Operation,
     ReopenRun,
+    Settle,
     StartRun,
     Upload,
     UseData,
@@ -91,6 +95,8 @@ class Projection:
         self._introduction = ""
         self._trials: dict[int, RunLog] = {}
         self._trainings: list[Training] = []
+        self._leads = True  # whether the study's own run is recorded from here
+        self._seen: dict[int, TrialSeen] = {}
         self._descriptions, self._plots = Pace(_DESCRIPTION_SECONDS), Pace(_PLOTS_SECONDS)
 
     def remember(self, past: Iterable[Record]) -> None:
@@ -99,9 +105,15 @@ class Projection:
 
     def take(self, record: Record) -> list[Operation]:
         """What a record asks for, now. Metrics may wait for more of them, or for `flush`."""
+        if not self._leads and _is_of_study(record):
+            return []
         match record:
             case StudyStarted():
                 return self._start_study(record)
+            case StudyLed():
+                return self._lead(record)
+            case TrialSeen():
+                return self._see(record)
             case Description():
                 return self._describe(record)
             case TrialStarted():
@@ -130,15 +142,28 @@ class Projection:
 
     def flush(self) -> list[Operation]:
         """Everything that waits."""
-        study = [self._study] if self._study is not None else []
+        study = [self._study] if self._study is not None and self._leads else []
         return [operation for log in [*study, *self._trials.values()] for operation in log.flush()]
+
+    @property
+    def waits_for_run(self) -> bool:
+        """Whether the study's own run is for another process to make."""
+        return not self._leads
 
     def _start_study(self, record: StudyStarted) -> list[Operation]:
         self._summary.started = record
+        if record.shared:
+            self._leads = False  # until somebody says so
+            self._study = self._study or RunLog(self._key, Trace(record.name))
+            return []
         if self._study is not None:
             self._study.add_tags({STATE_TAG: "running"})
             return [ReopenRun(run=self._key), *self._study.flush(), self._described()]
         self._study = RunLog(self._key, Trace(record.name))
+        return self._start_run(record)
+
+    def _start_run(self, record: StudyStarted) -> list[Operation]:
+        assert self._study is not None
         space = json.dumps({name: json.loads(text) for name, text in record.space.items()}, indent=1)
         return [
             *self._start(self._study, record, record.name, {}, None),
@@ -146,16 +171,46 @@ class Projection:
             self._described(),
         ]
 
+    def _lead(self, record: StudyLed) -> list[Operation]:
+        if record.leads == self._leads:
+            return []
+        self._leads = record.leads
+        return self._start_run(replace(self._summary.started, time_ms=record.time_ms)) if record.leads else []
+
+    def _see(self, record: TrialSeen) -> list[Operation]:
+        """Takes note of a trial that another process may have recorded; `_settled` sees to it that one did."""
+        self._seen[record.trial] = record
+        known = self._summary.trials.get(record.trial)
+        if known is not None and known.state is record.state:
+            return []
+        begun = _begun(record)
+        self._summary.begin(begun, run_key(self._key, begun))
+        self._note_best(_ended(record), record.value)
+        return self._rendered(record.time_ms)
+
+    def _settled(self) -> list[Operation]:
+        """What makes the runs of all trials that were seen what the study's storage has, where they are not."""
+        if not self._seen:
+            return []
+        return [Settle(run=self._key, trials={each: tuple(self._of_seen(seen)) for each, seen in self._seen.items()})]
+
+    def _of_seen(self, seen: TrialSeen) -> list[Operation]:
+        begun = _begun(seen)
+        key = run_key(self._key, begun)
+        log = RunLog(key, Trace(""))
+        title = run_title(seen.trial, 0, seen.name, seen.state, seen.value)
+        start = self._start(log, begun, title, _trial_tags(begun), self._key)
+        if seen.value is not None:
+            log.add(VALUE_METRIC, seen.value, 0, seen.time_ms)
+        log.add_tags({STATE_TAG: str(seen.state)})
+        return [*start, *log.flush(), EndRun(run=key, time_ms=seen.time_ms, status=_STATUS[seen.state])]
+
     def _start_trial(self, record: TrialStarted) -> list[Operation]:
         key = run_key(self._key, record)
         log = self._trials[record.trial] = RunLog(key, Trace(f"#{record.trial} {record.name}"))
         self._summary.begin(record, key)
-        tags = {
-            "metatuner.trial": str(record.trial),
-            "metatuner.attempt": str(record.attempt),
-            TITLE_TAG: shorten(record.name, LONGEST_TAG),
-        }
-        return self._start(log, record, run_title(record.trial, record.attempt, record.name), tags, self._key)
+        title = run_title(record.trial, record.attempt, record.name)
+        return self._start(log, record, title, _trial_tags(record), self._key)
 
     def _start(
         self,
@@ -232,19 +287,25 @@ class Projection:
 
     def _judge(self, record: TrialFinished, log: RunLog) -> float | None:
         """Notes and logs what a trial is judged by."""
-        best = self._summary.best
         value = record.value if record.value is not None else log.trace.last(self._summary.started.metric)
-        self._summary.end(record, value)
         if value is not None and record.state in (TrialState.FINISHED, TrialState.PRUNED):
             log.add(VALUE_METRIC, value, log.trace.end, record.time_ms)
+        self._note_best(record, value)
+        return value
+
+    def _note_best(self, record: TrialFinished, value: float | None) -> None:
+        """Notes what a trial came to, and logs the study's best value where it is better."""
+        best = self._summary.best
+        self._summary.end(record, value)
         better = self._summary.best
-        if better is not None and better is not best and better.value is not None:
+        if self._leads and better is not None and better is not best and better.value is not None:
             ended = sum(trial.state is not None for trial in self._summary.trials.values())
             self._log(None).add("best_value", better.value, ended, record.time_ms)
-        return value
 
     def _rendered(self, time_ms: int) -> list[Operation]:
         """The description and the plots, if they are due."""
+        if not self._leads:
+            return []
         description = [self._described()] if self._descriptions.allows(time_ms) else []
         return [*description, *(self._study_plots() if self._plots.allows(time_ms) else [])]
 
@@ -277,7 +338,13 @@ class Projection:
         return [Draw(run=self._key, path=f"plots/{name}.png", figure=figure) for name, figure in figures.items()]
 
     def _finish_study(self, record: StudyFinished) -> list[Operation]:
-        return [self._described(over=True), *self._finish(self._log(None), record, self._study_plots())]
+        if not self._leads:
+            return []
+        return [
+            *self._settled(),
+            self._described(over=True),
+            *self._finish(self._log(None), record, self._study_plots()),
+        ]
 
     def _finish(
         self, log: RunLog, record: TrialFinished | StudyFinished, drawings: Sequence[Operation]
@@ -301,3 +368,26 @@ class Projection:
             return self._trials[trial]
         assert self._study is not None, "a journal begins with the start of its study"
         return self._study
+
+
+def _is_of_study(record: Record) -> bool:
+    """Whether a record is of the study itself, whose run another process may record."""
+    if isinstance(record, Artifact | FileArtifact | Metrics | DataSetUsed):
+        return record.trial is None
+    return isinstance(record, Description)
+
+
+def _trial_tags(record: TrialStarted) -> dict[str, str]:
+    return {
+        "metatuner.trial": str(record.trial),
+        "metatuner.attempt": str(record.attempt),
+        TITLE_TAG: shorten(record.name, LONGEST_TAG),
+    }
+
+
+def _begun(seen: TrialSeen) -> TrialStarted:
+    return TrialStarted(trial=seen.trial, name=seen.name, params=seen.params, tags=seen.tags, time_ms=seen.started_ms)
+
+
+def _ended(seen: TrialSeen) -> TrialFinished:
+    return TrialFinished(trial=seen.trial, state=seen.state, value=seen.value, time_ms=seen.time_ms)

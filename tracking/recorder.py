@@ -9,6 +9,7 @@ import shlex
 import sys
 import threading
 import time
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,7 +19,7 @@ from ..envs.records import Record, StudyFinished, StudyStarted, TrialState
 from .completion import Completion
 from .redaction import has_credentials
 from .sampling import DEFAULT_DISTANCES, SamplingDistances
-from .shipped_study import ShippedStudy
+from .shipped_study import ShippedStudy, StudyInUseError
 from .store import Origin, Store, resolve
 from .study_folder import StudyFolder, journal_root
 from .study_state import require_sound
@@ -178,11 +179,23 @@ class MLflowRecorder:
         self.close(_state_after(error), _message_of(error))
 
     def _open_study(self, record: StudyStarted) -> None:
-        folder = StudyFolder.open(self._journal, self.tracking_uri, self.experiment, record.key, plots=self._plots)
-        self._study = ShippedStudy(folder, self._transport, every=self._flush_seconds, tick=self._tick)
-        self._key = folder.target.study
+        self._study = self._opened(record)
+        self._key = self._study.key
         known = self._trials_in_store(self._key) if record.key else []
         self._completion = Completion([*known, *self._study.past], self._sampling)
+
+    def _opened(self, record: StudyStarted) -> ShippedStudy:
+        """The study in the first of its folders; of one that is shared, in the first that no other process uses."""
+        for place in count():
+            folder = StudyFolder.open(
+                self._journal, self.tracking_uri, self.experiment, record.key, plots=self._plots, place=place
+            )
+            try:
+                return ShippedStudy(folder, self._transport, every=self._flush_seconds, tick=self._tick)
+            except StudyInUseError:
+                if not record.shared:
+                    raise
+        raise AssertionError("there is no end of folders")
 
     def _trials_in_store(self, key: str) -> list[Record]:
         """What an earlier process, perhaps on another machine, has done in this study and shipped whole."""

@@ -26,6 +26,10 @@ _PARTING_S = 1.0  # a call that hangs is not waited for: the thread ends with it
 _log = logging.getLogger(__name__)
 
 
+class StudyInUseError(StoreError):
+    """Another process records the study in the same folder."""
+
+
 class ShippedStudy:
     """A study's journal, open for writing, and the thread that ships it.
 
@@ -37,9 +41,11 @@ class ShippedStudy:
 
     Attributes:
         past: The records of the study so far.
+        key: The key of its run.
 
     Raises:
-        StoreError: Another process records this study, or the folder cannot be written.
+        StudyInUseError: Another process records this study here.
+        StoreError: The folder cannot be written.
     """
 
     def __init__(
@@ -50,9 +56,10 @@ class ShippedStudy:
         with folder.needed():
             if not self._lock.enter_context(folder.lock("writer")):
                 self._lock.close()
-                raise StoreError(
+                raise StudyInUseError(
                     f"another process records this study in {folder.path}: wait until it ends, or take another key"
                 )
+            self.key = folder.target.study
             self.past = [entry.record for entry in journal.read(folder.records)]
             self._writer = JournalWriter(folder.records)
         self._keeps_files = True

@@ -85,6 +85,8 @@ class Shipper:
 
     def _send(self, operation: Operation) -> None:
         """Sends the first of those that wait."""
+        if self._is_early(operation):
+            raise UnsentError("the study's run is for another process to make, and not there yet", retryable=True)
         self._attempts += 1
         try:
             if operation.run not in self._lost_runs:
@@ -96,6 +98,12 @@ class Shipper:
         else:
             self._waiting.popleft()
         self._attempts = 0
+
+    def _is_early(self, operation: Operation) -> bool:
+        """Whether a trial's run has to wait for that of its study, which another process makes."""
+        if not isinstance(operation, StartRun) or operation.parent is None or not self._projection.waits_for_run:
+            return False
+        return not self._transport.has(operation.parent)
 
     def _is_at_fault(self) -> bool:
         return self._attempts >= _SUSPICIOUS and self._transport.is_alive()

@@ -71,7 +71,9 @@ class StudyFolder:
         self._refused = path / "refused.jsonl"
 
     @classmethod
-    def open(cls, root: Path, tracking_uri: str, experiment: str, key: str = "", *, plots: bool = True) -> StudyFolder:
+    def open(
+        cls, root: Path, tracking_uri: str, experiment: str, key: str = "", *, plots: bool = True, place: int = 0
+    ) -> StudyFolder:
         """The folder of a study, made unless it exists.
 
         Args:
@@ -80,14 +82,15 @@ class StudyFolder:
             experiment: The experiment's name.
             key: The study's identity; empty makes one up.
             plots: Whether to draw.
+            place: Which of the folders of this study: processes that record it at the same time have one each.
 
         Raises:
             StoreError: The folder cannot be made or written.
         """
         key = key or uuid.uuid4().hex
         study = run_of(key)
-        place = hashlib.sha256("\n".join([tracking_uri, experiment, key]).encode()).hexdigest()[:32]
-        folder = cls(root / place)
+        parts = [tracking_uri, experiment, key, *([str(place)] if place else [])]
+        folder = cls(root / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32])
         with folder.needed():
             folder.path.mkdir(parents=True, exist_ok=True)
             if not (folder.path / "target.json").exists():

@@ -14,6 +14,7 @@ from ..envs.records import (
     StudyFinished,
     StudyStarted,
     TrialFinished,
+    TrialSeen,
     TrialStarted,
     TrialState,
 )
@@ -66,7 +67,7 @@ class StudyState:
             return True
         if isinstance(record, Artifact | FileArtifact):
             _require_relative(record.path)
-        trial = getattr(record, "trial", None)
+        trial = None if isinstance(record, TrialSeen) else getattr(record, "trial", None)
         if trial is None or trial in self.running:
             return True
         if trial not in self._over:

@@ -29,6 +29,7 @@ from .operations import (
     Log,
     Operation,
     ReopenRun,
+    Settle,
     StartRun,
     Upload,
     UseData,
@@ -165,6 +166,18 @@ class Transport:
             if not (token := page.token):
                 return
 
+    def has(self, key: str) -> bool:
+        """Whether there is a run with this key.
+
+        Raises:
+            UnsentError: The store does not answer.
+        """
+        try:
+            self.connect()
+            return self._known_run_id(key) is not None
+        except Exception as error:
+            raise UnsentError(one_line(error, hide=self.store.uri), retryable=True) from error
+
     def is_alive(self) -> bool:
         """Whether the store answers at all: then an operation that keeps failing is itself at fault."""
         try:
@@ -206,6 +219,8 @@ class Transport:
                 self._draw(run_id, operation)
             case EndRun():
                 self._open.set_terminated(run_id, operation.status, operation.time_ms)
+            case Settle():
+                self._settle(operation)
             case ReopenRun():
                 self._open.update_run(run_id, status="RUNNING")
             case _:
@@ -228,6 +243,20 @@ class Transport:
             self._new.discard(start.parent or start.run)  # its answer may have got lost: look for it next time
             raise
         self.run_ids[start.run] = run.info.run_id
+
+    def _settle(self, settle: Settle) -> None:
+        found = {
+            record.trial: (record.state, record.value)
+            for record in self.trials_of(settle.run)
+            if isinstance(record, TrialFinished)
+        }
+        for trial, operations in settle.trials.items():
+            wanted = next(
+                each.tags[STATE_TAG] for each in operations if isinstance(each, Log) and STATE_TAG in each.tags
+            )
+            if trial not in found or str(found[trial][0]) != wanted or found[trial][0] is TrialState.KILLED:
+                for operation in operations:
+                    self._do(operation)
 
     def _run_id(self, key: str) -> str:
         if key not in self.run_ids:

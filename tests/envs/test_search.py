@@ -20,7 +20,8 @@ from metatuner.envs.search_state import (
     rung_units,
 )
 from metatuner.envs.surrogate import MOST
-from metatuner.envs.unit_cube import ColumnCube
+from metatuner.envs.unit_cube import ColumnCube, UnitCube
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.integrate import quad
 from scipy.stats import norm
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
@@ -197,3 +198,20 @@ def test_expected_improvement_falls_on_far_below() -> None:
 def test_a_budget_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="above 0"):
         SearchEnv(budget=0)
+
+
+def test_a_grid_is_exhausted_before_anything_is_tried_twice_however_much_is_forgotten() -> None:
+    space = {"x": IntDistribution(0, 19), "y": IntDistribution(1, 8, log=True), "kind": CategoricalDistribution("ab")}
+    cube = UnitCube(space)
+    every = cube.every()
+    assert every is not None
+    assert len(every) == 320
+    assert len({tuple(cube.decode(point).items()) for point in every}) == 320
+    state, random = SearchState(cube, (1.0,), budget=1e6), np.random.default_rng(0)
+    for number in range(320):
+        starts = state.moves().points[state.moves().possible]
+        state.start(number, starts[random.integers(len(starts))])
+        state.learn(number, random.random())
+    assert len(state.trials) < 320
+    assert not state.moves().possible.any()
+    assert UnitCube({"x": FloatDistribution(0, 1)}).every() is None

@@ -1,0 +1,158 @@
+"""A storage that is waited for: a database that restarts in the middle of a study costs time, and no trial."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Container, Sequence
+from typing import Any, TypeVar
+
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+
+_T = TypeVar("_T")
+PATIENCE_S = 120.0
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 2.0
+_AWAY = ("UNAVAILABLE", "UNKNOWN")  # the proxy is away; the database behind it is
+_log = logging.getLogger(__name__)
+
+
+class PatientStorage(BaseStorage):
+    """Another storage whose calls are tried again while it is away.
+
+    Every call may be made twice without harm but one: a trial that was begun, and whose number got lost on the way, is
+    there without anybody who runs it. Whoever begins trials looks for those of its own that it does not know.
+
+    Args:
+        storage: The storage.
+        patience_s: Seconds that a call is tried again; then its error is raised.
+    """
+
+    def __init__(self, storage: BaseStorage, patience_s: float = PATIENCE_S) -> None:
+        self._storage, self._patience_s = storage, patience_s
+
+    def _ask(self, call: Callable[..., _T], *arguments: Any) -> _T:
+        wait_s, deadline = _FIRST_WAIT_S, time.monotonic() + self._patience_s
+        while True:
+            try:
+                return call(*arguments)
+            except Exception as error:
+                if not is_away(error) or time.monotonic() > deadline:
+                    raise
+                if wait_s == _FIRST_WAIT_S:
+                    _log.info("the study's storage does not answer, and is asked again")
+            time.sleep(wait_s * random.uniform(0.5, 1.0))  # not all workers at once
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        """As Optuna's, like all that follow."""
+        return self._ask(self._storage.create_new_study, directions, study_name)
+
+    def delete_study(self, study_id: int) -> None:
+        """Deletes a study."""
+        self._ask(self._storage.delete_study, study_id)
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Sets a study's user attribute."""
+        self._ask(self._storage.set_study_user_attr, study_id, key, value)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Sets a study's system attribute."""
+        self._ask(self._storage.set_study_system_attr, study_id, key, value)
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        """A study's id."""
+        return self._ask(self._storage.get_study_id_from_name, study_name)
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        """A study's name."""
+        return self._ask(self._storage.get_study_name_from_id, study_id)
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        """A study's directions."""
+        return self._ask(self._storage.get_study_directions, study_id)
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        """A study's user attributes."""
+        return self._ask(self._storage.get_study_user_attrs, study_id)
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """A study's system attributes."""
+        return self._ask(self._storage.get_study_system_attrs, study_id)
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """All studies."""
+        return self._ask(self._storage.get_all_studies)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Begins a trial."""
+        return self._ask(self._storage.create_new_trial, study_id, template_trial)
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        """Sets a hyperparameter."""
+        self._ask(self._storage.set_trial_param, trial_id, param_name, param_value_internal, distribution)
+
+    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
+        """A trial's id."""
+        return self._ask(self._storage.get_trial_id_from_study_id_trial_number, study_id, trial_number)
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """Sets a trial's state and values. Where the answer was lost, what was asked for may have been done."""
+        tried = False
+
+        def call() -> bool:
+            nonlocal tried
+            again, tried = tried, True
+            try:
+                return self._storage.set_trial_state_values(trial_id, state, values)
+            except UpdateFinishedTrialError:
+                if again and self._storage.get_trial(trial_id).state is state:
+                    return True
+                raise
+
+        return self._ask(call)
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        """Reports a value."""
+        self._ask(self._storage.set_trial_intermediate_value, trial_id, step, intermediate_value)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Sets a trial's user attribute."""
+        self._ask(self._storage.set_trial_user_attr, trial_id, key, value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Sets a trial's system attribute."""
+        self._ask(self._storage.set_trial_system_attr, trial_id, key, value)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """A trial."""
+        return self._ask(self._storage.get_trial, trial_id)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """A study's trials."""
+        return self._ask(self._storage.get_all_trials, study_id, deepcopy, states)
+
+    def remove_session(self) -> None:
+        """Lets go of this thread's connection."""
+        self._storage.remove_session()
+
+
+def is_away(error: Exception) -> bool:
+    """Whether an error of a storage says that it is away, so that it may answer later."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    if getattr(cause, "connection_invalidated", False) or type(cause).__name__ in (
+        "OperationalError",
+        "InterfaceError",
+    ):
+        return True
+    code = getattr(error, "code", None)  # of a call by gRPC
+    return callable(code) and getattr(code(), "name", "") in _AWAY

@@ -1,0 +1,39 @@
+"""Work on a study beside other processes, here and on other machines.
+
+The study lies in a storage that all of them reach: a database (postgresql://, mysql://, sqlite:///), Optuna's gRPC
+proxy (grpc://HOST:PORT), or a journal file on a disk that they share. `metatuner tune --storage URL --name NAME` began
+it, or the first worker does; then its budget, strategy and other settings are kept in the storage, and options of this
+verb that tell otherwise are not heeded.
+
+Workers share the budget. They end when it is spent; any may be added, stopped with Ctrl-C or killed at any time: a
+trial that is cut off is tried again by another one.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from . import tune
+
+EXAMPLE = "metatuner worker objective.py:train --study train --storage postgresql://host/studies"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this verb."""
+    parser.add_argument("--study", required=True, metavar="NAME", help="the study")
+    parser.add_argument(
+        "--storage",
+        required=True,
+        metavar="URL",
+        help="where it lies: a database URL, grpc://HOST:PORT, a journal file",
+    )
+    tune.add_study_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the verb."""
+    from ..agent.study_settings import settings_of
+
+    objective = tune.load_objective(args)
+    settings = settings_of(args.storage, args.study) or tune.settings_in(args)
+    return tune.run_study(args, objective, args.study, args.storage, settings)
