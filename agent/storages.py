@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 import warnings
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +17,8 @@ from .journal_lock import OwnedLock
 from .patient_storage import PatientStorage
 
 _GRPC_WAIT_S = 10.0
+_WAITS_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+_IN_THE_MAKING = ("already exists", "duplicate key", "unique constraint", "duplicate entry", "database is locked")
 
 
 def open_storage(address: str | Path) -> BaseStorage:
@@ -40,7 +43,19 @@ def open_storage(address: str | Path) -> BaseStorage:
                 "a study in PostgreSQL needs the package psycopg: pip install metatuner[postgresql]"
             )
         text = text.replace("postgresql://", "postgresql+psycopg://", 1)
-    return PatientStorage(get_storage(text))
+    return PatientStorage(_database(text))
+
+
+def _database(url: str) -> BaseStorage:
+    """A database, with Optuna's tables in it; other workers may be making them at this moment."""
+    for wait_s in _WAITS_S:
+        try:
+            return get_storage(url)
+        except Exception as error:
+            if not any(sign in str(error).lower() for sign in _IN_THE_MAKING):
+                raise
+            time.sleep(wait_s)
+    return get_storage(url)
 
 
 def _proxy(address: str) -> BaseStorage:
