@@ -47,7 +47,9 @@ def main() -> None:
             "given up before they began": _all(storage, "grid") - len(done),
             "trials/s": round(_rate(done), 1),
         }
-    ratios = {arm: [round(mine / its, 2) for mine, its in zip(rates[arm], rates["optuna"], strict=True)] for arm in ARMS}
+    ratios = {
+        arm: [round(mine / its, 2) for mine, its in zip(rates[arm], rates["optuna"], strict=True)] for arm in ARMS
+    }
     results = {
         "command": " ".join(["python", *sys.argv]),
         "trials/s": {arm: [round(rate, 1) for rate in found] for arm, found in rates.items()},
