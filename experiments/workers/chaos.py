@@ -43,7 +43,10 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="workers-chaos-") as folder, Postgres() as server:
         crew = Crew(Path(folder), server.database(), args.trials, args.workers)
-        told = crew.live(server, args.seed, args.every, args.limit)
+        try:
+            told = crew.live(server, args.seed, args.every, args.limit)
+        finally:
+            crew.end()
         results = {"command": " ".join(["python", *sys.argv]), **told, **found(crew, args.trials)}
     args.out.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
@@ -96,14 +99,26 @@ class Crew:
             if time.monotonic() - began > limit_s:
                 raise SystemExit("the workers do not end")
             time.sleep(0.1)
-        codes = Counter((self._folder / f"{worker}.ended").read_text() for worker in self._workers)
-        self._nursery.communicate()
+        codes = Counter(self._code(worker) for worker in self._workers)
+        if codes.keys() - {"0"}:
+            print((self._folder / "log").read_text()[-5000:], file=sys.stderr)
         return {
             "seconds": round(spent_s),
             "kills": kills,
             "restarts of the database": restarts,
             "exit codes of the last workers": codes,
         }
+
+    def _code(self, worker: int) -> str:
+        file = self._folder / f"{worker}.ended"
+        return file.read_text() if file.exists() else "crashed"
+
+    def end(self) -> None:
+        """Ends whoever lives still."""
+        for worker in self._workers:
+            if _lives(worker):
+                os.kill(worker, signal.SIGKILL)
+        self._nursery.communicate()
 
     def _kill(self, worker: int) -> bool:
         if not _lives(worker):

@@ -9,9 +9,10 @@ import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
-import metatuner.agent.tune
+import metatuner.agent.tune  # noqa: F401
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 import torch
 from metatuner.__main__ import main
@@ -34,6 +35,9 @@ def nurse(log: Path) -> None:
                 code = main(json.loads(line))
             except SystemExit as ended:
                 code = ended.code if isinstance(ended.code, int) else 1
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
             (log.parent / f"{os.getpid()}.ended").write_text(str(code))
             sys.exit(code)
         print(worker, flush=True)
