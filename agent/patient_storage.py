@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 _T = TypeVar("_T")
 PATIENCE_S = 120.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 2.0
+_BROKEN = ("OperationalError", "InterfaceError", "PendingRollbackError", "ResourceClosedError")  # SQLAlchemy's
 _AWAY = ("UNAVAILABLE", "UNKNOWN")  # the proxy is away; the database behind it is
 _log = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ class PatientStorage(BaseStorage):
                     raise
                 if wait_s == _FIRST_WAIT_S:
                     _log.info("the study's storage does not answer, and is asked again")
+            with contextlib.suppress(Exception):
+                self._storage.remove_session()  # what is left of a connection that broke is of no use
             time.sleep(wait_s * random.uniform(0.5, 1.0))  # not all workers at once
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
@@ -149,10 +153,7 @@ class PatientStorage(BaseStorage):
 def is_away(error: Exception) -> bool:
     """Whether an error of a storage says that it is away, so that it may answer later."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    if getattr(cause, "connection_invalidated", False) or type(cause).__name__ in (
-        "OperationalError",
-        "InterfaceError",
-    ):
+    if getattr(cause, "connection_invalidated", False) or type(cause).__name__ in _BROKEN:
         return True
     code = getattr(error, "code", None)  # of a call by gRPC
     return callable(code) and getattr(code(), "name", "") in _AWAY

@@ -245,6 +245,7 @@ class Transport:
         self.run_ids[start.run] = run.info.run_id
 
     def _settle(self, settle: Settle) -> None:
+        self._new.discard(settle.run)  # others have made runs under it too
         found = {
             record.trial: (record.state, record.value)
             for record in self.trials_of(settle.run)
