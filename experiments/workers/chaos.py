@@ -1,6 +1,6 @@
 """Six workers of one study, one of which is killed every two seconds, and a database that restarts twice.
 
-OMP_NUM_THREADS=1 python experiments/workers/chaos.py --seed 1
+OMP_NUM_THREADS=1 python experiments/workers/chaos.py --seed 1 2 3
 """
 
 from __future__ import annotations
@@ -34,22 +34,26 @@ STUDY = "chaos"
 def main() -> None:
     """Runs it, looks what became of all trials, and writes `chaos.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1, help="of whom is killed")
+    parser.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3], help="of whom is killed, a run each")
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--workers", type=int, default=6)
     parser.add_argument("--every", type=float, default=2.0, help="seconds between two kills")
     parser.add_argument("--limit", type=float, default=1200.0, help="seconds after which it is given up")
     parser.add_argument("--out", type=Path, default=HERE / "chaos.json")
     args = parser.parse_args()
+    results = {"command": " ".join(["python", *sys.argv]), "runs": [_run(seed, args) for seed in args.seed]}
+    args.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results, indent=1))
+
+
+def _run(seed: int, args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="workers-chaos-") as folder, Postgres() as server:
         crew = Crew(Path(folder), server.database(), args.trials, args.workers)
         try:
-            told = crew.live(server, args.seed, args.every, args.limit)
+            told = crew.live(server, seed, args.every, args.limit)
         finally:
             crew.end()
-        results = {"command": " ".join(["python", *sys.argv]), **told, **found(crew, args.trials)}
-    args.out.write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps(results, indent=1))
+        return {"seed": seed, **told, **found(crew, args.trials)}
 
 
 class Crew:
