@@ -17,13 +17,14 @@ from optuna.trial import Trial
 
 from ..envs.conditional_space import ConditionalSpace
 from ..envs.errors import SearchSpaceError, TrainingError
-from ..envs.records import WHY_TAG, Metrics, ParamsChosen, Recorder, TrialFinished, TrialStarted, TrialState
+from ..envs.records import Metrics, ParamsChosen, Proposal, Recorder, TrialFinished, TrialStarted, TrialState
 from .answers import as_number, error_text
 from .child import Child
 from .cut_off_trials import MESSAGE_ATTRIBUTE, OWNER_ATTRIBUTE, this_process
 from .interrupts import Interrupts
 from .paused_trials import PausedTraining, PausedTrials
 from .purse import UNITS_ATTRIBUTE
+from .reasons import Reason
 
 Objective = Callable[[Any], Any]
 """Takes a configuration (a dict) and returns a number, or yields one for each unit of budget, the last of which counts;
@@ -71,7 +72,7 @@ class TrialRunner:
     units: int | None = None
     paused: PausedTrials | None = None
     continued: Callable[[int], int | None] = lambda trial: None
-    why: Callable[[int], str | None] = lambda trial: None
+    why: Callable[[int], Reason | None] = lambda trial: None
 
     def __call__(self, trial: Trial) -> float:
         """Runs a trial.
@@ -182,17 +183,20 @@ class TrialRunner:
                 trial=trial.number,
                 name=self.strategy,
                 params=config,
-                tags=self._why(trial),
                 thread=thread,
                 process=process,
             )
         )
+        self._tell_why(trial)
         for constraint, excess in (self.constraints(config) if self.constraints else {}).items():
             trial.set_constraint(constraint, excess)
 
-    def _why(self, trial: Trial) -> dict[str, str]:
+    def _tell_why(self, trial: Trial) -> None:
         why = self.why(trial.number)
-        return {} if why is None else {WHY_TAG: why}
+        if why is not None:
+            self.recorder.record(
+                Proposal(trial=trial.number, source=why.source, words=why.words, foretold=why.foretold)
+            )
 
     def _in_time(self, units: Iterator[Any]) -> Iterator[Any]:
         deadline = math.inf if self.timeout_s is None else time.monotonic() + self.timeout_s
@@ -238,7 +242,8 @@ class TrialRunner:
     ) -> None:
         if self.space is None and trial.params:
             # An objective that asks for its hyperparameters has begun before anything is proposed.
-            self.recorder.record(ParamsChosen(trial=trial.number, params=trial.params, tags=self._why(trial)))
+            self.recorder.record(ParamsChosen(trial=trial.number, params=trial.params))
+            self._tell_why(trial)
         self.recorder.record(TrialFinished(trial=trial.number, state=state, message=message, value=value, costs=costs))
 
 

@@ -116,6 +116,9 @@ class Moves:
         points: Configurations, shape (MOVES, d).
         trials: Trial that each continues, shape (MOVES,); -1 for a new one.
         expected: What past tasks say of each, shape (T, MOVES, R); None without any.
+        foretold: By how much each would be better than the best one after a full training, and the standard deviation
+            of that, in units of the distance from the best to the median configuration: shape (n, 2) for those n moves
+            that count, NaN where nothing is foretold.
     """
 
     features: NDArray[np.float32]
@@ -123,6 +126,7 @@ class Moves:
     points: Array
     trials: NDArray[np.int64]
     expected: Array | None
+    foretold: Array
 
     @property
     def possible(self) -> NDArray[np.bool_]:
@@ -245,10 +249,11 @@ class SearchState:
                 np.concatenate([*([] if expected is None else [expected]), *told], axis=1) if len(points) else None
             )
         if not len(points):
-            return self._padded(np.empty((0, len(FEATURES))), points, trials, None)
-        features = self._features(points, trials, expected)
+            return self._padded(np.empty((0, len(FEATURES))), points, trials, None, np.empty((0, 2)))
+        features, foretold = self._features(points, trials, expected)
         kept = _shortlist(features)
-        return self._padded(features[kept], points[kept], trials[kept], None if expected is None else expected[:, kept])
+        told_of_kept = None if expected is None else expected[:, kept]
+        return self._padded(features[kept], points[kept], trials[kept], told_of_kept, foretold[kept])
 
     def _to_finish(self, left: float) -> SearchTrial | None:
         """The best trial that is paused and can be paid for to its end; None where a finished one is as good."""
@@ -315,8 +320,10 @@ class SearchState:
         found: Array = points[(np.abs(points[:, None] - tried) > _SAME).any(-1).all(-1)]
         return found
 
-    def _features(self, points: Array, trials: NDArray[np.int64], expected: Array | None) -> Array:
+    def _features(self, points: Array, trials: NDArray[np.int64], expected: Array | None) -> tuple[Array, Array]:
+        """Features of n moves, shape (n, len(FEATURES)), and what is foretold of them, shape (n, 2)."""
         n = len(points)
+        means = np.full((n, 2), np.nan)
         reached = np.array([len(self.trials[t].values) if t >= 0 else 0 for t in trials])
         costs = self._costs[reached]
         to_rungs = np.array(self.rungs) - np.array([0.0, *self.rungs])[reached, None]
@@ -325,6 +332,7 @@ class SearchState:
         if any(not each.failed for each in seen):
             foretold = self._foretell(seen, Queried(points, trials, reached, expected))
             gain, told = self._incumbent_mean - foretold.mean, foretold.told[np.arange(n), reached]
+            means = np.stack([gain, foretold.std], axis=1)
             column |= {
                 "log_improvement": log_expected_improvement(gain, told),
                 "log_final_improvement": log_expected_improvement(gain, foretold.std),
@@ -336,6 +344,7 @@ class SearchState:
         elif expected is not None:
             # Nothing has worked yet: what past tasks agree on.
             gain = 1.0 - expected[..., -1]
+            means = np.stack([gain.mean(0), gain.std(0)], axis=1)
             agreed = np.log(np.maximum(gain, 0.01).mean(0))
             column |= {"mean_gain": gain.mean(0)}
             column |= dict.fromkeys(("log_improvement", "log_final_improvement", "log_worth"), agreed)
@@ -362,7 +371,7 @@ class SearchState:
         for name in ("log_worth", "log_improvement", "log_final_improvement"):
             at = FEATURES.index(name)
             features[:, at] = np.maximum(features[:, at] - features[:, at].max(), -20) / 4
-        return np.clip(features, -5, 5)
+        return np.clip(features, -5, 5), means
 
     def _foretell(self, seen: list[SearchTrial], queried: Queried) -> Foretold:
         pairs = [(each, rung) for each in seen for rung in range(len(each.values))]
@@ -414,7 +423,9 @@ class SearchState:
             adjusts = (np.arange(n) >= len(self._pool)).astype(float) * (trials < 0)
         return {"rank": rank, "slope": slope, "age": age, "distance": 3 * distance, "adjusts": adjusts}
 
-    def _padded(self, features: Array, points: Array, trials: NDArray[np.int64], expected: Array | None) -> Moves:
+    def _padded(
+        self, features: Array, points: Array, trials: NDArray[np.int64], expected: Array | None, foretold: Array
+    ) -> Moves:
         n = len(features)
         padded = np.zeros((MOVES, len(FEATURES)), np.float32)
         padded[:n] = features
@@ -431,7 +442,7 @@ class SearchState:
             "tasks": math.log1p(0 if self.past is None else len(self.past)) / 2,
         }
         told = np.clip([context[name] for name in CONTEXT], -5, 5).astype(np.float32)
-        return Moves(padded, told, points, trials, expected)
+        return Moves(padded, told, points, trials, expected, foretold)
 
     def _forget(self) -> None:
         """What the surrogate would not look at is dropped: the oldest trials that are not among the best."""

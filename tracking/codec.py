@@ -17,6 +17,7 @@ _KINDS: dict[str, type[Record]] = {
         records.Description,
         records.TrialStarted,
         records.ParamsChosen,
+        records.Proposal,
         records.DataSetUsed,
         records.Metrics,
         records.Decision,
@@ -45,6 +46,8 @@ def encode(record: Record) -> str:
     match record:
         case records.Metrics():
             values["values"] = {name: float(value) for name, value in record.values.items()}
+        case records.Proposal():
+            values["foretold"] = {name: float(value) for name, value in record.foretold.items()}
         case records.StudyStarted() | records.TrialStarted() | records.ParamsChosen():
             values["params"] = {name: str(value) for name, value in record.params.items()}
     return json.dumps({"kind": kind.__name__, **values}, default=_plain, separators=(",", ":"))

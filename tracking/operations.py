@@ -18,6 +18,8 @@ KEY_TAG = "metatuner.key"
 RUN_NAME_TAG = "mlflow.runName"
 KIND_TAG = "metatuner.kind"  # study or trial
 STATE_TAG = "metatuner.state"  # running, or one of envs.records.TrialState
+WHY_TAG = "metatuner.why"  # why a trial was proposed
+FORETOLD = "foretold/"  # what the names of metrics with the figures behind it begin with
 TITLE_TAG = "metatuner.name"  # a trial's name without number and value
 VALUE_METRIC = "value"  # what a trial is judged by, whatever the study's metric is
 

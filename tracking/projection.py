@@ -2,8 +2,9 @@
 
 A study is a run, each of its trials a child run. Starting values are params; everything that changes is a step metric;
 a decision is both step metrics (`hp/*`, `adjust/*`, `reward`) and a row of the artifact `decisions.csv`, which also has
-the signals that the policy saw. What a trial is judged by is its metric `value`; the best so far is the study's metric
-`best_value`, over the number of trials that have ended.
+the signals that the policy saw. Why trials were proposed is the artifact `decisions.csv` of the study. What a trial is
+judged by is its metric `value`; the best so far is the study's metric `best_value`, over the number of trials that have
+ended.
 
 The study's description and its plots are made anew while it runs, but seldom: a study of a thousand short trials must
 not spend its time on pictures.
@@ -27,6 +28,7 @@ from ..envs.records import (
     FileArtifact,
     Metrics,
     ParamsChosen,
+    Proposal,
     Record,
     StudyFinished,
     StudyStarted,
@@ -39,12 +41,14 @@ from .description import LONGEST_INTRODUCTION, describe
 from .importance import can_rank
 from .names import LONGEST_TAG, shorten
 from .operations import (
+    FORETOLD,
     KEY_TAG,
     KIND_TAG,
     RUN_NAME_TAG,
     STATE_TAG,
     TITLE_TAG,
     VALUE_METRIC,
+    WHY_TAG,
     Describe,
     Draw,
     EndRun,
@@ -58,6 +62,7 @@ from .operations import (
 from .pace import Pace
 from .run_log import RunLog
 from .study_summary import StudySummary, run_key, run_title
+from .table import proposals_csv
 from .traces import Trace, Training
 
 if TYPE_CHECKING:
@@ -70,6 +75,7 @@ _STATUS = {
     TrialState.KILLED: "KILLED",
 }
 _LONGEST_DATA_NAME, _LONGEST_DIGEST, _LONGEST_PROFILE = 500, 36, 60_000  # MLflow's limits
+_TABLE_GROWTH = 1.25
 _DESCRIPTION_SECONDS, _PLOTS_SECONDS = 10.0, 60.0
 
 
@@ -91,6 +97,7 @@ class Projection:
         self._introduction = ""
         self._trials: dict[int, RunLog] = {}
         self._trainings: list[Training] = []
+        self._proposals_written = 0
         self._descriptions, self._plots = Pace(_DESCRIPTION_SECONDS), Pace(_PLOTS_SECONDS)
 
     def remember(self, past: Iterable[Record]) -> None:
@@ -111,6 +118,8 @@ class Projection:
                 log = self._log(record.trial)
                 log.add_tags(record.tags)
                 return log.set_params(record.params)
+            case Proposal():
+                return self._propose(record)
             case DataSetUsed():
                 return [self._use(record)]
             case Metrics():
@@ -156,6 +165,14 @@ class Projection:
             TITLE_TAG: shorten(record.name, LONGEST_TAG),
         }
         return self._start(log, record, run_title(record.trial, record.attempt, record.name), tags, self._key)
+
+    def _propose(self, record: Proposal) -> list[Operation]:
+        self._summary.propose(record)
+        log = self._log(record.trial)
+        log.add_tags({WHY_TAG: str(record)})
+        for name, value in record.foretold.items():
+            log.add(f"{FORETOLD}{name}", value, 0, record.time_ms)
+        return log.flush_if_full()
 
     def _start(
         self,
@@ -246,7 +263,16 @@ class Projection:
     def _rendered(self, time_ms: int) -> list[Operation]:
         """The description and the plots, if they are due."""
         description = [self._described()] if self._descriptions.allows(time_ms) else []
-        return [*description, *(self._study_plots() if self._plots.allows(time_ms) else [])]
+        plots = self._study_plots() if self._plots.allows(time_ms) else []
+        return [*description, *plots, *self._proposals()]
+
+    def _proposals(self, *, over: bool = False) -> list[Operation]:
+        """The table of proposals, where it has grown by a quarter or the study is over."""
+        trials = [trial for trial in self._summary.trials.values() if trial.proposal is not None]
+        if not trials or not (over or len(trials) > self._proposals_written * _TABLE_GROWTH):
+            return []
+        self._proposals_written = len(trials)
+        return [Write(run=self._key, path="decisions.csv", text=proposals_csv(trials))]
 
     def _study_plots(self) -> list[Operation]:
         if not self._draw:
@@ -277,7 +303,8 @@ class Projection:
         return [Draw(run=self._key, path=f"plots/{name}.png", figure=figure) for name, figure in figures.items()]
 
     def _finish_study(self, record: StudyFinished) -> list[Operation]:
-        return [self._described(over=True), *self._finish(self._log(None), record, self._study_plots())]
+        table = self._proposals(over=True)
+        return [self._described(over=True), *table, *self._finish(self._log(None), record, self._study_plots())]
 
     def _finish(
         self, log: RunLog, record: TrialFinished | StudyFinished, drawings: Sequence[Operation]

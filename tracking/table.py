@@ -1,4 +1,4 @@
-"""The decisions of a trial as a table that a spreadsheet, pandas or a person can read."""
+"""Decisions, within a trial and across trials, as tables that a spreadsheet, pandas or a person can read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 
 from ..envs.records import Decision
+from .study_summary import TrialSummary
 
 
 def decisions_csv(decisions: Sequence[Decision]) -> str:
@@ -31,6 +32,27 @@ def decisions_csv(decisions: Sequence[Decision]) -> str:
             for name in names
         ]
         writer.writerow([*fixed, *cells])
+    return text.getvalue()
+
+
+def proposals_csv(trials: Sequence[TrialSummary]) -> str:
+    """One row a trial of which it is known why it was proposed: `trial, source, state, value, words`, figures, params."""
+    told = [(trial, trial.proposal) for trial in trials if trial.proposal is not None]
+    figures = list(dict.fromkeys(name for _, proposal in told for name in proposal.foretold))
+    params = list(dict.fromkeys(name for trial, _ in told for name in trial.params))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["trial", "source", "state", "value", "words"]
+        + [f"foretold/{name}" for name in figures]
+        + [f"hp/{name}" for name in params]
+    )
+    for trial, proposal in told:
+        state = "running" if trial.state is None else str(trial.state)
+        value = "" if trial.value is None else _exact(trial.value)
+        known = [_exact(proposal.foretold[name]) if name in proposal.foretold else "" for name in figures]
+        values = [trial.params.get(name, "") for name in params]
+        writer.writerow([trial.trial, proposal.source, state, value, proposal.words, *known, *values])
     return text.getvalue()
 
 

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..envs.errors import StoreError, StoreUnreachableError
-from ..envs.records import Record, TrialFinished, TrialStarted, TrialState
+from ..envs.records import Proposal, Record, TrialFinished, TrialStarted, TrialState
 from . import links
 from .names import LONGEST_TAG, shorten
 from .operations import (
+    FORETOLD,
     KEY_TAG,
     STATE_TAG,
     TITLE_TAG,
     VALUE_METRIC,
+    WHY_TAG,
     DeleteRun,
     Describe,
     Draw,
@@ -156,6 +158,13 @@ class Transport:
                     attempt=attempt,
                     time_ms=run.info.start_time,
                 )
+                if WHY_TAG in tags:
+                    figures = {
+                        name.removeprefix(FORETOLD): value
+                        for name, value in run.data.metrics.items()
+                        if name.startswith(FORETOLD)
+                    }
+                    yield Proposal.told(trial, tags[WHY_TAG], figures, run.info.start_time)
                 yield TrialFinished(
                     trial=trial,
                     state=_state(run),
