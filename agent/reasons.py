@@ -25,6 +25,7 @@ class Source(StrEnum):
     GIVEN = "given"
     CHANCE = "chance"
     DESIGN = "design"
+    TEST = "test"
     PRIOR = "prior"
     SURROGATE = "surrogate"
     ADJUSTMENT = "adjustment"
@@ -57,13 +58,14 @@ GIVEN = Reason(Source.GIVEN, "it was asked for, or is done again because it was 
 CHANCE = Reason(Source.CHANCE, "the budget pays for no move that the policy knows of, so it is drawn at random")
 
 
-def reason_of(moves: Moves, chosen: int, *, designs: bool, believes: bool, knows: bool) -> Reason:
+def reason_of(moves: Moves, chosen: int, *, designs: bool, tests: bool, believes: bool, knows: bool) -> Reason:
     """Why a move is made.
 
     Args:
         moves: All that might be.
         chosen: Which one is.
         designs: Whether it is too early to be clever.
+        tests: Whether past tasks are put to the test.
         believes: Whether past tasks have a say.
         knows: Whether a value has been seen here.
     """
@@ -73,6 +75,8 @@ def reason_of(moves: Moves, chosen: int, *, designs: bool, believes: bool, knows
         return Reason(Source.CONTINUATION, words, foretold)
     if designs:
         return Reason(Source.DESIGN, "too little is known yet: the middle of the ranges, or a point at random")
+    if tests:
+        return Reason(Source.TEST, "are past tasks right? the middle of the ranges, where one would begin without them")
     if not knows:
         return Reason(Source.PRIOR, "past tasks agree on it, and nothing is known of this one", foretold)
     gain = foretold["gain"]

@@ -65,6 +65,7 @@ _POOL, _ADJUSTED, _INCUMBENTS = 256, 48, 3
 _REFILLED = 32  # points that come into the pool together, where so many were taken
 _DESIGN = 5  # trials that are started before any goes on, where no past task tells where to begin
 _HOPELESS = 2  # trials that fail where past tasks promised much: then they are not asked where to begin
+_TEST = 0.26  # of the budget: what it may cost to try something that past tasks do not praise
 _FLOOR = 1e-6
 _SAME = 1e-9  # in widths of a range: what encoding and decoding a configuration may change
 
@@ -173,7 +174,8 @@ class SearchState:
             # What no past task knows is left in the middle by half of them: what they know then decides.
             half = _POOL // 2
             pool[:half] = cube.filled(self._random, np.where(past.known, pool[:half], np.nan))
-        first = cube.middle(self._random) if past is None else cube.filled(self._random, past.best)
+        self._middle = cube.middle(self._random)
+        first = self._middle if past is None else cube.filled(self._random, past.best)
         self._pool = np.concatenate([first, pool])
         self._pool_expected = None if past is None else past.expected(self._pool)
 
@@ -239,7 +241,7 @@ class SearchState:
         # Where there is nothing to finish, it is the new trial.
         start = 1.0 if self._finishing and to_finish is None and not finished else self._costs[0]
         starts, expected = self._starts() if start <= free else (np.empty((0, self.cube.dimensions)), None)
-        if self.designs and len(starts):
+        if (self.designs or self.tests) and len(starts):
             paused = []
         points = np.concatenate([starts, *(each.point[None] for each in paused)])
         trials = np.array([-1] * len(starts) + [each.number for each in paused], dtype=np.int64)
@@ -282,10 +284,22 @@ class SearchState:
         """Whether it is too early to be clever: trials are started in the middle of the space and at random."""
         if self.past is None:
             return self._count < _DESIGN or not self.knows
-        return not self.knows and sum(each.failed for each in self.trials.values()) >= _HOPELESS
+        if self.knows:
+            # Two trials have told that past tasks may be wrong: the search begins anew.
+            return not self.believes and self._count <= _DESIGN
+        return sum(each.failed for each in self.trials.values()) >= _HOPELESS
+
+    @property
+    def tests(self) -> bool:
+        """Whether past tasks are put to the test: by the middle of the space, where a search without them begins."""
+        if self.past is None or self._count != 1 or not self.knows:
+            return False
+        return bool(self._costs[0] <= _TEST * self.budget)
 
     def _starts(self) -> tuple[Array, Array | None]:
         """Points to start from, with what past tasks say: at random, the best of past tasks, adjusted incumbents."""
+        if self.tests and self.past is not None and len(middle := self._untried(self._middle)):
+            return middle, self.past.expected(middle)
         if self.designs:
             # The middle comes first; with past tasks, what they praise does, and it is no use.
             drawn = slice(1) if self._pool_expected is None else slice(-1, None)

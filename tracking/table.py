@@ -36,7 +36,7 @@ def decisions_csv(decisions: Sequence[Decision]) -> str:
 
 
 def proposals_csv(trials: Sequence[TrialSummary]) -> str:
-    """One row a trial of which it is known why it was proposed: `trial, source, state, value, words`, figures, params."""
+    """One row a trial that says why it was proposed: number, source, state, value, words, figures, params."""
     told = [(trial, trial.proposal) for trial in trials if trial.proposal is not None]
     figures = list(dict.fromkeys(name for _, proposal in told for name in proposal.foretold))
     params = list(dict.fromkeys(name for trial, _ in told for name in trial.params))
