@@ -43,7 +43,7 @@ def transfer_figure(transfer: Transfer) -> Figure:
 
 
 def matrix_figure(transfer: Transfer) -> Figure:
-    """The gain on each task (columns) with one other (rows) as its past: blue helps, red harms, flagged pairs marked."""
+    """Gains on each task (columns) with one other (rows) as its past: blue helps, red harms; flagged pairs are marked."""
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
 

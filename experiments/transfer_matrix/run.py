@@ -24,8 +24,8 @@ from metatuner.envs.transfer import Interval, Transfer, TransferCurve, TransferP
 from metatuner.tracking.transfer_plots import matrix_figure, transfer_figure
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "search_transfer"), str(HERE.parent / "learn_from_history")]
-from run import write_space  # noqa: E402 - its folder has just been put on the path
+sys.path[:0] = [str(HERE.parent / "learn_from_history"), str(HERE.parent / "search_transfer")]
+from run import write_space  # noqa: E402 - their folders have just been put on the path
 from tasks import TableTask, tasks_of  # noqa: E402
 
 
