@@ -22,7 +22,7 @@ _MOST_FREEDOM = 1e6  # as good as infinite
 
 
 @dataclass(frozen=True)
-class Tested:
+class Judged:
     """What m samples say.
 
     Attributes:
@@ -36,7 +36,7 @@ class Tested:
     p: Array
 
 
-def tested(samples: Array, confidence: float) -> Tested:
+def judged(samples: Array, confidence: float) -> Judged:
     """Tests the mean of each sample against zero.
 
     Args:
@@ -53,7 +53,7 @@ def tested(samples: Array, confidence: float) -> Tested:
     error = np.sqrt(shrunk / n)
     total = freedom + n - 1
     p = 2 * stats.t.sf(np.abs(means) / error, total)
-    return Tested(means, error * stats.t.ppf((1 + confidence) / 2, total), corrected(p))
+    return Judged(means, error * stats.t.ppf((1 + confidence) / 2, total), corrected(p))
 
 
 def corrected(p: Array) -> Array:

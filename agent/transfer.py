@@ -19,7 +19,7 @@ from ..envs.errors import ConfigurationError
 from ..envs.past_tasks import PastTasks
 from ..envs.replayed_tasks import ReplayedTask, ReplayedTasks
 from ..envs.transfer import POLICY, RANDOM, RULE, TPE, Interval, Transfer, TransferCurve, TransferPair
-from .many_tests import tested
+from .many_tests import judged
 from .quiet import quiet_optuna
 from .search_actor import SearchActor
 from .search_evaluation import searched
@@ -216,7 +216,7 @@ class _Measurement:
     def _pairs(self, names: list[tuple[str, str]], with_past: _Found, without: Array) -> tuple[TransferPair, ...]:
         """What pasts do, for regrets of shape (pairs, R, N) with them and without."""
         gains = without - with_past.regrets
-        told = tested(gains.mean(-1), self._settings.confidence)
+        told = judged(gains.mean(-1), self._settings.confidence)
         last, doubted = gains[..., -1].mean(1), with_past.doubted.mean(1)
         return tuple(
             TransferPair(

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..envs.transfer import POLICY, RANDOM, RULE, TPE, Transfer, TransferCurve
-from .drawing import BLUE, GREEN, GREY, LINES, ORANGE, RED, axis_name, new_figure, plain_text, scale
+from .drawing import GREEN, GREY, LINES, ORANGE, RED, axis_name, new_figure, plain_text, scale
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COLOURS = {POLICY: BLUE, RULE: GREEN, TPE: RED, RANDOM: ORANGE}
-_SHADES = 15  # of the matrix, odd, so that what is next to nothing is white
+_COLOURS = {RULE: GREEN, TPE: RED, RANDOM: ORANGE}
+_LEVELS = 15  # of the matrix, odd, so that what is next to nothing is white
 _MOST_WITH_NUMBERS = 14
 _LONGEST_NAME = 20
 _DOT = 0.22  # of a cell's width: where the mark of a flagged pair stands
@@ -23,27 +23,32 @@ _DOT = 0.22  # of a cell's width: where the mark of a flagged pair stands
 
 def transfer_figure(transfer: Transfer) -> Figure:
     """Mean regrets with their intervals: left what past tasks are worth, right the policy against others."""
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure(10, 4.4)
     left, right = figure.subplots(1, 2, sharey=True)
     few = [curve for curve in transfer.curves if curve.searcher == POLICY]
-    _draw_few(left, few)
+    colours = _shades(len(few))
+    for curve, colour in zip(few, colours, strict=True):
+        _draw(left, curve, color=colour)
     left.set_title("told of past tasks", fontsize=10)
-    others = [curve for curve in transfer.curves if curve.searcher != POLICY]
-    most = max(few, key=lambda curve: curve.past)
-    for curve in [few[0], most, *others]:
-        style = LINES[0] if curve.past == 0 else LINES[1]
-        _draw(right, curve, color=_COLOURS[curve.searcher], linestyle=style)
+    _draw(right, few[0], color=colours[0])
+    _draw(right, few[-1], color=colours[-1], linestyle=LINES[1])
+    for curve in transfer.curves:
+        if curve.searcher != POLICY:
+            _draw(right, curve, color=_COLOURS[curve.searcher], linestyle=LINES[min(curve.past, 1)])
     right.set_title("against searches that have learnt nothing", fontsize=10)
     for panel in (left, right):
         scale(panel, [each.mean for curve in transfer.curves for each in curve.regrets])
         panel.set_xlabel("trials")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.legend(fontsize=8, frameon=False)
     left.set_ylabel(axis_name(left, "normalised regret"))
     return figure
 
 
 def matrix_figure(transfer: Transfer) -> Figure:
-    """Gains on each task (columns) with one other (rows) as its past: blue helps, red harms; flagged pairs are marked."""
+    """Gains on each task (columns) with another (rows) as its past: blue helps, red harms, flagged pairs have marks."""
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
 
@@ -59,7 +64,7 @@ def matrix_figure(transfer: Transfer) -> Figure:
     panel.set_facecolor("#CCCCCC")
     # Cells are drawn one by one, as vectors: an image would be a file of its own inside the page.
     drawn = panel.pcolormesh(
-        gains, cmap=colormaps["RdBu"].resampled(_SHADES), norm=Normalize(-most, most), edgecolor="white", linewidth=0.5
+        gains, cmap=colormaps["RdBu"].resampled(_LEVELS), norm=Normalize(-most, most), edgecolor="white", linewidth=0.5
     )
     figure.colorbar(drawn, ax=panel, label="gain: fall of the mean regret", shrink=0.8)
     for pair in transfer.pairs:
@@ -77,14 +82,11 @@ def matrix_figure(transfer: Transfer) -> Figure:
     return figure
 
 
-def _draw_few(panel: Any, curves: Sequence[TransferCurve]) -> None:
+def _shades(count: int) -> list[Any]:
+    """Grey without past tasks, and the more of them, the darker a blue."""
     from matplotlib import colormaps
 
-    shades = colormaps["cividis_r"]
-    for i, curve in enumerate(curves):
-        # The more past tasks, the darker; without any it is grey.
-        colour = GREY if i == 0 else shades(0.15 + 0.85 * i / max(len(curves) - 1, 1))
-        _draw(panel, curve, color=colour)
+    return [GREY, *(colormaps["Blues"](0.4 + 0.6 * i / max(count - 1, 1)) for i in range(1, count))]
 
 
 def _draw(panel: Any, curve: TransferCurve, **style: Any) -> None:
