@@ -38,8 +38,9 @@ def transfer_page(transfer: Transfer, address: str) -> str:
             heading("All other tasks as the past"),
             paragraph(
                 "A search does not believe its past blindly: from the twelfth value on a surrogate without it "
-                "competes, and wins where the past misleads. The last columns tell how often, and what is left of a "
-                "loss after the last trial."
+                "competes with the one that has it, and one of them is drawn by how likely each makes what was seen. "
+                "The last columns tell the share of moves for which the past had no say, and what the gain or loss is "
+                "after the last trial."
             ),
             pair_table(sorted(transfer.together, key=lambda pair: pair.gain.mean)),
         ],
@@ -59,7 +60,7 @@ def curve_table(transfer: Transfer) -> str:
 
 def pair_table(pairs: Sequence[TransferPair]) -> str:
     """What pasts do to tasks."""
-    columns = ["past", "task", "gain", "p, corrected", "transfer", "not believed", "gain after the last trial"]
+    columns = ["past", "task", "gain", "p, corrected", "transfer", "without a say", "gain after the last trial"]
     rows = [
         [
             pair.past,
