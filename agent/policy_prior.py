@@ -119,7 +119,7 @@ def prior_with(source: str | Path, tree: ConditionalSpace, *, without: str | Non
         table, direction = found
         about = {"metric": "value", "direction": direction, "tracking_uri": None, "without": without, "units": units}
         try:
-            return prior_of(f"table:{table}", tree, **about)
+            return prior_of(f"table:{table}", tree, shown=f"policy:{source}", **about)
         except StoreError as error:
             _log.warning("the past trials that come with policy %s are of no use here: %s", source, error)
             return None
