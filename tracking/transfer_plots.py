@@ -40,7 +40,7 @@ def transfer_figure(transfer: Transfer) -> Figure:
     right.set_title("against searches that have learnt nothing", fontsize=10)
     for panel in (left, right):
         scale(panel, [each.mean for curve in transfer.curves for each in curve.regrets])
-        panel.set_xlabel("trials")
+        panel.set_xlabel("trials, in full trainings")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.legend(fontsize=8, frameon=False)
     left.set_ylabel(axis_name(left, "normalised regret"))
