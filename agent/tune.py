@@ -32,11 +32,12 @@ from .grid import grid_configs
 from .grid_sampler import GridSampler
 from .interrupts import Interrupts
 from .paused_trials import PausedTrials
+from .policy_prior import prior_with
 from .policy_sampler import PolicySampler
 from .priors import addresses, prior_of
 from .purse import Purse
 from .quiet import quiet_optuna
-from .strategies import Setting, strategy_named
+from .strategies import Setting, policy_of, strategy_named
 from .trial_queue import add_known, enqueue
 from .trial_runner import Config, Constraints, Objective, TrialRunner
 
@@ -136,7 +137,8 @@ def tune(
             each with a space of its own, empty or not: `{"model": {"svm": {"C": ...}, "forest": {"depth": ...}}}`.
             The configuration is flat, and has what is active (`envs.conditional_space`).
         budget: Full trainings to spend, in all: those of a study that is resumed count, and failed ones too.
-        strategy: A name out of `strategies.STRATEGIES`, or any Optuna sampler.
+        strategy: A name out of `strategies.STRATEGIES`, or any Optuna sampler. "policy:FOLDER" and
+            "policy:models:/NAME@champion" are such a policy, with the past trials that come with it.
         pruner: Any Optuna pruner; None takes the strategy's own.
         direction: "minimize" or "maximize".
         storage: Where the study lies: a journal file's path, a database URL as Optuna takes it, or an Optuna storage.
@@ -197,6 +199,9 @@ def tune(
         raise ConfigurationError("strategy 'manual' tries a given list: give it as `configs`")
     about: dict[str, Any] = {"metric": metric, "direction": direction, "tracking_uri": tracking_uri, "without": title}
     priors = [prior_of(each, tree, units=units or 1, **about) for each in addresses(prior)]
+    if isinstance(strategy, str) and (policy := policy_of(strategy)) is not None and tree is not None:
+        own = prior_with(policy, tree, without=title, units=units or 1)
+        priors += [] if own is None else [own]
     past = [*past, *(study for each in priors for study in each.studies)]
     with quiet_optuna():
         study = _study(title, storage, direction, resume=resume)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .. import __version__
-from . import demo, doctor, learn, policies, prior, sync, train, tune, ui
+from . import demo, doctor, learn, policies, prior, sync, train, transfer, tune, ui
 
 _VERBS = {
     "demo": demo,
@@ -13,6 +13,7 @@ _VERBS = {
     "prior": prior,
     "train": train,
     "learn": learn,
+    "transfer": transfer,
     "policies": policies,
     "ui": ui,
     "sync": sync,

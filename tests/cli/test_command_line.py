@@ -159,7 +159,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
 
 
 def test_every_verb_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("demo", "train", "policies", "ui", "sync", "doctor"):
+    for verb in ("demo", "train", "transfer", "policies", "ui", "sync", "doctor"):
         with pytest.raises(SystemExit) as stopped:
             main([verb, "--help"])
         assert stopped.value.code == 0
