@@ -53,17 +53,7 @@ def judged(samples: Array, confidence: float) -> Judged:
     error = np.sqrt(shrunk / n)
     total = freedom + n - 1
     p = 2 * stats.t.sf(np.abs(means) / error, total)
-    return Judged(means, error * stats.t.ppf((1 + confidence) / 2, total), corrected(p))
-
-
-def corrected(p: Array) -> Array:
-    """Corrected p of m tests, shape (m,): of those below a level at most that share are false discoveries."""
-    m = len(p)
-    order = np.argsort(p)
-    stepped = np.minimum.accumulate((p[order] * m / np.arange(1, m + 1))[::-1])[::-1]
-    found = np.empty(m)
-    found[order] = np.minimum(stepped, 1.0)
-    return found
+    return Judged(means, error * stats.t.ppf((1 + confidence) / 2, total), stats.false_discovery_control(p))
 
 
 def _shrinkage(variances: Array, freedom: int) -> tuple[float, float]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from metatuner.agent.many_tests import corrected, judged
+from metatuner.agent.many_tests import judged
 from scipy import stats
 
 
@@ -35,8 +35,3 @@ def test_equal_numbers_are_no_certainty() -> None:
     assert found.p[0] == 1
     assert np.isfinite(found.half).all()
     assert judged(np.zeros((1, 2)), 0.95).p[0] == 1
-
-
-def test_correction_is_that_of_benjamini_and_hochberg() -> None:
-    p = np.random.default_rng(0).random(20) ** 3
-    assert corrected(p) == pytest.approx(stats.false_discovery_control(p))
