@@ -158,7 +158,7 @@ class Transport:
                 )
                 yield TrialFinished(
                     trial=trial,
-                    state=_state(run),
+                    state=run_state(run),
                     value=run.data.metrics.get(VALUE_METRIC),
                     time_ms=run.info.end_time or run.info.start_time,
                 )
@@ -289,7 +289,8 @@ class Transport:
             self._open.log_artifact(run_id, str(file), folder or None)
 
 
-def _state(run: Run) -> TrialState:
+def run_state(run: Run) -> TrialState:
+    """How a run that is no longer worked on ended; one that MLflow shows as running was killed."""
     if run.info.status == "FINISHED" and run.data.tags.get(STATE_TAG) == TrialState.PRUNED:
         return TrialState.PRUNED
     return _STATES.get(run.info.status, TrialState.KILLED)
