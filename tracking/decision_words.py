@@ -36,6 +36,11 @@ def summary(decisions: Sequence[Decision]) -> str:
     return " ".join([f"{_count(len(decisions), 'decision')}.", *parts, *([f"{'; '.join(said)}."] if said else [])])
 
 
+def adjusts(decisions: Sequence[Decision]) -> bool:
+    """Whether anything was adjusted at all: there are policies that follow a reference as it is."""
+    return any(move != 0 for each in decisions for move in each.adjustments.values())
+
+
 @dataclass(frozen=True, slots=True)
 class Habit:
     """What policies did to a hyperparameter in decisions of one kind.
@@ -56,7 +61,8 @@ class Habit:
 def habits(trainings: Iterable[Sequence[Decision]], name: str) -> list[Habit]:
     """What policies did to a hyperparameter after a new validation loss had fallen, had risen, or had not been told.
 
-    The first decision of a training is left out: nothing has been seen then. So are decisions that were overruled.
+    The first decision of a training is left out: nothing has been seen then. So are decisions with a note, which were
+    not the policy's alone, and trainings that nobody adjusted.
 
     Args:
         trainings: The decisions of each training.
@@ -64,7 +70,7 @@ def habits(trainings: Iterable[Sequence[Decision]], name: str) -> list[Habit]:
     """
     counts: dict[str, Counter[int]] = {}
     for decisions in trainings:
-        for each in decisions[1:]:
+        for each in decisions[1:] if adjusts(decisions) else ():
             move = each.adjustments.get(name)
             if move is not None and not each.note:
                 counts.setdefault(_seen(each), Counter())[_sign(move)] += 1

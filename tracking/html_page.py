@@ -22,6 +22,7 @@ h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin-top
 h1, h2, p, td, th { overflow-wrap: anywhere; }
 figure { margin: 1rem 0; background: white; color: black; overflow-x: auto; }
 figure svg { display: block; width: 100%; min-width: 26rem; height: auto; }
+figure svg text { white-space: pre; }
 figcaption { padding: .25rem .5rem; font-size: .9rem; }
 .wide { overflow-x: auto; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .5rem .75rem; background: #8881; font-size: .85rem; }
@@ -30,6 +31,8 @@ details { margin: .75rem 0; } summary { cursor: pointer; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #8884; min-width: 3rem; }
 th:first-child, td:first-child, .pairs td { text-align: left; }
+.wide th, .wide td { white-space: nowrap; overflow-wrap: normal; }
+.wide th:first-child, .wide td:first-child { white-space: normal; overflow-wrap: break-word; min-width: 7rem; }
 .pairs th { font-weight: normal; opacity: .75; vertical-align: top; }
 """.strip()
 

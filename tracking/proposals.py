@@ -5,6 +5,7 @@ A trial's reason (the tag `metatuner.why`) is `KIND: words`. Kinds are those of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ MEANINGS: Mapping[str, str] = {
     "continuation": "a paused training that promised most for what its next units cost",
 }
 """What each kind of reason means, for people."""
+
+
+_CONTINUES = re.compile(r"continuation: trial (\d+)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,18 @@ def proposals(trials: Sequence[TrialSummary], reasons: Mapping[int, str], *, max
         led = sum(trial.trial in leaders for trial in mine)
         found.append(Proposals(kind, MEANINGS.get(kind, ""), len(mine), best, led))
     return sorted(found, key=lambda each: -each.trials)
+
+
+def full_reason(trial: int, reasons: Mapping[int, str]) -> str:
+    """Why a trial was proposed; where it goes on with another one, also why that one was begun."""
+    reason, seen = reasons[trial], {trial}
+    told = reason
+    while (found := _CONTINUES.match(reason)) is not None and int(found[1]) in reasons and int(found[1]) not in seen:
+        first = int(found[1])
+        seen.add(first)
+        reason = reasons[first]
+        told += f"; #{first} was begun for this reason: {reason}"
+    return told
 
 
 def _leaders(trials: Sequence[TrialSummary], *, maximize: bool) -> set[int]:

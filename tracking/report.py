@@ -14,7 +14,8 @@ from ..envs.records import TrialState
 from . import curve_plots, decision_words, schedule_plots, slice_plots, study_plots
 from .html_page import bullets, folded, heading, page, pairs, paragraph, picture, table, verbatim
 from .importance import FEWEST_TRIALS, can_rank, importances
-from .proposals import proposals
+from .operations import DECISIONS_FILE
+from .proposals import full_reason, proposals
 from .recorded_study import MOST_CURVES, RecordedStudy
 from .study_summary import TrialSummary
 from .told_trials import is_number
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BEST_SHOWN, _PARAMS_SHOWN, _REASONS_SHOWN, _TRACES_SHOWN, _FAILURES_SHOWN = 10, 6, 10, 3, 10
+_DECISIONS_SHOWN, _FEW_TRIALS = 20, 50
 _MOST_VECTORS = 1_500  # of so many trials and more a figure holds dots, no shapes: a page must not weigh megabytes
 _COSTS: Mapping[str, tuple[str, str]] = {
     "resource/wall_s": ("time", "s"),
@@ -169,7 +171,7 @@ def _what_it_is(study: RecordedStudy) -> Iterable[str]:
         where = {name: f", where {condition}" for name, condition in started.conditions.items()}
         yield pairs({name: range_in_words(each) + where.get(name, "") for name, each in started.space.items()})
     if study.introduction:
-        yield folded("What whoever ran it wrote about it", [verbatim(study.introduction)])
+        yield folded("Its description", [verbatim(study.introduction)])
     if prior := tags.get("metatuner.prior"):
         yield folded("What past tasks had to tell", [verbatim(prior)])
 
@@ -194,7 +196,8 @@ def _hyperparameters(study: RecordedStudy) -> Iterable[str]:
         first = next(iter(shares))
         yield paragraph(
             f"{first} matters most: {shares[first]:.0%} of what makes the best tenth of the trials good is owed to it, "
-            "as far as each hyperparameter tells by itself. Of few trials this is a rough guess."
+            f"as {len(ranked)} trials tell{', which are few: a rough guess' if len(ranked) < _FEW_TRIALS else ''}. Each "
+            "hyperparameter is looked at by itself; those that not every trial has are left out."
         )
         figure = study_plots.importance_figure(ranked, space, maximize=summary.maximizes)
         yield _picture(figure, "How much each hyperparameter matters for being among the best trials.", 0)
@@ -247,15 +250,14 @@ def _schedules(study: RecordedStudy) -> Iterable[str]:
 
 def _proposals(study: RecordedStudy) -> Iterable[str]:
     summary, reasons = study.summary, _reasons(study)
-    told = [each for each in reasons.values() if each]
-    if not told:
+    if not reasons:
         if study.started.space or _strategy(study):
             yield heading("Why these configurations")
             who = f"the strategy {_strategy(study)}" if _strategy(study) else "whoever proposed them"
             yield paragraph(f"Not recorded: {who} does not tell why it proposes a configuration.")
         return
     yield heading("Why these configurations")
-    yield paragraph(f"{len(told)} of {len(summary.trials)} trials have a reason for which they were proposed.")
+    yield paragraph(f"{len(reasons)} of {len(summary.trials)} trials have a reason for which they were proposed.")
     counted = proposals(list(summary.trials.values()), reasons, maximize=summary.maximizes)
     rows = [
         [f"{each.kind}: {each.meaning}" if each.meaning else each.kind, each.trials, each.led, number(each.best)]
@@ -265,8 +267,9 @@ def _proposals(study: RecordedStudy) -> Iterable[str]:
     named = [trial for trial in summary.ranked() if reasons.get(trial.trial)][:_REASONS_SHOWN]
     if named:
         yield paragraph(f"The best {len(named)}, and why they were proposed:" if len(named) > 1 else "The best one:")
-        yield bullets([f"#{trial.trial}, {number(trial.value)}: {reasons[trial.trial]}" for trial in named])
-    everyone = [f"#{trial}: {reason}" for trial, reason in reasons.items() if reason]
+        told = {trial.trial: full_reason(trial.trial, reasons) for trial in named}
+        yield bullets([f"#{trial.trial}, {number(trial.value)}: {told[trial.trial]}" for trial in named])
+    everyone = [f"#{trial}: {reason}" for trial, reason in reasons.items()]
     if len(everyone) > len(named):
         yield folded("All reasons, in the order of trials", [bullets(everyone)])
 
@@ -288,7 +291,8 @@ def _decisions(study: RecordedStudy) -> Iterable[str]:
         if any(row[1] or row[2] for row in rows):
             yield paragraph(f"What policies did to the {in_words(name)}, all trials together:")
             yield table(["after", "raised", "lowered", "kept"], rows)
-    for trial in _first(study, decided):
+    acting = [trial for trial in _first(study, decided) if decision_words.adjusts(study.trials[trial].decisions)]
+    for trial in acting[:_DECISIONS_SHOWN]:
         summary = study.summary.trials[trial]
         decisions = study.trials[trial].decisions
         value = f", {number(summary.value)}" if summary.value is not None else ""
@@ -296,6 +300,11 @@ def _decisions(study: RecordedStudy) -> Iterable[str]:
             f"{_title(summary)}{value}: {decision_words.summary(decisions)}",
             [bullets(decision_words.sentences(decisions))],
         )
+    if more := acting[_DECISIONS_SHOWN:]:
+        yield paragraph(f"The decisions of {len(more)} more trials are in the files {DECISIONS_FILE} of their runs.")
+    if still := [trial for trial in decided if trial not in acting]:
+        followed = _numbers([study.summary.trials[trial] for trial in still])
+        yield paragraph(f"{_count(len(still))} followed the reference as it is, with no adjustment: {followed}.")
 
 
 def _resources(study: RecordedStudy) -> Iterable[str]:
@@ -414,6 +423,10 @@ def _title(trial: TrialSummary) -> str:
 def _numbers(trials: Sequence[TrialSummary]) -> str:
     shown = ", ".join(f"#{trial.trial}" for trial in trials[:_FAILURES_SHOWN])
     return shown + (f" and {len(trials) - _FAILURES_SHOWN} more" if len(trials) > _FAILURES_SHOWN else "")
+
+
+def _count(trials: int) -> str:
+    return "1 trial" if trials == 1 else f"{trials} trials"
 
 
 def _amount(value: float, unit: str) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .drawing import RED, axis_name, lighten, new_figure, plain_text, scale
+from .drawing import RED, axis_name, new_figure, plain_text, scale
 from .importance import distribution
 from .study_summary import TrialSummary
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_PANELS, _A_ROW, _MOST_CHOICES = 12, 3, 8
+_LONG_SPAN = 30.0
 
 
 def sliceable(trials: Sequence[TrialSummary], space: Mapping[str, str]) -> list[str]:
@@ -40,7 +41,7 @@ def slices_figure(
     names = names[:_MOST_PANELS]
     columns = min(_A_ROW, max(len(names), 1))
     rows = -(-len(names) // columns) or 1
-    figure = new_figure(2.9 * columns + 0.8, 2.6 * rows + 0.3)
+    figure = new_figure(9.2, (2.6 if columns == _A_ROW else 3.2) * rows + 0.3)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     values = [trial.value for trial in trials if trial.value is not None]
     shown = None
@@ -50,7 +51,7 @@ def slices_figure(
             continue
         shown = _draw(panel, trials, names[place], space.get(names[place]))
         scale(panel, values)
-        lighten(panel)
+        panel.margins(x=0.05)
         if place % columns == 0:
             panel.set_ylabel(axis_name(panel, plain_text(metric, 30)))
     if shown is not None:
@@ -67,7 +68,7 @@ def _draw(panel: Any, trials: Sequence[TrialSummary], name: str, given: str | No
     if choices is None:
         places = [float(trial.params[name]) for trial in having]
         if getattr(found, "log", False):
-            panel.set_xscale("log")
+            _log_axis(panel, max(places) / min(places))
     else:
         # Beside each other rather than on top: every trial of a choice is to be seen.
         places = [choices.index(trial.params[name]) + 0.12 * math.sin(2.4 * trial.trial) for trial in having]
@@ -85,6 +86,17 @@ def _draw(panel: Any, trials: Sequence[TrialSummary], name: str, given: str | No
         panel.scatter(places[-1:], values[-1:], s=70, facecolors="none", edgecolors=RED, linewidths=1.4)
     panel.set_xlabel(plain_text(name, 30), fontsize=9)
     return dots
+
+
+def _log_axis(panel: Any, span: float) -> None:
+    """A log axis with a few ticks, as plain numbers."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    panel.set_xscale("log")
+    subs = (1.0,) if span >= _LONG_SPAN else (1.0, 2.0, 5.0)
+    panel.xaxis.set_major_locator(LogLocator(subs=subs, numticks=6))
+    panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    panel.xaxis.set_minor_locator(NullLocator())
 
 
 def _texts(trials: Sequence[TrialSummary], name: str) -> list[str]:
