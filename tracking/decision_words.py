@@ -32,8 +32,8 @@ def summary(decisions: Sequence[Decision]) -> str:
     """All decisions of a training in a few sentences."""
     parts = [_course(name, decisions) for name in dict.fromkeys(name for each in decisions for name in each.values)]
     notes = Counter(note for each in decisions for note in _notes(each))
-    said = [f"{note}: {_times(count)}" for note, count in notes.most_common()]
-    return " ".join([f"{_count(len(decisions), 'decision')}.", *parts, *([f"{'; '.join(said)}."] if said else [])])
+    said = "; ".join(f"{note}: {_times(count)}" for note, count in notes.most_common())
+    return " ".join([f"{_count(len(decisions), 'decision')}.", *parts, *([f"Notes: {said}."] if said else [])])
 
 
 def adjusts(decisions: Sequence[Decision]) -> bool:

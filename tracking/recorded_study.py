@@ -27,14 +27,13 @@ from .operations import (
     TITLE_TAG,
     VALUE_METRIC,
 )
-from .redaction import one_line
 from .store import Store, connect, resolve
 from .study_runs import all_studies, study_runs
 from .study_summary import StudySummary
 from .table import read_decisions
 from .told_trials import is_number
 from .traces import Trace, Training
-from .transport import NOTE_TAG, run_state
+from .transport import NOTE_TAG, run_state, unusable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -133,7 +132,7 @@ def read_study(study: str, experiment: str | None = None, tracking_uri: str | No
     except (StoreError, UnknownExperimentError):
         raise
     except Exception as error:
-        raise StoreError(f"{store.shown} cannot be read: {one_line(error, hide=store.uri)}") from error
+        raise unusable(store, error) from error
 
 
 def _find(client: MlflowClient, store: Store, study: str, experiment: str | None) -> tuple[str, Run]:

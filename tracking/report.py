@@ -194,10 +194,11 @@ def _hyperparameters(study: RecordedStudy) -> Iterable[str]:
     shares = _importances(study)
     if shares:
         first = next(iter(shares))
+        rough = ", which are few: a rough guess" if len(ranked) < _FEW_TRIALS else ""
         yield paragraph(
             f"{first} matters most: {shares[first]:.0%} of what makes the best tenth of the trials good is owed to it, "
-            f"as {len(ranked)} trials tell{', which are few: a rough guess' if len(ranked) < _FEW_TRIALS else ''}. Each "
-            "hyperparameter is looked at by itself; those that not every trial has are left out."
+            f"as {len(ranked)} trials tell{rough}. Each hyperparameter is looked at by itself; those that not every "
+            "trial has are left out."
         )
         figure = study_plots.importance_figure(ranked, space, maximize=summary.maximizes)
         yield _picture(figure, "How much each hyperparameter matters for being among the best trials.", 0)

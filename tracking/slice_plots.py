@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_PANELS, _A_ROW, _MOST_CHOICES = 12, 3, 8
-_LONG_SPAN = 30.0
+_LONG_SPAN = 100.0
 
 
 def sliceable(trials: Sequence[TrialSummary], space: Mapping[str, str]) -> list[str]:

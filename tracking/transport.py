@@ -145,7 +145,7 @@ class Transport:
                     page_token=token,
                 )
             except Exception as error:
-                raise _unusable(self.store, error) from error
+                raise unusable(self.store, error) from error
             for run in page:
                 tags = run.data.tags
                 trial, attempt = int(tags["metatuner.trial"]), int(tags["metatuner.attempt"])
@@ -312,7 +312,7 @@ def _experiment_id(client: MlflowClient, store: Store, name: str) -> str:
         if experiment is None:
             return _create_experiment(client, store, name)
     except Exception as error:
-        raise _unusable(store, error) from error
+        raise unusable(store, error) from error
     if experiment.lifecycle_stage != "active":
         raise StoreError(
             f"the experiment {name!r} in {store.shown} is deleted: take another name, or bring it back with "
@@ -332,7 +332,8 @@ def _create_experiment(client: MlflowClient, store: Store, name: str) -> str:
         return str(experiment.experiment_id)
 
 
-def _unusable(store: Store, error: Exception) -> StoreError:
+def unusable(store: Store, error: Exception) -> StoreError:
+    """What an error of MLflow's says about the store, and what to do."""
     reason = one_line(error, hide=store.uri)
     if getattr(error, "error_code", None) in _SHUT_OUT:
         return StoreUnreachableError(
