@@ -37,6 +37,7 @@ from .policy_sampler import PolicySampler
 from .priors import addresses, prior_of
 from .purse import Purse
 from .quiet import quiet_optuna
+from .result_page import result_html
 from .strategies import Setting, policy_of, strategy_named
 from .trial_queue import add_known, enqueue
 from .trial_runner import Config, Constraints, Objective, TrialRunner
@@ -93,6 +94,14 @@ class TuneResult:
         value = self.best_trial.value
         assert value is not None
         return value
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        try:
+            best = self.best_trial
+        except TrainingError:
+            best = None
+        return result_html(self.trials, self.study.direction, best)
 
 
 def tune(

@@ -41,11 +41,19 @@ from .description import LONGEST_INTRODUCTION, describe
 from .importance import can_rank
 from .names import LONGEST_TAG, shorten
 from .operations import (
+    BUDGET_TAG,
+    COMMAND_TAG,
+    CONDITIONS_FILE,
+    DECISIONS_FILE,
+    DIRECTION_TAG,
     FORETOLD,
     KEY_TAG,
     KIND_TAG,
+    METRIC_TAG,
     RUN_NAME_TAG,
+    SPACE_FILE,
     STATE_TAG,
+    STUDY_TAG,
     TITLE_TAG,
     VALUE_METRIC,
     WHY_TAG,
@@ -144,14 +152,23 @@ class Projection:
 
     def _start_study(self, record: StudyStarted) -> list[Operation]:
         self._summary.started = record
+        about = {
+            METRIC_TAG: record.metric,
+            DIRECTION_TAG: record.direction,
+            BUDGET_TAG: record.budget,
+            COMMAND_TAG: record.command,
+        }
+        told = {name: shorten(text, LONGEST_TAG) for name, text in about.items() if text}
         if self._study is not None:
-            self._study.add_tags({STATE_TAG: "running"})
+            self._study.add_tags({STATE_TAG: "running", **told})
             return [ReopenRun(run=self._key), *self._study.flush(), self._described()]
         self._study = RunLog(self._key, Trace(record.name))
         space = json.dumps({name: json.loads(text) for name, text in record.space.items()}, indent=1)
+        conditions = json.dumps(dict(record.conditions), indent=1)
         return [
-            *self._start(self._study, record, record.name, {}, None),
-            *([Write(run=self._key, path="search_space.json", text=space)] if record.space else []),
+            *self._start(self._study, record, record.name, told, None),
+            *([Write(run=self._key, path=SPACE_FILE, text=space)] if record.space else []),
+            *([Write(run=self._key, path=CONDITIONS_FILE, text=conditions)] if record.conditions else []),
             self._described(),
         ]
 
@@ -183,7 +200,7 @@ class Projection:
         parent: str | None,
     ) -> list[Operation]:
         tags = {
-            "metatuner.study": shorten(self._summary.started.name, LONGEST_TAG),
+            STUDY_TAG: shorten(self._summary.started.name, LONGEST_TAG),
             "metatuner.version": __version__,
             STATE_TAG: "running",
             KEY_TAG: log.run,
@@ -272,7 +289,7 @@ class Projection:
         if not trials or not (over or len(trials) > self._proposals_written * _TABLE_GROWTH):
             return []
         self._proposals_written = len(trials)
-        return [Write(run=self._key, path="decisions.csv", text=proposals_csv(trials))]
+        return [Write(run=self._key, path=DECISIONS_FILE, text=proposals_csv(trials))]
 
     def _study_plots(self) -> list[Operation]:
         if not self._draw:

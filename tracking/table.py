@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..envs.records import Decision
 from .study_summary import TrialSummary
@@ -54,6 +54,30 @@ def proposals_csv(trials: Sequence[TrialSummary]) -> str:
         values = [trial.params.get(name, "") for name in params]
         writer.writerow([trial.trial, proposal.source, state, value, proposal.words, *known, *values])
     return text.getvalue()
+
+
+def read_decisions(text: str, trial: int) -> list[Decision]:
+    """The decisions of a trial, out of the table that `decisions_csv` wrote of them."""
+    return [_decision(row, trial) for row in csv.DictReader(io.StringIO(text, newline=""))]
+
+
+def _decision(row: Mapping[str, str], trial: int) -> Decision:
+    groups: dict[str, dict[str, float]] = {"hp": {}, "adjust": {}, "signal": {}}
+    for column, cell in row.items():
+        group, _, name = column.partition("/")
+        if name and cell:
+            groups[group][name] = float(cell)
+    return Decision(
+        trial=trial,
+        number=int(row["number"]),
+        step=int(row["step"]),
+        signals=groups["signal"],
+        adjustments=groups["adjust"],
+        values=groups["hp"],
+        reward=float(row["reward"]),
+        note=row["note"],
+        time_ms=int(row["time_ms"]),
+    )
 
 
 def _exact(value: float) -> str:

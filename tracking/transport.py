@@ -147,7 +147,7 @@ class Transport:
                     page_token=token,
                 )
             except Exception as error:
-                raise _unusable(self.store, error) from error
+                raise unusable(self.store, error) from error
             for run in page:
                 tags = run.data.tags
                 trial, attempt = int(tags["metatuner.trial"]), int(tags["metatuner.attempt"])
@@ -167,7 +167,7 @@ class Transport:
                     yield Proposal.told(trial, tags[WHY_TAG], figures, run.info.start_time)
                 yield TrialFinished(
                     trial=trial,
-                    state=_state(run),
+                    state=run_state(run),
                     value=run.data.metrics.get(VALUE_METRIC),
                     time_ms=run.info.end_time or run.info.start_time,
                 )
@@ -298,7 +298,8 @@ class Transport:
             self._open.log_artifact(run_id, str(file), folder or None)
 
 
-def _state(run: Run) -> TrialState:
+def run_state(run: Run) -> TrialState:
+    """How a run that is no longer worked on ended; one that MLflow shows as running was killed."""
     if run.info.status == "FINISHED" and run.data.tags.get(STATE_TAG) == TrialState.PRUNED:
         return TrialState.PRUNED
     return _STATES.get(run.info.status, TrialState.KILLED)
@@ -320,7 +321,7 @@ def _experiment_id(client: MlflowClient, store: Store, name: str) -> str:
         if experiment is None:
             return _create_experiment(client, store, name)
     except Exception as error:
-        raise _unusable(store, error) from error
+        raise unusable(store, error) from error
     if experiment.lifecycle_stage != "active":
         raise StoreError(
             f"the experiment {name!r} in {store.shown} is deleted: take another name, or bring it back with "
@@ -340,7 +341,8 @@ def _create_experiment(client: MlflowClient, store: Store, name: str) -> str:
         return str(experiment.experiment_id)
 
 
-def _unusable(store: Store, error: Exception) -> StoreError:
+def unusable(store: Store, error: Exception) -> StoreError:
+    """What an error of MLflow's says about the store, and what to do."""
     reason = one_line(error, hide=store.uri)
     if getattr(error, "error_code", None) in _SHUT_OUT:
         return StoreUnreachableError(
