@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 
 from .. import __version__
-from . import demo, doctor, learn, policies, prior, sync, train, tune, ui
+from . import compare, demo, doctor, learn, policies, prior, sync, train, tune, ui
 
 _VERBS = {
     "demo": demo,
     "tune": tune,
+    "compare": compare,
     "prior": prior,
     "train": train,
     "learn": learn,
