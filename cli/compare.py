@@ -1,7 +1,7 @@
 """Compare strategies on an objective of yours.
 
-Each strategy tunes the objective several times with the same budget. One HTML file tells which is how good and how soon,
-which differences are more than luck, how long proposals take, and where strategies look.
+Each strategy tunes the objective several times with the same budget. One HTML file tells which is how good and how
+soon, which differences are more than luck, how long proposals take, and where strategies look.
 
 Every run is a study in one MLflow experiment. An interrupted comparison goes on when the same command is given again;
 with more repeats or other strategies, what was run already is taken as it is.

@@ -89,7 +89,7 @@ class ComparisonSummary:
             friedman(losses) if methods > 2 else None,
             critical_difference(repeats, methods, ALPHA),
             pairs,
-            tuple(_cautions(repeats, methods)),
+            (*_alike(comparison), *_cautions(repeats, methods)),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -122,6 +122,19 @@ def _line(comparison: StrategyComparison, place: int, mean_rank: float) -> Strat
         training_s=float(np.median([run.training_s for run in runs])),
         proposing_s=float(np.median([run.proposing_s for run in runs])),
     )
+
+
+def _alike(comparison: StrategyComparison) -> list[str]:
+    """Which strategies found the same in every repeat."""
+    names: dict[tuple[float, ...], list[str]] = {}
+    for strategy, losses in zip(comparison.strategies, comparison.finals.T.tolist(), strict=True):
+        names.setdefault(tuple(losses), []).append(strategy)
+    return [
+        f"{' and '.join(same)} found the same in every repeat: a strategy that begins at random is random search, with "
+        "the same seed, until it has learnt something."
+        for same in names.values()
+        if len(same) > 1
+    ]
 
 
 def _cautions(repeats: int, methods: int) -> list[str]:

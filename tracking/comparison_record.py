@@ -60,7 +60,7 @@ def record_comparison(
             budget=f"{comparison.budget} full trainings for each of {len(comparison.runs)} runs",
         )
     )
-    ended = getattr(recorder, "ended", frozenset())
+    ended: frozenset[int] = getattr(recorder, "ended", frozenset())
     for number, line in enumerate(summary.lines):
         if number not in ended:
             _record_strategy(comparison, line, number, recorder)

@@ -43,9 +43,10 @@ def comparison_report(comparison: StrategyComparison, summary: ComparisonSummary
             [_cells(line) for line in summary.lines],
         ),
         paragraph(
-            "Median of the best values of the runs, with a bootstrap interval (too narrow where runs are few); trials of "
-            "a run in the mean, failed ones of all runs; median seconds of a run, those elsewhere being what the "
-            "strategy, the study's storage and the record take."
+            "Median of the best values of the runs, with a bootstrap interval (too narrow where runs are few); trials "
+            "of a run in the mean, failed ones of all runs; median seconds of a run, those elsewhere being what the "
+            "strategy's proposals, the study's storage and the record take. Random search, which thinks of nothing, "
+            "tells how much of that is storage and record."
         ),
         heading("How good, how soon"),
         picture(by_spent_figure(comparison), f"Best {comparison.metric} by full trainings spent: {_BANDS}"),
@@ -63,8 +64,8 @@ def comparison_report(comparison: StrategyComparison, summary: ComparisonSummary
         picture(
             rank_figure(comparison, summary),
             f"Mean ranks (diamonds) and those of each repeat (points). Bars are as wide as Nemenyi's critical "
-            f"difference at {ALPHA:g}, {summary.critical_difference:.2f}: where two overlap, the strategies are not told "
-            "apart. The dotted line is the end of the best one's.",
+            f"difference at {ALPHA:g}, {summary.critical_difference:.2f}: where two overlap, the strategies are not "
+            "told apart. The dotted line is the end of the best one's.",
         ),
         table(
             [f"against {summary.baseline}", "better in", "worse in", "p (Wilcoxon)", "p (Holm)", f"below {ALPHA:g}"],
@@ -97,9 +98,9 @@ def comparison_report(comparison: StrategyComparison, summary: ComparisonSummary
         ),
         heading("How this was measured"),
         paragraph(
-            "Each run is a study of its own, without knowledge of past tasks. Strategies take turns, in the other order "
-            "every other repeat. Values count from trainings that were finished: one that was stopped early costs its "
-            "share of the budget and has none. Friedman's and Nemenyi's tests and Wilcoxon's signed ranks, exact and "
+            "Each run is a study of its own, without knowledge of past tasks. Strategies take turns, in the other "
+            "order every other repeat. Values count from trainings that were finished: one that was stopped early costs "
+            "its share of the budget and has none. Friedman's and Nemenyi's tests and Wilcoxon's signed ranks, exact and "
             "two-sided, are used as in Demšar, Statistical comparisons of classifiers over multiple data sets, JMLR 7 "
             "(2006), with the repeats in the place of data sets; Holm, A simple sequentially rejective multiple test "
             "procedure, Scandinavian Journal of Statistics 6 (1979)."

@@ -29,7 +29,7 @@ _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 def train(config: Mapping[str, Any]) -> Iterator[float]:
     """Trains; the cross-entropy on validation examples after each epoch."""
     random = torch.Generator().manual_seed(0)
-    # Trainings that pause take turns, and weights and dropout draw from torch's one generator: each epoch seeds it anew.
+    # Trainings that pause take turns, and weights and dropout draw from torch's one generator: each epoch seeds it.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = nn.Sequential(
