@@ -119,17 +119,12 @@ def compare(
         progress: Told after every trial.
 
     Raises:
-        ConfigurationError: An argument is wrong, a strategy cannot work here, or the studies that are there were begun
-            with other settings.
-        MissingPackageError: A package that a strategy needs is not installed.
-        SearchSpaceError: The space is wrong.
+        ConfigurationError: An argument is wrong, or the studies that are there were begun with other settings.
+        MetatunerError: As for `require_able`.
         StoreError: The storage cannot be opened.
     """
+    require_able(space, settings)
     tree = None if space is None else ConditionalSpace(space)
-    for each in settings.strategies:
-        # What one of them lacks is known before hours were spent on the others.
-        common = None if tree is None else tree.common
-        strategy_named(each).make(each, Setting(common, settings.budget, settings.seed, units=settings.units))
     if storage is not None and "://" not in str(storage):
         Path(storage).mkdir(parents=True, exist_ok=True)
     runs: list[ComparedRun] = []
@@ -158,6 +153,19 @@ def compare(
         repeats=settings.repeats,
         runs=tuple(runs),
     )
+
+
+def require_able(space: NestedSpace | None, settings: ComparisonSettings) -> None:
+    """Makes each strategy: what one of them lacks is known before hours were spent on the others.
+
+    Raises:
+        ConfigurationError: A strategy cannot work here.
+        MissingPackageError: A package that it needs is not installed.
+        SearchSpaceError: The space is wrong.
+    """
+    common = None if space is None else ConditionalSpace(space).common
+    for each in settings.strategies:
+        strategy_named(each).make(each, Setting(common, settings.budget, settings.seed, units=settings.units))
 
 
 def _run(

@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
-    from ..agent.comparison import COMPARISON_TAG, ComparisonSettings, compare
+    from ..agent.comparison import COMPARISON_TAG, ComparisonSettings, compare, require_able
     from ..envs.comparison_summary import ComparisonSummary
     from ..tracking.comparison_record import record_comparison
     from ..tracking.comparison_report import comparison_report
@@ -100,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
     baseline, output = _baseline(args.baseline, settings.strategies), _output(args.output, settings.name)
     module = load_file(file, args.objective)
     objective, space = function_of(module, function, file), space_of(module, args.space, file)
+    require_able(space, settings)
     total = settings.budget * settings.repeats * len(settings.strategies)
     bar = ProgressBar(total, "comparing", "trainings", silent=args.json)
     # Figures of single studies would take longer than cheap trainings; the report has those that compare.

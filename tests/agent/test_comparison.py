@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,15 +54,15 @@ def test_everybody_gets_the_same_budget_and_seeds_and_takes_turns() -> None:
     found = compare(
         train,
         SPACE,
-        settings("random", "tpe", "grid", seed=7),
+        settings("random", "tpe", "qmc", seed=7),
         recorder=recorder,
         progress=lambda spent, which: told.append(spent),
     )
     assert [(run.strategy, run.repeat, run.seed) for run in found.runs] == [
         ("random", 0, 7),
         ("tpe", 0, 7),
-        ("grid", 0, 7),
-        ("grid", 1, 8),
+        ("qmc", 0, 7),
+        ("qmc", 1, 8),
         ("tpe", 1, 8),
         ("random", 1, 8),
     ]
@@ -92,16 +93,12 @@ def test_a_training_that_is_stopped_early_costs_its_share() -> None:
 
 def test_seconds_in_the_objective_are_told_from_the_others() -> None:
     def slow(config: dict[str, Any]) -> float:
-        end = optuna.trial.FrozenTrial  # anything but the strategy
-        del end
-        import time
-
         time.sleep(0.02)
         return train(config)
 
     found = compare(slow, SPACE, settings("random", "qmc", budget=2), recorder=NullRecorder())
     for run in found.runs:
-        assert 0.04 <= run.training_s < 0.04 + run.wall_s[-1] - 0.04
+        assert 0.04 <= run.training_s < run.wall_s[-1]
         assert run.wall_s[-1] == pytest.approx(run.training_s + run.proposing_s)
         assert run.proposing_s > 0
 
