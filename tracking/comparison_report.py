@@ -102,8 +102,8 @@ def comparison_report(comparison: StrategyComparison, summary: ComparisonSummary
             "order every other repeat. Values count from trainings that were finished: one that was stopped early "
             "costs its share of the budget and has none. Friedman's and Nemenyi's tests and Wilcoxon's signed ranks, "
             "exact and two-sided, are used as in Demšar, Statistical comparisons of classifiers over multiple data "
-            "sets, JMLR 7 (2006), with the repeats in the place of data sets; Holm, A simple sequentially rejective multiple test "
-            "procedure, Scandinavian Journal of Statistics 6 (1979)."
+            "sets, JMLR 7 (2006), with the repeats in the place of data sets; Holm, A simple sequentially rejective "
+            "multiple test procedure, Scandinavian Journal of Statistics 6 (1979)."
         ),
     ]
     if command:
