@@ -89,8 +89,19 @@ class ComparisonSummary:
             friedman(losses) if methods > 2 else None,
             critical_difference(repeats, methods, ALPHA),
             pairs,
-            (*_alike(comparison), *_cautions(repeats, methods)),
+            (*_alike(comparison), *_cautions(repeats, methods), *_thinned(pairs, baseline, repeats, methods)),
         )
+
+    @property
+    def apart(self) -> dict[str, list[str]]:
+        """From which worse ones each strategy's mean rank differs by more than the critical difference."""
+        found = {
+            one.strategy: [
+                other.strategy for other in self.lines if other.mean_rank - one.mean_rank > self.critical_difference
+            ]
+            for one in self.lines
+        }
+        return {name: others for name, others in found.items() if others}
 
     def as_json(self) -> dict[str, Any]:
         """The same for machines: numbers that JSON does not have are None."""
@@ -99,6 +110,7 @@ class ComparisonSummary:
             "strategies": [{key: _plain(value) for key, value in vars(line).items()} for line in self.lines],
             "friedman": None if self.friedman is None else vars(self.friedman),
             "nemenyi_critical_difference": self.critical_difference,
+            "nemenyi_apart": self.apart,
             "against_baseline": {
                 name: {"better": pair.better, "worse": pair.worse, "p": pair.p, "p_holm": pair.adjusted}
                 for name, pair in self.pairs.items()
@@ -164,6 +176,19 @@ def _cautions(repeats: int, methods: int) -> list[str]:
     if methods > 2 and repeats < 10:
         found.append("With fewer than ten repeats Friedman's p, by chi-square, is rough.")
     return found
+
+
+def _thinned(pairs: Mapping[str, SignedRank], baseline: str, repeats: int, methods: int) -> list[str]:
+    """Which paired tests have too few repeats left, where there would be enough."""
+    needed = repeats_to_reject(methods, ALPHA)
+    names = [name for name, pair in pairs.items() if pair.better + pair.worse < needed]
+    if repeats < needed or not names:
+        return []
+    return [
+        f"{', '.join(names)} ended exactly as {baseline} in some repeats, which Wilcoxon's test leaves out: with fewer "
+        f"than {needed} others none of them can be significant by itself after Holm's correction. More repeats would "
+        "tell."
+    ]
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs.comparison_summary import ComparisonSummary
-from ..envs.paired_tests import ranks
+from ..envs.paired_tests import median, ranks
 from ..envs.strategy_comparison import StrategyComparison
 from .drawing import COLOURS, GREY, LINES, axis_name, lighten, new_figure, plain_text, scale
 
@@ -148,8 +148,9 @@ def _draw(
     panel: Any, at: NDArray[np.float64], curves: NDArray[np.float64], sign: float, place: int, strategy: str
 ) -> NDArray[np.float64]:
     """Draws a strategy's curves; returns its quartiles and median, shape (3, points): NaN where a run has no value."""
-    # Of an even number the better middle one, and quartiles that some run has: there is no mean with infinity.
-    quartiles = np.quantile(curves, [0.25, 0.5, 0.75], axis=0, method="inverted_cdf")
+    # Quartiles are those of some run: where one has no value yet, there is no mean with infinity.
+    low, high = np.quantile(curves, [0.25, 0.75], axis=0, method="inverted_cdf")
+    quartiles = np.stack([low, median(curves.T), high])
     quartiles = np.where(np.isfinite(quartiles), sign * quartiles, np.nan)
     colour = _colour(place)
     both = np.isfinite(quartiles[[0, 2]]).all(axis=0)

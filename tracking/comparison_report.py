@@ -128,6 +128,13 @@ def verdicts(comparison: StrategyComparison, summary: ComparisonSummary) -> list
             f"The policy (rank {policy.mean_rank:.2f}, median {_shown(policy.median)}) is behind {', '.join(ahead)}"
             + (f", and ahead of {', '.join(behind)}." if behind else ", and ahead of none.")
         )
+    if summary.friedman is not None and summary.friedman.p < ALPHA:
+        apart = summary.apart
+        found.append(
+            "Told apart by their mean ranks (Friedman, Nemenyi): "
+            + ("; ".join(f"{name} from {', '.join(others)}" for name, others in apart.items()) or "none")
+            + "."
+        )
     significant = [name for name, pair in summary.pairs.items() if pair.adjusted < ALPHA]
     found.append(
         f"Significantly different from {summary.baseline} (Wilcoxon, Holm, {ALPHA:g}): "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 
@@ -60,6 +61,7 @@ def test_it_says_where_the_policy_loses() -> None:
     found = comparison()
     said = " ".join(verdicts(found, ComparisonSummary.of(found, "random")))
     assert "Best: <b> (rank 1.00" in said
+    assert "<b> from random, tpe, policy; cmaes from tpe, policy; gp from policy." in said
     assert "behind <b>, cmaes, gp, ga, de, random, tpe, and ahead of none" in said
     best = comparison(direction="maximize")
     said = " ".join(verdicts(best, ComparisonSummary.of(best, "random")))
@@ -99,13 +101,21 @@ def test_a_strategy_that_always_fails_is_last_and_has_no_value() -> None:
 
 def test_who_found_the_same_is_named() -> None:
     found = comparison(3, ("tpe", "gp"))
-    same = StrategyComparison(
-        **{
-            **{key: getattr(found, key) for key in found.__dataclass_fields__},
-            "runs": (*found.of("tpe"), *(ComparedRun("gp", r.repeat, r.seed, r.trials) for r in found.of("tpe"))),
-        }
-    )
+    twins = tuple(dataclasses.replace(run, strategy="gp") for run in found.of("tpe"))
+    same = dataclasses.replace(found, runs=(*found.of("tpe"), *twins))
     assert any("tpe and gp found the same" in text for text in ComparisonSummary.of(same, "tpe").cautions)
+
+
+def test_repeats_that_end_alike_are_missed() -> None:
+    found = comparison(9, ("tpe", "gp", "random"))
+    runs = [run for run in found.runs if (run.strategy, run.repeat) != ("tpe", 0)]
+    alike = ComparedRun("tpe", 0, 0, found.of("random")[0].trials)
+    tied = dataclasses.replace(found, runs=(*runs, alike))
+    assert not any("exactly as" in text for text in ComparisonSummary.of(tied, "random").cautions)
+    few = dataclasses.replace(found, repeats=7, runs=tuple(run for run in tied.runs if run.repeat < 7))
+    summary = ComparisonSummary.of(few, "random")
+    assert (summary.pairs["tpe"].better, summary.pairs["tpe"].worse) == (0, 6)
+    assert any(text.startswith("tpe ended exactly as random") for text in summary.cautions)
 
 
 def test_figures_show_the_numbers() -> None:
