@@ -27,7 +27,7 @@ from ..envs.exploration import proposal_distances
 from ..envs.records import Recorder, TrialState
 from ..envs.strategy_comparison import ComparedRun, ComparedTrial, StrategyComparison
 from .arguments import require_count, require_seed
-from .cut_off_trials import is_cut_off
+from .cut_off_trials import MESSAGE_ATTRIBUTE, is_cut_off
 from .purse import cost_of
 from .quiet import quiet_optuna
 from .strategies import Setting, strategy_named
@@ -252,6 +252,7 @@ def _read(study: Study, tree: ConditionalSpace | None, settings: ComparisonSetti
                 training_s,
                 max(trial.duration.total_seconds() - training_s, 0.0),
                 *distances.get(trial.number, (None, None)),
+                message=str(trial.user_attrs.get(MESSAGE_ATTRIBUTE, "")),
             )
         )
     return tuple(found)

@@ -22,6 +22,7 @@ from .paired_tests import (
     ranks,
     repeats_to_reject,
 )
+from .records import TrialState
 from .strategy_comparison import StrategyComparison
 
 ALPHA = 0.05
@@ -89,7 +90,12 @@ class ComparisonSummary:
             friedman(losses) if methods > 2 else None,
             critical_difference(repeats, methods, ALPHA),
             pairs,
-            (*_alike(comparison), *_cautions(repeats, methods), *_thinned(pairs, baseline, repeats, methods)),
+            (
+                *_failures(comparison),
+                *_alike(comparison),
+                *_cautions(repeats, methods),
+                *_thinned(pairs, baseline, repeats, methods),
+            ),
         )
 
     @property
@@ -134,6 +140,18 @@ def _line(comparison: StrategyComparison, place: int, mean_rank: float) -> Strat
         training_s=float(np.median([run.training_s for run in runs])),
         proposing_s=float(np.median([run.proposing_s for run in runs])),
     )
+
+
+def _failures(comparison: StrategyComparison) -> list[str]:
+    """Who had trials that failed, and why."""
+    found = []
+    for strategy in comparison.strategies:
+        trials = [trial for run in comparison.of(strategy) for trial in run.trials]
+        failed = [trial for trial in trials if trial.state is TrialState.FAILED]
+        if failed:
+            why = f", the last one with {failed[-1].message}" if failed[-1].message else ""
+            found.append(f"{strategy}: {len(failed)} of {len(trials)} trials failed{why}.")
+    return found
 
 
 def _alike(comparison: StrategyComparison) -> list[str]:

@@ -31,6 +31,7 @@ class ComparedTrial:
         to_best: Distance of its configuration to the best one before it (`exploration.proposal_distances`); None where
             there is none, or it goes on with a training that was paused.
         to_nearest: The same to the nearest one before it.
+        message: Why it failed.
     """
 
     spent: float
@@ -40,6 +41,7 @@ class ComparedTrial:
     proposing_s: float
     to_best: float | None = None
     to_nearest: float | None = None
+    message: str = ""
 
 
 @dataclass(frozen=True)

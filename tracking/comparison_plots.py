@@ -16,7 +16,7 @@ from .drawing import COLOURS, GREY, LINES, axis_name, lighten, new_figure, plain
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_POINTS = 200
+_POINTS, _WALL_POINTS = 100, 60  # of a curve: no more than can be seen, for a file that can be mailed
 _PARTS = 10  # of the budget, in each of which distances are summed up
 _SETTLED = 0.2  # a share of the budget: what happened before does not stretch the axis
 
@@ -25,7 +25,7 @@ def by_spent_figure(comparison: StrategyComparison) -> Figure:
     """The best value so far by full trainings spent: medians and quartiles."""
     figure = new_figure(8.5, 4.8)
     panel = figure.subplots()
-    at = np.linspace(0, comparison.budget, comparison.budget * 4 + 1 if comparison.budget < 50 else _POINTS)
+    at = np.linspace(0, comparison.budget, min(comparison.budget * (comparison.units or 1), _POINTS) + 1)
     shown, settled = [], []
     for place, strategy in enumerate(comparison.strategies):
         curves = comparison.by_spent(strategy, at)
@@ -49,7 +49,7 @@ def by_wall_figure(comparison: StrategyComparison) -> Figure:
     first, last = max(min(starts, default=1e-3), 1e-4), max(*ends.values(), 2e-4)
     shown, settled = [], []
     for place, strategy in enumerate(comparison.strategies):
-        at = np.geomspace(first, max(ends[strategy], first), _POINTS)
+        at = np.geomspace(first, max(ends[strategy], first), _WALL_POINTS)
         curves = comparison.by_wall(strategy, at)
         shown.append(_draw(panel, at, curves, comparison.sign, place, strategy))
         settled.append(shown[-1][:, at >= _SETTLED * ends[strategy]])

@@ -50,7 +50,9 @@ def train(config: Mapping[str, Any]) -> Iterator[float]:
                 optimizer.step()
         model.eval()
         with torch.no_grad():
-            yield float(nn.functional.cross_entropy(model(_VAL_INPUTS), _VAL_TARGETS))
+            value = float(nn.functional.cross_entropy(model(_VAL_INPUTS), _VAL_TARGETS))
+        # Not within no_grad: while this training is paused, another one needs its gradients.
+        yield value
 
 
 def _parts() -> tuple[Tensor, Tensor, Tensor, Tensor]:

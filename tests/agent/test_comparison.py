@@ -109,6 +109,7 @@ def test_failures_are_counted_and_cost_as_much() -> None:
 
     found = compare(fails, SPACE, settings("random", "qmc", budget=2), recorder=NullRecorder())
     assert [run.failed for run in found.runs] == [2] * 4
+    assert "ValueError: no" in found.runs[0].trials[0].message
     assert np.isinf(found.finals).all()
 
 

@@ -38,6 +38,7 @@ def comparison(
                     0.5,
                     0.1,
                     *((0.5 / (number + 1), 0.2) if known and number else (None, None)),
+                    message="ValueError: no" if name == fail else "",
                 )
                 for number in range(4)
             )
@@ -94,6 +95,7 @@ def test_a_strategy_that_always_fails_is_last_and_has_no_value() -> None:
     assert summary.lines[-1].strategy == "gp"
     assert math.isinf(summary.lines[-1].median)
     assert summary.lines[-1].failed == 20
+    assert "gp: 20 of 20 trials failed, the last one with ValueError: no." in summary.cautions
     assert summary.as_json()["strategies"][-1]["median"] is None
     panel = finals_figure(found, summary).axes[0]
     assert len(panel.get_lines()) == 2 * 8 - 1  # it has points that nobody sees, and no median
