@@ -34,6 +34,7 @@ Config = Mapping[str, Any]
 Constraints = Callable[[Mapping[str, Any]], Mapping[str, float]]
 """Takes a configuration and returns numbers by name, all of them at most 0 where it is allowed."""
 
+TRAINING_ATTRIBUTE = "metatuner:training_s"  # a trial's user attribute: seconds in the objective, not in the strategy
 CONTINUES_ATTRIBUTE = "metatuner:continues"  # a trial's user attribute: the number of the one whose training it goes on
 
 
@@ -57,6 +58,8 @@ class TrialRunner:
         paused: Keeps trainings that were stopped early; None ends them.
         continued: Tells which trial's training a trial goes on with; None for a new one.
         why: Tells why a trial was proposed; None where nobody knows.
+        seconds: How long the objective has run, for each trial under way by its number. An Optuna objective asks for
+            hyperparameters as it goes, and waits for the answers.
     """
 
     objective: Objective
@@ -73,6 +76,7 @@ class TrialRunner:
     paused: PausedTrials | None = None
     continued: Callable[[int], int | None] = lambda trial: None
     why: Callable[[int], Reason | None] = lambda trial: None
+    seconds: dict[int, float] = field(default_factory=dict)
 
     def __call__(self, trial: Trial) -> float:
         """Runs a trial.
@@ -120,7 +124,7 @@ class TrialRunner:
             trial.set_user_attr(CONTINUES_ATTRIBUTE, first)
             return self._follow_pausable(trial, first, training)
         given = _Reporting(trial, self.recorder, self.metric) if self.space is None else dict(config)
-        found = self._asked(self.objective, given)
+        found = self._asked(trial, self.objective, given)
         if not isinstance(found, Generator):
             return number(found)
         if self.paused is not None:
@@ -128,12 +132,12 @@ class TrialRunner:
         try:
             return self._follow(trial, self._in_time(found))
         finally:
-            self._asked(found.close)
+            self._asked(trial, found.close)
 
-    def _asked(self, function: Callable[..., Any], *arguments: object) -> Any:
+    def _asked(self, trial: Trial, function: Callable[..., Any], *arguments: object) -> Any:
         """Calls what is the objective's own: whatever it raises, but Ctrl-C, is a failure of this trial alone."""
         try:
-            with self.interrupts.within():
+            with self._timed(trial), self.interrupts.within():
                 return function(*arguments)
         except (Exception, KeyboardInterrupt):
             raise
@@ -152,7 +156,7 @@ class TrialRunner:
             self.recorder.record(Metrics(trial=trial.number, step=unit, values={self.metric: value}))
         try:
             with contextlib.ExitStack() as stack:
-                stack.callback(self._asked, training.generator.close)
+                stack.callback(self._asked, trial, training.generator.close)
                 try:
                     return self._follow(trial, self._in_time(training.generator), curve=training.curve)
                 except TrialPruned:
@@ -164,7 +168,8 @@ class TrialRunner:
 
     def _run_in_child(self, trial: Trial, config: Config, costs: dict[str, float]) -> float:
         try:
-            child = Child(self.objective, config, self.timeout_s)
+            with self._timed(trial):
+                child = Child(self.objective, config, self.timeout_s)
         except OSError:
             self._start(trial, config)
             raise
@@ -198,6 +203,15 @@ class TrialRunner:
                 Proposal(trial=trial.number, source=why.source, words=why.words, foretold=why.foretold)
             )
 
+    @contextlib.contextmanager
+    def _timed(self, trial: Trial) -> Iterator[None]:
+        """What runs in it is the objective."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[trial.number] = self.seconds.get(trial.number, 0.0) + time.perf_counter() - began
+
     def _in_time(self, units: Iterator[Any]) -> Iterator[Any]:
         deadline = math.inf if self.timeout_s is None else time.monotonic() + self.timeout_s
         for found in units:
@@ -211,7 +225,7 @@ class TrialRunner:
         """Reports unit after unit, and adds its value to the curve; returns the last value, NaN where there is none."""
         curve = [] if curve is None else curve
         left = None if self.units is None else max(self.units - len(curve), 0)
-        for found in islice(self._interruptible(units), left):
+        for found in islice(self._interruptible(trial, units), left):
             value = number(found)
             curve.append(value)
             unit = len(curve)
@@ -224,10 +238,10 @@ class TrialRunner:
             raise TrainingError("the objective yielded nothing: expected a number for each unit of budget")
         return curve[-1] if curve else math.nan
 
-    def _interruptible(self, units: Iterator[Any]) -> Iterator[Any]:
+    def _interruptible(self, trial: Trial, units: Iterator[Any]) -> Iterator[Any]:
         end = object()
         while True:
-            found = self._asked(next, units, end)
+            found = self._asked(trial, next, units, end)
             if found is end:
                 return
             yield found
@@ -240,6 +254,7 @@ class TrialRunner:
         message: str = "",
         value: float | None = None,
     ) -> None:
+        trial.set_user_attr(TRAINING_ATTRIBUTE, round(self.seconds.pop(trial.number, 0.0), 6))
         if self.space is None and trial.params:
             # An objective that asks for its hyperparameters has begun before anything is proposed.
             self.recorder.record(ParamsChosen(trial=trial.number, params=trial.params))

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import math
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -130,6 +130,7 @@ def tune(
     trial_timeout: float | None = None,
     isolated: bool = False,
     recorder: Recorder | None = None,
+    tags: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> TuneResult:
     """Tunes an objective.
@@ -177,6 +178,7 @@ def tune(
             alone, and workers share no interpreter. Not for Optuna objectives, which need the study at hand.
         trial_timeout: Seconds that a trial may take. Where trials are not isolated, it is looked at between two units.
         recorder: Takes the record instead of MLflow; `NullRecorder()` records nothing.
+        tags: Tags of the study's run, by which it is found among others.
         progress: Told after every trial.
 
     Returns:
@@ -191,6 +193,7 @@ def tune(
         require_count(name_of, count)
     _check(objective, strategy, pruner, direction, storage, recorder, constraints, progress)
     _check_words(experiment, metric, name, tracking_uri)
+    require_kind("tags", tags, (Mapping, type(None)), "a dict from names to texts, or None")
     for each in _listed("past", past):
         require_kind("past", each, Study, "a list of Optuna studies")
     require_seed(seed)
@@ -213,7 +216,7 @@ def tune(
         priors += [] if own is None else [own]
     past = [*past, *(study for each in priors for study in each.studies)]
     with quiet_optuna():
-        study = _study(title, storage, direction, resume=resume)
+        study = open_study(title, storage, direction, resume=resume)
         setting = Setting(
             None if tree is None else tree.common,
             budget,
@@ -238,7 +241,12 @@ def tune(
                 StudyStarted(
                     name=title,
                     # Tags, not params: a study may go on with others.
-                    tags={"metatuner.strategy": proposer, "metatuner.seed": str(seed), **_prior_tag(priors)},
+                    tags={
+                        **(tags or {}),
+                        "metatuner.strategy": proposer,
+                        "metatuner.seed": str(seed),
+                        **_prior_tag(priors),
+                    },
                     key=_key(study),
                     metric=metric,
                     direction=direction,
@@ -353,7 +361,13 @@ def _proposer(strategy: str | BaseSampler, setting: Setting) -> tuple[BaseSample
     return strategy, NopPruner()
 
 
-def _study(name: str, storage: str | Path | BaseStorage | None, direction: str, *, resume: bool) -> Study:
+def open_study(name: str, storage: str | Path | BaseStorage | None, direction: str, *, resume: bool) -> Study:
+    """The study of this name; one that is not there is made. Arguments as for `tune`.
+
+    Raises:
+        ConfigurationError: It is there and should not be, or has the other direction.
+        StoreError: The storage cannot be opened.
+    """
     try:
         if isinstance(storage, Path) or (isinstance(storage, str) and "://" not in storage):
             storage = JournalStorage(JournalFileBackend(str(storage)))

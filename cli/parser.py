@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 
 from .. import __version__
-from . import demo, doctor, learn, policies, prior, report, sync, train, transfer, tune, ui
+from . import compare, demo, doctor, learn, policies, prior, report, sync, train, transfer, tune, ui
 
 _VERBS = {
     "demo": demo,
     "tune": tune,
+    "compare": compare,
     "report": report,
     "prior": prior,
     "train": train,

@@ -19,7 +19,7 @@ _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-h1, h2, p, td, th { overflow-wrap: anywhere; }
+h1, h2, p { overflow-wrap: anywhere; }
 figure { margin: 1rem 0; background: white; color: black; overflow-x: auto; }
 figure svg { display: block; width: 100%; min-width: 26rem; height: auto; }
 figure svg text { white-space: pre; }
