@@ -21,6 +21,7 @@ from ..envs.records import Metrics, ParamsChosen, Proposal, Recorder, TrialFinis
 from .answers import as_number, error_text
 from .child import Child
 from .cut_off_trials import MESSAGE_ATTRIBUTE, OWNER_ATTRIBUTE, this_process
+from .grad_mode import with_own_grad_mode
 from .interrupts import Interrupts
 from .paused_trials import PausedTraining, PausedTrials
 from .purse import UNITS_ATTRIBUTE
@@ -127,6 +128,7 @@ class TrialRunner:
         found = self._asked(trial, self.objective, given)
         if not isinstance(found, Generator):
             return number(found)
+        found = with_own_grad_mode(found)
         if self.paused is not None:
             return self._follow_pausable(trial, trial.number, PausedTraining(found))
         try:

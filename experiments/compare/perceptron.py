@@ -51,7 +51,6 @@ def train(config: Mapping[str, Any]) -> Iterator[float]:
         model.eval()
         with torch.no_grad():
             value = float(nn.functional.cross_entropy(model(_VAL_INPUTS), _VAL_TARGETS))
-        # Not within no_grad: while this training is paused, another one needs its gradients.
         yield value
 
 
