@@ -20,7 +20,8 @@ _LOG_ODDS = math.log(0.1)  # that past tasks mislead, before anything was seen
 _HARDLY = 0.02  # as likely as this, it is not looked at again before there are more values
 _MORE = 1.3
 _LEAST = 12  # values; fewer tell too little where all are of what past tasks praise
-_TESTED, _LEAST_TESTED = 0.5, 3  # where past tasks foretell so large a difference, in their units, these are enough
+_TESTED, _LEAST_TESTED = 0.5, 3  # where past tasks foretell so large a difference, in their units, fewer are enough
+_WAIT = 0.75  # full trainings: where values cost less than that, there is no hurry, and more of them tell more
 
 
 class DoubtingSurrogate:
@@ -39,6 +40,7 @@ class DoubtingSurrogate:
         self._believing, self._doubting = Surrogate(rungs, scales, seed), Surrogate(rungs, None, seed)
         self._random = np.random.default_rng([seed, 1])
         self._due, self._least = 0, _LEAST
+        self._least_tested = min(max(round(_WAIT / rungs[0]), _LEAST_TESTED), _LEAST)
         self._doubt = 0.0
         self.believes = True
 
@@ -47,7 +49,7 @@ class DoubtingSurrogate:
         self._believing.fit(observed)
         n = len(observed.values)
         if observed.expected is not None and np.ptp(observed.expected.mean(0)) >= _TESTED:
-            self._least = _LEAST_TESTED
+            self._least = self._least_tested
         if n >= max(self._due, self._least):
             self._doubting.fit(dataclasses.replace(observed, expected=None))
             # Its values are standardised: their mean and unit are fitted to them (Schwarz 1978).
