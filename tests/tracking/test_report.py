@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from metatuner.agent.reasons import Kind
+from metatuner.agent.reasons import Source
 from metatuner.envs.errors import StoreError, UnknownExperimentError
 from metatuner.envs.records import (
-    WHY_TAG,
     Decision,
     Description,
     Metrics,
+    Proposal,
     Record,
     StudyFinished,
     StudyStarted,
@@ -63,8 +63,9 @@ def search() -> Iterator[Record]:
         params = {"lr": 10.0 ** -(1 + number % 5), "<b>kind</b>": ["a", "<i>b</i>"][number % 2]}
         if number % 2 == 0:
             params["depth"] = 1 + number / 2
-        tags = {WHY_TAG: WHYS[number % 4]}
-        yield TrialStarted(trial=number, name="policy", params=params, tags=tags, time_ms=1_000 * (number + 1))
+        begins = 1_000 * (number + 1)
+        yield TrialStarted(trial=number, name="policy", params=params, time_ms=begins)
+        yield Proposal.told(number, WHYS[number % 4], {}, begins)
         for step in (1, 2):
             if value is not None:
                 yield Metrics(trial=number, step=step, values={"accuracy <%>": value * step / 2})
@@ -300,4 +301,4 @@ def test_what_cannot_be_read_is_said(store: str, read: Read, tmp_path: Path) -> 
 
 
 def test_every_kind_of_reason_has_a_meaning() -> None:
-    assert set(MEANINGS) == set(Kind)
+    assert set(MEANINGS) == set(Source)
