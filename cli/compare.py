@@ -10,7 +10,6 @@ with more repeats or other strategies, what was run already is taken as it is.
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from urllib.parse import quote
 
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json, table
 from .objective_file import function_of, load_file, space_of
+from .report_file import report_file, report_name, write_report
 
 if TYPE_CHECKING:
     from ..envs.comparison_summary import ComparisonSummary
@@ -64,9 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="of the first repeat; each other has the next (default: %(default)s)"
     )
     parser.add_argument("--name", help="the comparison's name (default: the function's)")
-    parser.add_argument(
-        "--output", metavar="FILE", type=Path, help="where the report goes (default: compare-NAME.html)"
-    )
+    parser.add_argument("--output", metavar="FILE.html", help="where the report goes (default: compare-NAME.html)")
     parser.add_argument(
         "--storage",
         metavar="URL",
@@ -97,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
         trial_timeout=args.trial_timeout,
         isolated=args.isolated,
     )
-    baseline, output = _baseline(args.baseline, settings.strategies), _output(args.output, settings.name)
+    baseline = _baseline(args.baseline, settings.strategies)
+    output = report_file(args.output or report_name("compare", settings.name))
     module = load_file(file, args.objective)
     objective, space = function_of(module, function, file), space_of(module, args.space, file)
     require_able(space, settings)
@@ -116,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     bar.close()
     summary = ComparisonSummary.of(comparison, baseline)
     report = comparison_report(comparison, summary, _command(args))
-    output.write_text(report, encoding="utf-8")
+    write_report(output, report)
     with MLflowRecorder(args.tracking_uri, args.experiment, plots=False, sampling=None) as recorder:
         record_comparison(comparison, summary, report, recorder, COMPARISON_TAG)
         recorder.flush()
@@ -137,16 +136,6 @@ def _baseline(given: str | None, strategies: tuple[str, ...]) -> str:
     if chosen not in strategies:
         raise ConfigurationError(f"expected the baseline to be one of {', '.join(strategies)}, got {chosen!r}")
     return chosen
-
-
-def _output(given: Path | None, name: str) -> Path:
-    """Where the report goes: known to be a place for it before anything is run."""
-    from ..envs.errors import ConfigurationError
-
-    output = given or Path(f"compare-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.html")
-    if output.is_dir() or not output.parent.is_dir():
-        raise ConfigurationError(f"expected --output to be a file in a folder that exists, got {str(output)!r}")
-    return output
 
 
 def _command(args: argparse.Namespace) -> str:

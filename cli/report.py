@@ -7,14 +7,11 @@ matter, schedules, what policies decided, costs and failures. The file fetches n
 from __future__ import annotations
 
 import argparse
-import re
-from pathlib import Path
 
 from .console import add_json_argument, add_store_arguments, say, say_json
+from .report_file import report_file, report_name, write_report
 
 EXAMPLE = "metatuner report my-study --output report.html"
-
-_LONGEST_NAME = 80
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +29,8 @@ def run(args: argparse.Namespace) -> int:
     from ..tracking.report import report_facts, report_page
 
     study = read_study(args.study, args.experiment, args.tracking_uri)
-    file = Path(args.output or _file_name(study.started.name))
-    _write(file, report_page(study))
+    file = report_file(args.output or report_name("report", study.started.name))
+    write_report(file, report_page(study))
     facts = report_facts(study)
     if args.json:
         say_json({**facts, "file": str(file)})
@@ -44,21 +41,3 @@ def run(args: argparse.Namespace) -> int:
         say(f"  best {facts['metric']}: {best['value']:.6g} (trial {best['trial']})")
     say(f"report written to {file}")
     return 0
-
-
-def _file_name(study: str) -> str:
-    """A name that every file system takes."""
-    plain = re.sub(r"[^\w.-]+", "-", study).strip("-.")[:_LONGEST_NAME]
-    return f"report-{plain or 'study'}.html"
-
-
-def _write(file: Path, text: str) -> None:
-    from ..envs.errors import ConfigurationError
-
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(
-            f"the report cannot be written to {file} ({error.strerror}): name a file, in a folder that exists, with "
-            "--output"
-        ) from error

@@ -11,17 +11,16 @@ Without --space the search space is what past trials varied, within the ranges t
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json, table
+from .past_tasks import given_space, lessons_in
+from .report_file import report_file, write_report
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-    from ..agent.search_learning import Lessons
     from ..envs.transfer import Transfer
 
 EXAMPLE = "metatuner transfer --prior mlflow:churn-.* --output transfer.html"
@@ -71,13 +70,14 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from ..agent.search_policy import SearchPolicy
-    from ..agent.transfer import TransferSettings, measure_transfer
+    from ..agent.transfer import LEAST_TASKS, TransferSettings, measure_transfer
 
     torch.set_num_threads(1)
     settings = TransferSettings(args.trials, args.repeats, args.seed, args.most_tasks, args.confidence)
-    output = _output(args.output)
+    output = report_file(args.output) if args.output else None
     policy = SearchPolicy.load(args.policy)
-    lessons = _lessons(args)
+    space = _told_space(args) if args.space is None else given_space(args.space)
+    lessons = lessons_in(args, space, LEAST_TASKS)
     bar: ProgressBar | None = None
 
     def progress(done: int, total: int) -> None:
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     if output is not None:
         from ..tracking.transfer_report import transfer_page
 
-        output.write_text(transfer_page(found, args.prior), encoding="utf-8")
+        write_report(output, transfer_page(found, args.prior))
     if args.json:
         say_json({**asdict(found), "verdict": found.verdict, "rule": found.rule})
     else:
@@ -99,56 +99,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _output(path: str | None) -> Path | None:
-    """Where the report goes; found to be writable before anything takes long."""
-    from ..envs.errors import ConfigurationError
-
-    if path is None:
-        return None
-    file = Path(path)
-    if not file.parent.is_dir() or file.is_dir():
-        raise ConfigurationError(f"expected --output to name a file in a folder that exists, got {path!r}")
-    return file
-
-
-def _lessons(args: argparse.Namespace) -> Lessons:
-    """The past tasks."""
-    from ..agent.priors import prior_of
-    from ..agent.search_learning import Lessons
-    from ..agent.transfer import LEAST_TASKS
-    from ..envs.conditional_space import ConditionalSpace
-    from ..envs.errors import ConfigurationError
-
-    if args.units < 1:
-        raise ConfigurationError(f"units must be at least 1, got {args.units}")
-    tree = ConditionalSpace(_space(args))
-    past = prior_of(
-        args.prior,
-        tree,
-        metric=args.metric,
-        direction="maximize" if args.maximize else "minimize",
-        tracking_uri=args.tracking_uri,
-        without=None,
-        units=args.units,
-    )
-    return Lessons.of(past.studies, tree.common, args.units, least=LEAST_TASKS)
-
-
-def _space(args: argparse.Namespace) -> Mapping[str, BaseDistribution]:
-    """The search space that is given, else the one that past trials tell."""
-    from ..envs.errors import ConfigurationError
+def _told_space(args: argparse.Namespace) -> dict[str, BaseDistribution]:
+    """The search space that past trials tell."""
     from ..tracking.prior_contents import told_trials
     from ..tracking.told_space import told_space
-    from .objective_file import load_file, space_of
 
-    if args.space is None:
-        trials = told_trials(args.prior, metric=args.metric, tracking_uri=args.tracking_uri)
-        return told_space(trials, args.prior)
-    file, _, variable = args.space.rpartition(":")
-    space = space_of(load_file(file, args.space), variable, file)
-    if not isinstance(space, dict):
-        raise ConfigurationError(f"expected {variable!r} of {file} to be a dict of distributions, got {space!r}")
-    return space
+    return told_space(told_trials(args.prior, metric=args.metric, tracking_uri=args.tracking_uri), args.prior)
 
 
 def _say(found: Transfer, output: str | None) -> None:

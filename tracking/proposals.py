@@ -1,6 +1,6 @@
 """Why the configurations of a study were proposed, counted by who said so.
 
-A trial's reason (the tag `metatuner.why`) is `KIND: words`. Kinds are those of the search policy.
+Sources are those of the search policy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MEANINGS: Mapping[str, str] = {
     "exploration": "not the best guess, but one that may be much better than it looks",
     "continuation": "a paused training that promised most for what its next units cost",
 }
-"""What each kind of reason means, for people."""
+"""What it means that a source says so, for people."""
 
 
 _CONTINUES = re.compile(r"continuation: trial (\d+)\b")
@@ -30,40 +30,39 @@ _CONTINUES = re.compile(r"continuation: trial (\d+)\b")
 
 @dataclass(frozen=True, slots=True)
 class Proposals:
-    """Trials that were proposed for one kind of reason.
+    """Trials that one source proposed.
 
     Attributes:
-        kind: The kind.
-        meaning: What it means; empty for a kind that is not known here.
+        source: Who said so.
+        meaning: What it means; empty for a source that is not known here.
         trials: How many there are.
         best: The best value among them; None where none counts.
         led: How many of them were the best so far when they ended.
     """
 
-    kind: str
+    source: str
     meaning: str
     trials: int
     best: float | None
     led: int
 
 
-def proposals(trials: Sequence[TrialSummary], reasons: Mapping[int, str], *, maximize: bool) -> list[Proposals]:
-    """Trials by kind of reason, the most frequent kind first.
+def proposals(trials: Sequence[TrialSummary], *, maximize: bool) -> list[Proposals]:
+    """Trials by who proposed them, the most frequent source first.
 
     Args:
-        trials: A study's trials.
-        reasons: Why each was proposed, by number; those without a reason are left out.
+        trials: A study's trials; those of which nobody told why they were proposed are left out.
         maximize: Whether a larger value is better.
     """
-    kinds = {number: reason.partition(":")[0] for number, reason in reasons.items() if reason}
+    sources = {trial.trial: trial.proposal.source for trial in trials if trial.proposal is not None}
     leaders = _leaders(trials, maximize=maximize)
     found = []
-    for kind in dict.fromkeys(kinds.values()):
-        mine = [trial for trial in trials if kinds.get(trial.trial) == kind]
+    for source in dict.fromkeys(sources.values()):
+        mine = [trial for trial in trials if sources.get(trial.trial) == source]
         values = [trial.value for trial in mine if trial.counts and trial.value is not None]
         best = (max(values) if maximize else min(values)) if values else None
         led = sum(trial.trial in leaders for trial in mine)
-        found.append(Proposals(kind, MEANINGS.get(kind, ""), len(mine), best, led))
+        found.append(Proposals(source, MEANINGS.get(source, ""), len(mine), best, led))
     return sorted(found, key=lambda each: -each.trials)
 
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ..envs.errors import StoreError, UnknownExperimentError
-from ..envs.records import Decision, StudyStarted, TrialFinished, TrialStarted, TrialState
+from ..envs.records import Decision, Proposal, StudyStarted, TrialFinished, TrialStarted, TrialState
 from .curves import curves
 from .names import clean_name, meant_name
 from .operations import (
@@ -26,7 +26,6 @@ from .operations import (
     STUDY_TAG,
     TITLE_TAG,
     VALUE_METRIC,
-    WHY_TAG,
 )
 from .store import Store, connect, resolve
 from .study_runs import all_studies, study_runs
@@ -34,7 +33,8 @@ from .study_summary import StudySummary
 from .table import read_decisions
 from .told_trials import is_number
 from .traces import Trace, Training
-from .transport import NOTE_TAG, run_state, unusable
+from .transport import NOTE_TAG, unusable
+from .trial_run import judged_by, run_state, trial_records
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,14 +55,12 @@ class RecordedTrial:
     """What a trial has left beside its summary.
 
     Attributes:
-        why: Why it was proposed; empty where nobody told.
         message: Why it failed or was pruned.
         metrics: The last value of each metric.
         training: Its curves, as far as they are drawn.
         decisions: What a policy decided while it ran.
     """
 
-    why: str = ""
     message: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     training: Training = field(default_factory=lambda: Training("", {}))
@@ -193,13 +191,13 @@ def _read(client: MlflowClient, store: Store, experiment: str, run: Run) -> Reco
     runs = study_runs(client, experiment, run.data.tags[KEY_TAG])
     trials = {number: attempts[0] for number, attempts in runs.items() if number is not None}
     trials = {number: trials[number] for number in sorted(trials, key=lambda n: (trials[n].info.start_time, n))}
-    judged = [(_number(each.data.metrics.get(VALUE_METRIC)), run_state(each)) for each in trials.values()]
+    judged = [(judged_by(each), run_state(each)) for each in trials.values()]
     summary = StudySummary(_started(client, run, judged))
-    for number, each in trials.items():
-        _sum_up(summary, number, each)
+    for each in trials.values():
+        _sum_up(summary, each)
     chosen = _chosen(summary)
     read = _curves(store, client, summary.started.metric, [trials[number] for number in chosen])
-    is_open = run.info.status in ("RUNNING", "SCHEDULED")
+    is_open = _is_open(run)
     return RecordedStudy(
         run_id=run.info.run_id,
         experiment=experiment,
@@ -241,19 +239,19 @@ def _started(client: MlflowClient, run: Run, judged: Sequence[tuple[float | None
     )
 
 
-def _sum_up(summary: StudySummary, number: int, run: Run) -> None:
-    tags = run.data.tags
-    start = TrialStarted(
-        trial=number,
-        name=tags.get(TITLE_TAG, run.info.run_name or ""),
-        params={meant_name(key, tags): value for key, value in run.data.params.items()},
-        attempt=int(tags.get("metatuner.attempt", 0)),
-        time_ms=run.info.start_time,
-    )
-    summary.begin(start, run.info.run_id)
-    if run.info.status not in ("RUNNING", "SCHEDULED"):
-        end = TrialFinished(trial=number, state=run_state(run), time_ms=run.info.end_time or run.info.start_time)
-        summary.end(end, _number(run.data.metrics.get(VALUE_METRIC)))
+def _sum_up(summary: StudySummary, run: Run) -> None:
+    for record in trial_records(run):
+        match record:
+            case TrialStarted():
+                summary.begin(record, run.info.run_id)
+            case Proposal():
+                summary.propose(record)
+            case TrialFinished() if not _is_open(run):
+                summary.end(record, record.value)
+
+
+def _is_open(run: Run) -> bool:
+    return run.info.status in ("RUNNING", "SCHEDULED")
 
 
 def _chosen(summary: StudySummary) -> set[int]:
@@ -296,7 +294,6 @@ def _recorded(
         if decision.note:
             trace.notes.append((decision.step, decision.note))
     return RecordedTrial(
-        why=tags.get(WHY_TAG, ""),
         message=tags.get(_MESSAGE_TAG, ""),
         metrics=metrics,
         training=trace.training(),
@@ -324,10 +321,3 @@ def _introduction(note: str) -> str:
 def _data_sets(run: Run) -> list[tuple[str, str]]:
     used = run.inputs.dataset_inputs if run.inputs is not None else []
     return [(each.dataset.name, ", ".join(tag.value for tag in each.tags)) for each in used]
-
-
-def _number(value: float | None) -> float | None:
-    """MLflow's databases keep infinity as the largest number there is."""
-    if value is None or is_number(value) or value != value:
-        return value
-    return float("inf") if value > 0 else float("-inf")

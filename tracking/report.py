@@ -86,8 +86,8 @@ def report_facts(study: RecordedStudy) -> dict[str, Any]:
         },
         "importance": _importances(study),
         "reasons": {
-            each.kind: {"trials": each.trials, "best_value": _finite(each.best), "led": each.led}
-            for each in proposals(list(summary.trials.values()), reasons, maximize=summary.maximizes)
+            each.source: {"trials": each.trials, "best_value": _finite(each.best), "led": each.led}
+            for each in proposals(list(summary.trials.values()), maximize=summary.maximizes)
         },
         "decisions": {
             str(trial): {
@@ -259,9 +259,9 @@ def _proposals(study: RecordedStudy) -> Iterable[str]:
         return
     yield heading("Why these configurations")
     yield paragraph(f"{len(reasons)} of {len(summary.trials)} trials have a reason for which they were proposed.")
-    counted = proposals(list(summary.trials.values()), reasons, maximize=summary.maximizes)
+    counted = proposals(list(summary.trials.values()), maximize=summary.maximizes)
     rows = [
-        [f"{each.kind}: {each.meaning}" if each.meaning else each.kind, each.trials, each.led, number(each.best)]
+        [f"{each.source}: {each.meaning}" if each.meaning else each.source, each.trials, each.led, number(each.best)]
         for each in counted
     ]
     yield table(["reason", "trials", "new best", "best value"], rows)
@@ -382,7 +382,7 @@ def _importances(study: RecordedStudy) -> dict[str, float]:
 
 
 def _reasons(study: RecordedStudy) -> dict[int, str]:
-    return {trial: recorded.why for trial, recorded in study.trials.items() if recorded.why}
+    return {trial.trial: str(trial.proposal) for trial in study.summary.trials.values() if trial.proposal is not None}
 
 
 def _costs(study: RecordedStudy) -> dict[str, dict[int, float]]:

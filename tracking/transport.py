@@ -14,16 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..envs.errors import StoreError, StoreUnreachableError
-from ..envs.records import Proposal, Record, TrialFinished, TrialStarted, TrialState
+from ..envs.records import Record
 from . import links
 from .names import LONGEST_TAG, shorten
 from .operations import (
-    FORETOLD,
     KEY_TAG,
-    STATE_TAG,
-    TITLE_TAG,
-    VALUE_METRIC,
-    WHY_TAG,
     DeleteRun,
     Describe,
     Draw,
@@ -39,16 +34,15 @@ from .operations import (
 from .redaction import one_line
 from .run_log import FULL
 from .store import Kind, Store, connect
+from .trial_run import trial_records
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
 _T = TypeVar("_T")
 _MOST_PARAMS = _MOST_TAGS = 100
 _DPI = 110
 NOTE_TAG = "mlflow.note.content"
-_STATES = {"FINISHED": TrialState.FINISHED, "FAILED": TrialState.FAILED}
 # What may succeed when it is tried again. A server that cannot be reached arrives as INTERNAL_ERROR; a token may be
 # renewed and a limit may lift.
 _SHUT_OUT = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
@@ -149,28 +143,7 @@ class Transport:
             except Exception as error:
                 raise unusable(self.store, error) from error
             for run in page:
-                tags = run.data.tags
-                trial, attempt = int(tags["metatuner.trial"]), int(tags["metatuner.attempt"])
-                yield TrialStarted(
-                    trial=trial,
-                    name=tags.get(TITLE_TAG, run.info.run_name or ""),
-                    params=run.data.params,
-                    attempt=attempt,
-                    time_ms=run.info.start_time,
-                )
-                if WHY_TAG in tags:
-                    figures = {
-                        name.removeprefix(FORETOLD): value
-                        for name, value in run.data.metrics.items()
-                        if name.startswith(FORETOLD)
-                    }
-                    yield Proposal.told(trial, tags[WHY_TAG], figures, run.info.start_time)
-                yield TrialFinished(
-                    trial=trial,
-                    state=run_state(run),
-                    value=run.data.metrics.get(VALUE_METRIC),
-                    time_ms=run.info.end_time or run.info.start_time,
-                )
+                yield from trial_records(run)
             if not (token := page.token):
                 return
 
@@ -296,13 +269,6 @@ class Transport:
             file = Path(temporary) / name
             draw.figure().savefig(file, dpi=_DPI)
             self._open.log_artifact(run_id, str(file), folder or None)
-
-
-def run_state(run: Run) -> TrialState:
-    """How a run that is no longer worked on ended; one that MLflow shows as running was killed."""
-    if run.info.status == "FINISHED" and run.data.tags.get(STATE_TAG) == TrialState.PRUNED:
-        return TrialState.PRUNED
-    return _STATES.get(run.info.status, TrialState.KILLED)
 
 
 def _is_retryable(error: Exception) -> bool:

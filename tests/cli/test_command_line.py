@@ -18,13 +18,6 @@ from metatuner.envs.records import NullRecorder
 from mlflow import MlflowClient
 
 
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("MLFLOW_TRACKING_URI", "METATUNER_JOURNAL"):
-        monkeypatch.delenv(name, raising=False)
-
-
 def store(folder: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
 

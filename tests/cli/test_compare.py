@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,8 @@ def train(config):
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path.copy())
-    monkeypatch.setitem(sys.modules, "objective", None)
-    for name in ("MLFLOW_TRACKING_URI", "METATUNER_JOURNAL"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "objective.py").write_text(OBJECTIVE)
+def _files(own_folder: Path) -> None:
+    (own_folder / "objective.py").write_text(OBJECTIVE)
 
 
 COMMAND = ["compare", "objective.py:train", "--strategies", "random,qmc", "--budget", "2", "--repeats", "2"]

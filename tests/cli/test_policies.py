@@ -10,11 +10,8 @@ TABLE = "task,value,x\n" + "".join(f"secret,{(i - 9) ** 2},{i / 10}\n" for i in 
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("MLFLOW_TRACKING_URI", "METATUNER_JOURNAL"):
-        monkeypatch.delenv(name, raising=False)
-    Path("past.csv").write_text(TABLE)
+def _files(own_folder: Path) -> None:
+    (own_folder / "past.csv").write_text(TABLE)
 
 
 def test_a_policy_and_past_trials_are_one_folder_and_go_through_the_registry(

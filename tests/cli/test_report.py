@@ -9,13 +9,6 @@ from metatuner.envs.records import StudyStarted, TrialFinished, TrialStarted
 from metatuner.tracking.recorder import MLflowRecorder
 
 
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("MLFLOW_TRACKING_URI", "METATUNER_JOURNAL"):
-        monkeypatch.delenv(name, raising=False)
-
-
 def test_a_study_becomes_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     with MLflowRecorder(plots=False, sampling=None) as recorder:
         recorder.record(StudyStarted(name="a/b <c>"))
@@ -33,7 +26,7 @@ def test_a_study_becomes_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert (facts["best"]["value"], facts["best"]["params"], facts["file"]) == (0.25, {"x": "1"}, "other.html")
     assert Path("other.html").read_text() == Path("report-a-b-c.html").read_text()
     for arguments, message in (
-        (["a/b <c>", "--output", "missing/report.html"], "cannot be written to missing/report.html"),
+        (["a/b <c>", "--output", "missing/report.html"], "a file in a folder that exists, got 'missing/report.html'"),
         (["none"], "has no study 'none': it has 'a/b <c>'"),
         (["a/b <c>", "--experiment", "none"], "has no experiment 'none'"),
         (["a/b <c>", "--tracking-uri", "sqlite:///none.db"], "there is no store"),

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +17,8 @@ TRANSFER = ["transfer", "--prior", "table:past.csv", "--trials", "2", "--repeats
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path.copy())
-    monkeypatch.setitem(sys.modules, "spaces", None)
-    for name in ("MLFLOW_TRACKING_URI", "METATUNER_JOURNAL"):
-        monkeypatch.delenv(name, raising=False)
-    Path("spaces.py").write_text(SPACE)
+def _files(own_folder: Path) -> None:
+    (own_folder / "spaces.py").write_text(SPACE)
     write_past(tasks=2)
 
 
@@ -67,7 +61,7 @@ def test_json_and_a_space_that_is_given(capsys: pytest.CaptureFixture[str]) -> N
         (["--space", "spaces.py:nothing"], "dict of distributions"),
         (["--trials", "0"], "trials must be at least 1"),
         (["--repeats", "1"], "repeats must be at least 2"),
-        (["--units", "0"], "units must be at least 1"),
+        (["--units", "0"], "units must be a whole number of at least 1"),
         (["--output", "no/such/folder.html"], "a file in a folder that exists"),
     ],
 )
