@@ -109,12 +109,12 @@ def _told_space(args: argparse.Namespace) -> dict[str, BaseDistribution]:
 
 def _say(found: Transfer, output: str | None) -> None:
     """What came out, for a person."""
-    half = max(1, found.trials // 2)
-    header = ["search", "after 1", f"after {half}", f"after {found.trials}", "over all", "gain over zero-shot"]
+    shown = sorted({1, max(1, found.trials // 2), found.trials})
+    header = ["search", *(f"after {trials}" for trials in shown), "over all", "gain over zero-shot"]
     rows = [
         [
             curve.label,
-            *(f"{curve.regrets[n - 1].mean:.3f}" for n in (1, half, found.trials)),
+            *(f"{curve.regrets[n - 1].mean:.3f}" for n in shown),
             str(curve.average),
             str(curve.gain),
         ]

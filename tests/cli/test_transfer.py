@@ -38,6 +38,7 @@ def test_a_report_and_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ("zero-shot", "few-shot, 1 past task", "TPE", "random search", "negative transfer", "report.html"):
         assert words in printed.out
     assert "of 28 searches" in printed.err
+    assert printed.out.count("after 1 ") == printed.out.count("after 2 ") == 1
     assert "<svg" in Path("report.html").read_text()
 
 
