@@ -32,6 +32,8 @@ help:
 demo: .venv/.installed
 	@$(BIN)/python -m metatuner demo $(ARGS)
 
+# Two workers with a thread each: with more, threads that wait for one another take the time of those that work.
+test: OMP_NUM_THREADS = 1
 test: .venv/.installed-test
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 

@@ -119,7 +119,12 @@ class FollowedStudy:
         else:
             best = int(scores.argmax())
             self._reasons[number] = reason_of(
-                moves, best, designs=self.state.designs, believes=self.state.believes, knows=self.state.knows
+                moves,
+                best,
+                designs=self.state.designs,
+                tests=self.state.tests,
+                believes=self.state.believes,
+                knows=self.state.knows,
             )
             point = moves.points[best]
             if moves.trials[best] >= 0:

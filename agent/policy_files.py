@@ -24,14 +24,14 @@ SCHEDULE, SEARCH = "schedule", "search"
 """The kinds of policy."""
 
 _OF_NO_FILE = "zero"
-_WEIGHTS, _CARD = "policy.safetensors", "card.json"
+WEIGHTS, CARD = "policy.safetensors", "card.json"
 _SOURCES = "metatuner.policy_sources"
 """The group of entry points that fetch policies from elsewhere, so that this package need not know where."""
 
 
 def shipped_policies() -> list[str]:
     """Names of the policies in the package."""
-    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{_CARD}"))
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}"))
 
 
 @contextlib.contextmanager
@@ -75,7 +75,7 @@ def card_in(folder: Path, kind: str | None = None) -> dict[str, Any]:
     Raises:
         PolicyFileError: It cannot be read, is of another schema or kind, or lacks an entry.
     """
-    path = folder / _CARD
+    path = folder / CARD
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -112,7 +112,7 @@ def weights_in(folder: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         PolicyFileError: They are damaged, altered, or not plain data.
     """
-    path = folder / _WEIGHTS
+    path = folder / WEIGHTS
     data = path.read_bytes()
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise PolicyFileError(
@@ -121,7 +121,7 @@ def weights_in(folder: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
         )
     if hashlib.sha256(data).hexdigest() != card["sha256"]:
         raise PolicyFileError(
-            f"{path} does not match the sha256 in {_CARD}: it was cut short or altered; restore the policy's folder"
+            f"{path} does not match the sha256 in {CARD}: it was cut short or altered; restore the policy's folder"
         )
     try:
         return safetensors.torch.load(data)
@@ -140,7 +140,7 @@ def fill(network: nn.Module, folder: Path, card: Mapping[str, Any]) -> None:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise PolicyFileError(
-            f"the weights in {folder / _WEIGHTS} do not have the shapes that {_CARD} tells: take both files from one "
+            f"the weights in {folder / WEIGHTS} do not have the shapes that {CARD} tells: take both files from one "
             "policy"
         ) from error
     network.eval()
@@ -152,20 +152,25 @@ def write_policy(folder: str | Path, network: nn.Module, card: Mapping[str, Any]
     folder.mkdir(parents=True, exist_ok=True)
     weights = safetensors.torch.save(network.state_dict())
     signed = {**card, "schema_version": SCHEMA_VERSION, "sha256": hashlib.sha256(weights).hexdigest()}
-    (folder / _WEIGHTS).write_bytes(weights)
-    (folder / _CARD).write_text(json.dumps(signed, indent=2) + "\n", encoding="utf-8")
+    (folder / WEIGHTS).write_bytes(weights)
+    write_card(folder, signed)
     return folder
+
+
+def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    """Writes a card, whole as it is, into a folder."""
+    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def _require_folder(folder: Path) -> None:
     if folder.is_file():
         raise PolicyFileError(
-            f"{folder} is a file; a policy is a folder with {_WEIGHTS} and {_CARD}. Pickles and stable-baselines3 "
+            f"{folder} is a file; a policy is a folder with {WEIGHTS} and {CARD}. Pickles and stable-baselines3 "
             "archives are refused because loading one can run any code it holds"
         )
     if not folder.is_dir():
         names = ", ".join([*shipped_policies(), _OF_NO_FILE])
         raise UnknownPolicyError(f"no policy is called {str(folder)!r}: expected one of {names}, or a policy's folder")
-    for part in (_WEIGHTS, _CARD):
+    for part in (WEIGHTS, CARD):
         if not (folder / part).is_file():
-            raise PolicyFileError(f"{folder} holds no {part}: a policy is a folder with {_WEIGHTS} and {_CARD}")
+            raise PolicyFileError(f"{folder} holds no {part}: a policy is a folder with {WEIGHTS} and {CARD}")

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 
 from ..envs.errors import ConfigurationError
 from ..envs.past_tasks import PastTasks
-from ..envs.records import WHY_ATTRIBUTE
+from ..envs.records import FORETOLD_ATTRIBUTE, WHY_ATTRIBUTE
 from .followed_study import FollowedStudy, check_direction
 from .reasons import UNKNOWN, Reason
 from .search_policy import DEFAULT_SEARCH_POLICY, SearchPolicy
@@ -74,7 +74,7 @@ class PolicySampler(BaseSampler):
         self._independent = RandomSampler(seed=self._seed)
         self._intersection = IntersectionSearchSpace()
         self._followed: FollowedStudy | None = None
-        self._reasons: dict[int, str] = {}
+        self._reasons: dict[int, Reason] = {}
         self._given: dict[int, dict[str, Any]] = {}  # configurations of trials that were enqueued in part
         # Optuna's workers are threads.
         self.lock = threading.RLock()
@@ -103,7 +103,7 @@ class PolicySampler(BaseSampler):
         """The number of the trial whose training a trial goes on with; None for a new training."""
         return None if self._followed is None else self._followed.continued_by(trial)
 
-    def why(self, trial: int) -> str | None:
+    def why(self, trial: int) -> Reason | None:
         """Why a trial was proposed; None for one that was not."""
         return self._reasons.get(trial)
 
@@ -176,8 +176,10 @@ class PolicySampler(BaseSampler):
 
     def _tell_why(self, study: Study, trial: FrozenTrial, reason: Reason | None) -> None:
         if reason is not None:
-            self._reasons[trial.number] = str(reason)
+            self._reasons[trial.number] = reason
             study._storage.set_trial_user_attr(trial._trial_id, WHY_ATTRIBUTE, str(reason))
+            if reason.foretold:
+                study._storage.set_trial_user_attr(trial._trial_id, FORETOLD_ATTRIBUTE, dict(reason.foretold))
 
     def reseed_rng(self) -> None:
         """Other random values from now on: a copy of this sampler is to work beside it."""

@@ -26,12 +26,13 @@ def addresses(prior: object) -> Sequence[object]:
     return prior if isinstance(prior, list | tuple) else (prior,)
 
 
-def prior_of(address: object, tree: ConditionalSpace | None, **known: Any) -> Prior:
+def prior_of(address: object, tree: ConditionalSpace | None, *, shown: str | None = None, **known: Any) -> Prior:
     """The past tasks that an address names, and what of them fits, which is logged.
 
     Args:
         address: A kind, a colon and what the kind takes.
         tree: The search space; None where nobody knows it.
+        shown: What the address is called where it means nothing to anybody; None shows it.
         known: What kinds take besides: `metric`, `direction`, `tracking_uri`, `without`, `units`.
 
     Raises:
@@ -47,7 +48,7 @@ def prior_of(address: object, tree: ConditionalSpace | None, **known: Any) -> Pr
     (source,) = found
     with quiet_optuna():
         read: Prior = source.load()(what, tree.common, **known)
-    match = read.match.beside(tree.distributions)
+    match = replace(read.match.beside(tree.distributions), address=shown or read.match.address)
     for line in match.lines():
         _log.info("%s", line)
     return replace(read, match=match)

@@ -115,14 +115,22 @@ class Purse:
         if is_to_be_retried(trial):
             self._lost.add(trial.number)
         self._open.discard(trial.number)
-        if KNOWN_ATTRIBUTE not in trial.user_attrs and not is_cut_off(trial):
-            self._spent += self._cost(trial)
+        self._spent += cost_of(trial, self._units)
         if trial.state is TrialState.COMPLETE and all(excess <= 0.0 for excess in trial.constraints.values()):
             value = float(trial.values[0])
             self.best = value if self.best is None else self._better(self.best, value)
 
-    def _cost(self, trial: FrozenTrial) -> int:
-        if self._units is None:
-            return 1
-        # One that got nowhere costs a full training: whatever costs nothing may be tried without end.
-        return int(trial.user_attrs.get(UNITS_ATTRIBUTE, len(trial.intermediate_values))) or self._units
+
+def cost_of(trial: FrozenTrial, units: int | None) -> int:
+    """Units of budget that a trial which has ended took; full trainings where nobody counts units.
+
+    Args:
+        trial: The trial.
+        units: Units of budget of a full training; None where every trial costs a full one.
+    """
+    if KNOWN_ATTRIBUTE in trial.user_attrs or is_cut_off(trial):
+        return 0
+    if units is None:
+        return 1
+    # One that got nowhere costs a full training: whatever costs nothing may be tried without end.
+    return int(trial.user_attrs.get(UNITS_ATTRIBUTE, len(trial.intermediate_values))) or units

@@ -9,7 +9,8 @@ not chosen for its mean, but because it might be better than that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -17,15 +18,14 @@ from numpy.typing import NDArray
 
 from ..envs.search_state import FEATURES, Moves
 
-_GAIN_UNIT = 0.3  # of the feature `mean_gain`
 
-
-class Kind(StrEnum):
+class Source(StrEnum):
     """Who says so."""
 
     GIVEN = "given"
     CHANCE = "chance"
     DESIGN = "design"
+    TEST = "test"
     PRIOR = "prior"
     SURROGATE = "surrogate"
     ADJUSTMENT = "adjustment"
@@ -38,55 +38,69 @@ class Reason:
     """Why a trial was proposed.
 
     Attributes:
-        kind: Who says so.
+        source: Who says so.
         words: For people.
+        foretold: The figures that it was chosen by, in units of the distance from the best to the median configuration:
+            `gain` over the best one and its `uncertainty` (a standard deviation), where they are known, and how much
+            of the gain over the median candidate is `by_past` and how much `by_trials` of this study.
     """
 
-    kind: Kind
+    source: Source
     words: str
+    foretold: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.words}"
+        return f"{self.source}: {self.words}"
 
 
-UNKNOWN = Reason(Kind.CHANCE, "the search space is not known before a trial has ended, so it is drawn at random")
-GIVEN = Reason(Kind.GIVEN, "it was asked for, or is done again because it was cut off")
-CHANCE = Reason(Kind.CHANCE, "the budget pays for no move that the policy knows of, so it is drawn at random")
+UNKNOWN = Reason(Source.CHANCE, "the search space is not known before a trial has ended, so it is drawn at random")
+GIVEN = Reason(Source.GIVEN, "it was asked for, or is done again because it was cut off")
+CHANCE = Reason(Source.CHANCE, "the budget pays for no move that the policy knows of, so it is drawn at random")
 
 
-def reason_of(moves: Moves, chosen: int, *, designs: bool, believes: bool, knows: bool) -> Reason:
+def reason_of(moves: Moves, chosen: int, *, designs: bool, tests: bool, believes: bool, knows: bool) -> Reason:
     """Why a move is made.
 
     Args:
         moves: All that might be.
         chosen: Which one is.
         designs: Whether it is too early to be clever.
+        tests: Whether past tasks are put to the test.
         believes: Whether past tasks have a say.
         knows: Whether a value has been seen here.
     """
+    foretold = _figures(moves, chosen, believes=believes)
     if moves.trials[chosen] >= 0:
-        return Reason(Kind.CONTINUATION, f"trial {moves.trials[chosen]} promises most for what its next units cost")
+        words = f"trial {moves.trials[chosen]} promises most for what its next units cost"
+        return Reason(Source.CONTINUATION, words, foretold)
     if designs:
-        return Reason(Kind.DESIGN, "too little is known yet: the middle of the ranges, or a point at random")
+        return Reason(Source.DESIGN, "too little is known yet: the middle of the ranges, or a point at random")
+    if tests:
+        return Reason(Source.TEST, "are past tasks right? the middle of the ranges, where one would begin without them")
     if not knows:
-        return Reason(Kind.PRIOR, "past tasks agree on it, and nothing is known of this one")
-    starts = moves.possible[: len(moves.trials)] & (moves.trials < 0)
-    features = moves.features[: len(moves.trials)]
-    gains = _GAIN_UNIT * features[:, FEATURES.index("mean_gain")].astype(float)
-    std = _GAIN_UNIT * float(np.exp(features[chosen, FEATURES.index("std")]))
-    foretold = f"expected to be {'better' if gains[chosen] > 0 else 'worse'} than the best by {abs(gains[chosen]):.2f}"
-    uncertain = f"uncertain by {std:.2f}"
-    if features[chosen, FEATURES.index("adjusts")] > 0.5:
-        return Reason(Kind.ADJUSTMENT, f"close to one of the best trials; {foretold}, {uncertain}")
-    ahead = _advantage(gains, starts, chosen)
-    if ahead <= 0:
-        return Reason(Kind.EXPLORATION, f"it may be much better than it looks; {foretold}, {uncertain}")
-    prior = (
-        _advantage(-moves.expected[..., -1].mean(0), starts, chosen) if believes and moves.expected is not None else 0.0
-    )
-    here = ahead - prior
+        return Reason(Source.PRIOR, "past tasks agree on it, and nothing is known of this one", foretold)
+    gain = foretold["gain"]
+    expected = f"expected to be {'better' if gain > 0 else 'worse'} than the best by {abs(gain):.2f}"
+    expected += f", uncertain by {foretold['uncertainty']:.2f}"
+    if moves.features[chosen, FEATURES.index("adjusts")] > 0.5:
+        return Reason(Source.ADJUSTMENT, f"close to one of the best trials; {expected}", foretold)
+    prior, here = foretold["by_past"], foretold["by_trials"]
+    if prior + here <= 0:
+        return Reason(Source.EXPLORATION, f"it may be much better than it looks; {expected}", foretold)
     parts = f"over the median candidate {prior:+.2f} by past tasks and {here:+.2f} by this one's trials"
-    return Reason(Kind.PRIOR if prior > here else Kind.SURROGATE, f"{foretold}, {uncertain}; {parts}")
+    return Reason(Source.PRIOR if prior > here else Source.SURROGATE, f"{expected}; {parts}", foretold)
+
+
+def _figures(moves: Moves, chosen: int, *, believes: bool) -> dict[str, float]:
+    gains, starts = moves.foretold[:, 0], moves.trials < 0
+    if np.isnan(gains[chosen]):
+        return {}
+    found = {"gain": float(gains[chosen]), "uncertainty": float(moves.foretold[chosen, 1])}
+    if starts[chosen]:
+        past = moves.expected if believes else None
+        prior = 0.0 if past is None else _advantage(-past[..., -1].mean(0), starts, chosen)
+        found |= {"by_past": prior, "by_trials": _advantage(gains, starts, chosen) - prior}
+    return found
 
 
 def _advantage(values: NDArray[np.float64], starts: NDArray[np.bool_], chosen: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,15 +73,18 @@ def _log_regrets(actor: SearchActor, families: SearchTasks, tasks: int) -> dict[
 
 def log_regret(actor: SearchActor, task: SearchTask, budget: float, seed: int) -> float:
     """Of one search of a task: log of the final regret plus `FLOOR`."""
-    return math.log(_search(SearchEnv(task, budget=budget), actor, seed) + FLOOR)
+    return math.log(float(searched(actor, task, budget, seed)[-1]["regret"]) + FLOOR)
 
 
 @torch.no_grad()
-def _search(env: SearchEnv, actor: SearchActor, seed: int) -> float:
-    observation, info = env.reset(seed=seed)
-    done = False
+def searched(actor: SearchActor, task: SearchTask, budget: float, seed: int) -> list[dict[str, Any]]:
+    """One search of a task: what `SearchEnv` tells after each of its moves."""
+    env = SearchEnv(task, budget=budget)
+    observation, _ = env.reset(seed=seed)
+    told, done = [], False
     while not done:
         scores = actor(torch.from_numpy(observation)[None])[0].numpy()
         move = np.where(env.action_masks(), scores, -np.inf).argmax()
         observation, _, done, _, info = env.step(move)
-    return float(info["regret"])
+        told.append(info)
+    return told

@@ -128,22 +128,25 @@ class Lessons:
     rungs: tuple[float, ...]
 
     @classmethod
-    def of(cls, past: Sequence[Study], space: dict[str, BaseDistribution], units: int = 1) -> Lessons:
+    def of(
+        cls, past: Sequence[Study], space: dict[str, BaseDistribution], units: int = 1, *, least: int = LEAST_TASKS
+    ) -> Lessons:
         """What studies teach; those that say too little are left out.
 
         Args:
             past: Studies of past tasks.
             space: The search space.
             units: Values that a full training reports.
+            least: Tasks that are needed.
 
         Raises:
-            ConfigurationError: Fewer than `LEAST_TASKS` say enough.
+            ConfigurationError: Fewer say enough.
         """
         cube, at = UnitCube(space), rung_units(units)
         told = {study.study_name: history for study in past if (history := study_history(study, cube, at)) is not None}
-        if len(told) < LEAST_TASKS:
+        if len(told) < least:
             raise ConfigurationError(
-                f"expected at least {LEAST_TASKS} past tasks with enough trials to learn from, got {len(told)} of "
+                f"expected at least {least} past tasks with enough trials to learn from, got {len(told)} of "
                 f"{len(past)}: tune more tasks first, and use them as `prior` meanwhile"
             )
         return cls(tuple(told), tuple(told.values()), cube, tuple(each / units for each in at))

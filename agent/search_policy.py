@@ -56,7 +56,8 @@ class SearchPolicy:
         """Writes weights and card into a folder, made where it does not exist; returns the folder."""
         shape = self.actor.shape
         card = {
-            **self.card,
+            # Past trials that came with it stay where they are.
+            **{key: value for key, value in self.card.items() if key != "prior"},
             "kind": SEARCH,
             "name": self.name,
             "features": list(FEATURES),

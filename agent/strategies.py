@@ -5,6 +5,7 @@ Whatever runs in Optuna runs here, and the other way round.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from .hyperopt_sampler import HyperoptSampler
 from .policy_sampler import PolicySampler
 from .portfolio_sampler import PortfolioSampler
 from .pymoo_sampler import PymooSampler
+from .search_policy import DEFAULT_SEARCH_POLICY
 from .tabu_sampler import TabuSampler
 
 Space = Mapping[str, BaseDistribution]
@@ -93,14 +95,24 @@ class Strategy:
 
 
 def strategy_named(name: str) -> Strategy:
-    """The strategy of this name.
+    """The strategy of this name; "policy:" and a policy's folder or address is that policy.
 
     Raises:
         ConfigurationError: There is none.
     """
+    if (policy := policy_of(name)) is not None:
+        return Strategy(functools.partial(_policy, policy=policy), _policy_pruner)
     if name not in STRATEGIES:
-        raise ConfigurationError(f"expected one of the strategies {', '.join(STRATEGIES)}, got {name!r}")
+        raise ConfigurationError(
+            f"expected one of the strategies {', '.join(STRATEGIES)}, or policy:FOLDER, got {name!r}"
+        )
     return STRATEGIES[name]
+
+
+def policy_of(name: str) -> str | None:
+    """The policy that a strategy's name tells, as in "policy:FOLDER" or "policy:models:/NAME@champion"; else None."""
+    kind, _, policy = name.partition(":")
+    return policy if kind == "policy" and policy else None
 
 
 def _grid(setting: Setting) -> BaseSampler:
@@ -174,8 +186,9 @@ def _hyperopt_tpe(setting: Setting) -> BaseSampler:
     return HyperoptSampler(setting.seed)
 
 
-def _policy(setting: Setting) -> BaseSampler:
+def _policy(setting: Setting, policy: str = DEFAULT_SEARCH_POLICY) -> BaseSampler:
     return PolicySampler(
+        policy,
         past=setting.past,
         units=setting.units,
         budget=setting.budget,

@@ -19,9 +19,9 @@ from ..envs.conditional_space import ConditionalSpace
 from ..envs.errors import SearchSpaceError, TrainingError
 from ..envs.records import (
     MESSAGE_ATTRIBUTE,
-    WHY_TAG,
     Metrics,
     ParamsChosen,
+    Proposal,
     Recorder,
     TrialFinished,
     TrialStarted,
@@ -29,9 +29,11 @@ from ..envs.records import (
 )
 from .answers import as_number, error_text
 from .child import Child
+from .grad_mode import with_own_grad_mode
 from .interrupts import Interrupts
 from .paused_trials import PausedTraining, PausedTrials
 from .purse import UNITS_ATTRIBUTE
+from .reasons import Reason
 
 Objective = Callable[[Any], Any]
 """Takes a configuration (a dict) and returns a number, or yields one for each unit of budget, the last of which counts;
@@ -41,6 +43,7 @@ Config = Mapping[str, Any]
 Constraints = Callable[[Mapping[str, Any]], Mapping[str, float]]
 """Takes a configuration and returns numbers by name, all of them at most 0 where it is allowed."""
 
+TRAINING_ATTRIBUTE = "metatuner:training_s"  # a trial's user attribute: seconds in the objective, not in the strategy
 CONTINUES_ATTRIBUTE = "metatuner:continues"  # a trial's user attribute: the number of the one whose training it goes on
 
 
@@ -69,6 +72,8 @@ class TrialRunner:
         continued: Tells which trial's training a trial goes on with; None for a new one.
         why: Tells why a trial was proposed; None where nobody knows.
         claim: Told of each trial when its configuration is known; raises `GivenUp` where it must not begin.
+        seconds: How long the objective has run, for each trial under way by its number. An Optuna objective asks for
+            hyperparameters as it goes, and waits for the answers.
     """
 
     objective: Objective
@@ -84,8 +89,9 @@ class TrialRunner:
     units: int | None = None
     paused: PausedTrials | None = None
     continued: Callable[[int], int | None] = lambda trial: None
-    why: Callable[[int], str | None] = lambda trial: None
+    why: Callable[[int], Reason | None] = lambda trial: None
     claim: Callable[[Trial], None] = lambda trial: None
+    seconds: dict[int, float] = field(default_factory=dict)
     _ends: dict[int, TrialFinished] = field(default_factory=dict, init=False)
 
     def __call__(self, trial: Trial) -> float:
@@ -137,20 +143,21 @@ class TrialRunner:
             trial.set_user_attr(CONTINUES_ATTRIBUTE, first)
             return self._follow_pausable(trial, first, training)
         given = _Reporting(trial, self.recorder, self.metric) if self.space is None else dict(config)
-        found = self._asked(self.objective, given)
+        found = self._asked(trial, self.objective, given)
         if not isinstance(found, Generator):
             return number(found)
+        found = with_own_grad_mode(found)
         if self.paused is not None:
             return self._follow_pausable(trial, trial.number, PausedTraining(found))
         try:
             return self._follow(trial, self._in_time(found))
         finally:
-            self._asked(found.close)
+            self._asked(trial, found.close)
 
-    def _asked(self, function: Callable[..., Any], *arguments: object) -> Any:
+    def _asked(self, trial: Trial, function: Callable[..., Any], *arguments: object) -> Any:
         """Calls what is the objective's own: whatever it raises, but Ctrl-C, is a failure of this trial alone."""
         try:
-            with self.interrupts.within():
+            with self._timed(trial), self.interrupts.within():
                 return function(*arguments)
         except (Exception, KeyboardInterrupt):
             raise
@@ -169,7 +176,7 @@ class TrialRunner:
             self.recorder.record(Metrics(trial=trial.number, step=unit, values={self.metric: value}))
         try:
             with contextlib.ExitStack() as stack:
-                stack.callback(self._asked, training.generator.close)
+                stack.callback(self._asked, trial, training.generator.close)
                 try:
                     return self._follow(trial, self._in_time(training.generator), curve=training.curve)
                 except TrialPruned:
@@ -181,7 +188,8 @@ class TrialRunner:
 
     def _run_in_child(self, trial: Trial, config: Config, costs: dict[str, float]) -> float:
         try:
-            child = Child(self.objective, config, self.timeout_s)
+            with self._timed(trial):
+                child = Child(self.objective, config, self.timeout_s)
         except OSError:
             self._start(trial, config)
             raise
@@ -200,17 +208,29 @@ class TrialRunner:
                 trial=trial.number,
                 name=self.strategy,
                 params=config,
-                tags=self._why(trial),
                 thread=thread,
                 process=process,
             )
         )
+        self._tell_why(trial)
         for constraint, excess in (self.constraints(config) if self.constraints else {}).items():
             trial.set_constraint(constraint, excess)
 
-    def _why(self, trial: Trial) -> dict[str, str]:
+    def _tell_why(self, trial: Trial) -> None:
         why = self.why(trial.number)
-        return {} if why is None else {WHY_TAG: why}
+        if why is not None:
+            self.recorder.record(
+                Proposal(trial=trial.number, source=why.source, words=why.words, foretold=why.foretold)
+            )
+
+    @contextlib.contextmanager
+    def _timed(self, trial: Trial) -> Iterator[None]:
+        """What runs in it is the objective."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[trial.number] = self.seconds.get(trial.number, 0.0) + time.perf_counter() - began
 
     def _in_time(self, units: Iterator[Any]) -> Iterator[Any]:
         deadline = math.inf if self.timeout_s is None else time.monotonic() + self.timeout_s
@@ -225,7 +245,7 @@ class TrialRunner:
         """Reports unit after unit, and adds its value to the curve; returns the last value, NaN where there is none."""
         curve = [] if curve is None else curve
         left = None if self.units is None else max(self.units - len(curve), 0)
-        for found in islice(self._interruptible(units), left):
+        for found in islice(self._interruptible(trial, units), left):
             value = number(found)
             curve.append(value)
             unit = len(curve)
@@ -238,10 +258,10 @@ class TrialRunner:
             raise TrainingError("the objective yielded nothing: expected a number for each unit of budget")
         return curve[-1] if curve else math.nan
 
-    def _interruptible(self, units: Iterator[Any]) -> Iterator[Any]:
+    def _interruptible(self, trial: Trial, units: Iterator[Any]) -> Iterator[Any]:
         end = object()
         while True:
-            found = self._asked(next, units, end)
+            found = self._asked(trial, next, units, end)
             if found is end:
                 return
             yield found
@@ -254,9 +274,11 @@ class TrialRunner:
         message: str = "",
         value: float | None = None,
     ) -> None:
+        trial.set_user_attr(TRAINING_ATTRIBUTE, round(self.seconds.pop(trial.number, 0.0), 6))
         if self.space is None and trial.params:
             # An objective that asks for its hyperparameters has begun before anything is proposed.
-            self.recorder.record(ParamsChosen(trial=trial.number, params=trial.params, tags=self._why(trial)))
+            self.recorder.record(ParamsChosen(trial=trial.number, params=trial.params))
+            self._tell_why(trial)
         self._ends[trial.number] = TrialFinished(
             trial=trial.number, state=state, message=message, value=value, costs=costs
         )

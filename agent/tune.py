@@ -6,7 +6,7 @@ import contextlib
 import functools
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -33,13 +33,15 @@ from .grid import grid_configs
 from .grid_sampler import GridSampler
 from .interrupts import Interrupts
 from .paused_trials import PausedTrials
+from .policy_prior import prior_with
 from .policy_sampler import PolicySampler
 from .priors import addresses, prior_of
 from .purse import Purse
 from .quiet import quiet_optuna
+from .result_page import result_html
 from .roll_call import DEFAULT_BEAT_S, Beating, RollCall
 from .storages import open_storage
-from .strategies import Setting, strategy_named
+from .strategies import Setting, policy_of, strategy_named
 from .study_news import StudyNews
 from .study_settings import KEPT, keep_settings
 from .trial_loop import Progress, TrialLoop
@@ -95,6 +97,14 @@ class TuneResult:
         assert value is not None
         return value
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        try:
+            best = self.best_trial
+        except TrainingError:
+            best = None
+        return result_html(self.trials, self.study.direction, best)
+
 
 def tune(
     objective: Objective,
@@ -123,6 +133,7 @@ def tune(
     isolated: bool = False,
     heartbeat: float = DEFAULT_BEAT_S,
     recorder: Recorder | None = None,
+    tags: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> TuneResult:
     """Tunes an objective, alone or beside others who do the same with the same storage and name.
@@ -142,7 +153,8 @@ def tune(
             each with a space of its own, empty or not: `{"model": {"svm": {"C": ...}, "forest": {"depth": ...}}}`.
             The configuration is flat, and has what is active (`envs.conditional_space`).
         budget: Full trainings to spend, in all: those of a study that is resumed count, and failed ones too.
-        strategy: A name out of `strategies.STRATEGIES`, or any Optuna sampler.
+        strategy: A name out of `strategies.STRATEGIES`, or any Optuna sampler. "policy:FOLDER" and
+            "policy:models:/NAME@champion" are such a policy, with the past trials that come with it.
         pruner: Any Optuna pruner; None takes the strategy's own.
         direction: "minimize" or "maximize".
         storage: Where the study lies: a journal file's path, a database URL as Optuna takes it, the address of its
@@ -174,6 +186,7 @@ def tune(
         heartbeat: Seconds between two signs of life of this worker. Whoever shows none for five times as long is taken
             for dead, and its trial is tried elsewhere: an objective must not hold Python's lock for so long.
         recorder: Takes the record instead of MLflow; `NullRecorder()` records nothing.
+        tags: Tags of the study's run, by which it is found among others.
         progress: Told after every trial.
 
     Returns:
@@ -188,6 +201,7 @@ def tune(
         require_count(name_of, count)
     _check(objective, strategy, pruner, direction, storage, recorder, constraints, progress)
     _check_words(experiment, metric, name, tracking_uri)
+    require_kind("tags", tags, (Mapping, type(None)), "a dict from names to texts, or None")
     for each in _listed("past", past):
         require_kind("past", each, Study, "a list of Optuna studies")
     require_seed(seed)
@@ -206,9 +220,12 @@ def tune(
         raise ConfigurationError("strategy 'manual' tries a given list: give it as `configs`")
     about: dict[str, Any] = {"metric": metric, "direction": direction, "tracking_uri": tracking_uri, "without": title}
     priors = [prior_of(each, tree, units=units or 1, **about) for each in addresses(prior)]
+    if isinstance(strategy, str) and (policy := policy_of(strategy)) is not None and tree is not None:
+        own = prior_with(policy, tree, without=title, units=units or 1)
+        priors += [] if own is None else [own]
     past = [*past, *(study for each in priors for study in each.studies)]
     with quiet_optuna():
-        study, made = _study(title, storage, direction, resume=resume)
+        study, made = open_study(title, storage, direction, resume=resume)
         key = _key(study, made=made)
         setting = Setting(
             None if tree is None else tree.common,
@@ -244,7 +261,12 @@ def tune(
                 StudyStarted(
                     name=title,
                     # Tags, not params: a study may go on with others.
-                    tags={"metatuner.strategy": proposer, "metatuner.seed": str(seed), **_prior_tag(priors)},
+                    tags={
+                        **(tags or {}),
+                        "metatuner.strategy": proposer,
+                        "metatuner.seed": str(seed),
+                        **_prior_tag(priors),
+                    },
                     key=key,
                     metric=metric,
                     direction=direction,
@@ -371,8 +393,15 @@ def _proposer(strategy: str | BaseSampler, setting: Setting) -> tuple[BaseSample
     return strategy, NopPruner()
 
 
-def _study(name: str, storage: str | Path | BaseStorage | None, direction: str, *, resume: bool) -> tuple[Study, bool]:
-    """The study, and whether it was made now."""
+def open_study(
+    name: str, storage: str | Path | BaseStorage | None, direction: str, *, resume: bool
+) -> tuple[Study, bool]:
+    """The study of this name, and whether it was made now; one that is not there is made. Arguments as for `tune`.
+
+    Raises:
+        ConfigurationError: It is there and should not be, or has the other direction.
+        StoreError: The storage cannot be opened.
+    """
     aim = StudyDirection[direction.upper()]
     try:
         opened = open_storage(storage) if isinstance(storage, str | Path) else storage

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
+from .past_tasks import given_space, lessons_in
 
 if TYPE_CHECKING:
     from ..agent.search_learning import Comparison, Lessons, SearchLearningSettings
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     import torch
 
-    from ..agent.search_learning import SearchLearningSettings
+    from ..agent.search_learning import LEAST_TASKS, SearchLearningSettings
     from ..tracking.registry import promote, push
 
     torch.set_num_threads(1)
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         parallel=args.parallel,
     )
     out = Path(args.out or Path(".metatuner") / "learn" / args.name)
-    comparison, run_id, ui_command = _learn(args, settings, _lessons(args), out)
+    comparison, run_id, ui_command = _learn(args, settings, lessons_in(args, given_space(args.space), LEAST_TASKS), out)
     # The run that it learnt in tells of which tasks.
     learnt_from = [run_id] if run_id else []
     version = push(out, args.name, tracking_uri=args.tracking_uri, learnt_from=learnt_from)
@@ -100,31 +101,6 @@ def run(args: argparse.Namespace) -> int:
         say(f"use it all the same: metatuner policies promote {args.name} {version.version}")
     say(f"see how it learnt:   {ui_command}")
     return 0
-
-
-def _lessons(args: argparse.Namespace) -> Lessons:
-    """The past tasks, as they fit the search space."""
-    from ..agent.priors import prior_of
-    from ..agent.search_learning import Lessons
-    from ..envs.conditional_space import ConditionalSpace
-    from ..envs.errors import ConfigurationError
-    from .objective_file import load_file, space_of
-
-    file, _, variable = args.space.rpartition(":")
-    space = space_of(load_file(file, args.space), variable, file)
-    if not isinstance(space, dict):
-        raise ConfigurationError(f"expected {variable!r} of {file} to be a dict of distributions, got {space!r}")
-    tree = ConditionalSpace(space)
-    past = prior_of(
-        args.prior,
-        tree,
-        metric=args.metric,
-        direction="maximize" if args.maximize else "minimize",
-        tracking_uri=args.tracking_uri,
-        without=None,
-        units=args.units,
-    )
-    return Lessons.of(past.studies, tree.common, args.units)
 
 
 def _learn(

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 
 from .. import __version__
-from . import demo, doctor, learn, policies, prior, sync, train, tune, ui, worker
+from . import compare, demo, doctor, learn, policies, prior, report, sync, train, transfer, tune, ui, worker
 
 _VERBS = {
     "demo": demo,
     "tune": tune,
     "worker": worker,
+    "compare": compare,
+    "report": report,
     "prior": prior,
     "train": train,
     "learn": learn,
+    "transfer": transfer,
     "policies": policies,
     "ui": ui,
     "sync": sync,

@@ -1,7 +1,8 @@
 """Policies: those in the package, and those in MLflow's Model Registry.
 
 list shows both; show prints a card; push registers a folder as a new version; pull downloads one; promote makes a
-version the champion, which `models:/NAME@champion` then names.
+version the champion, which `models:/NAME@champion` then names; export writes any of them into a plain folder, with past
+trials where they are asked for, and `metatuner tune --strategy policy:FOLDER` searches with both.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 from .actions import Action, add_actions, run_action
 from .console import say, say_json, table
@@ -104,6 +106,35 @@ def _pull(args: argparse.Namespace) -> int:
     return 0
 
 
+def _export(args: argparse.Namespace) -> int:
+    from ..agent.policy_files import read_card, shipped_policies
+    from ..agent.policy_prior import PRIOR, attach_prior, export_policy
+    from ..tracking.prior_contents import told_trials
+    from ..tracking.registry import pull
+    from ..tracking.table_export import write_table
+
+    if args.policy in shipped_policies() or Path(args.policy).exists():
+        folder = export_policy(args.policy, args.folder)
+    else:
+        folder = pull(args.policy, args.folder, tracking_uri=args.tracking_uri)
+    written = None
+    if args.prior is not None:
+        trials = told_trials(args.prior, metric=args.metric, tracking_uri=args.tracking_uri)
+        direction = "maximize" if args.maximize else "minimize"
+        written = attach_prior(folder, direction, lambda path: write_table(path, trials, anonymous=args.anonymous))
+    card = read_card(folder)
+    if args.json:
+        say_json({"folder": str(folder), "sha256": card["sha256"], "prior": card.get("prior")})
+        return 0
+    say(f"policy {card['name']!r} saved in {folder}")
+    if written is not None:
+        say(f"with {written.trials:,} past trials of {written.tasks:,} tasks: {', '.join(written.names) or 'none'}")
+        say(f"look through {folder / PRIOR} before you share it: values of hyperparameters are written as they are")
+    if card["kind"] == "search":
+        say(f"use it: metatuner tune FILE.py:FUNCTION --strategy policy:{folder}")
+    return 0
+
+
 def _promote(args: argparse.Namespace) -> int:
     from ..tracking.registry import promote
 
@@ -131,6 +162,17 @@ def _add_pull(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", help="where it goes")
 
 
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    _add_show(parser)
+    parser.add_argument("folder", help="where it goes; a policy that is there is replaced")
+    parser.add_argument(
+        "--prior", metavar="ADDRESS", help="past trials to go with it: mlflow:EXPERIMENT or table:FILE.csv"
+    )
+    parser.add_argument("--metric", default="objective", help="what they are judged by (default: %(default)s)")
+    parser.add_argument("--maximize", action="store_true", help="the larger the better")
+    parser.add_argument("--anonymous", action="store_true", help="number the tasks instead of naming them")
+
+
 def _add_promote(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="the registered name")
     parser.add_argument("version", type=int, help="the version's number")
@@ -143,6 +185,12 @@ _ACTIONS = {
     "push": Action("Register a folder as a new version", EXAMPLE, _add_push, _push),
     "pull": Action(
         "Download a registered policy", "metatuner policies pull models:/digits@champion p", _add_pull, _pull
+    ),
+    "export": Action(
+        "Write a policy, and past trials with it, into a folder",
+        "metatuner policies export search-default shared --prior mlflow:my-experiment --anonymous",
+        _add_export,
+        _export,
     ),
     "promote": Action("Make a version the champion", "metatuner policies promote digits 3", _add_promote, _promote),
 }

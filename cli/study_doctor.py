@@ -53,13 +53,14 @@ def _examine(args: argparse.Namespace, store: Store, experiment: str) -> tuple[l
     from ..envs.errors import StoreError
     from ..tracking import audit, journal, optuna_study
     from ..tracking.study_folder import StudyFolder, journal_root, run_of
+    from ..tracking.study_runs import studies_named
 
     if args.storage is not None:
         study = optuna_study.load(args.storage, args.study)
         found = audit.compare(optuna_study.records(study), run_of(args.study), store, experiment)
         return found, "its Optuna storage"
     waiting = {folder.target.study: folder for folder in StudyFolder.all(journal_root())}
-    keys = audit.studies_named(args.study, store, experiment)
+    keys = studies_named(args.study, store, experiment)
     if not keys:
         raise StoreError(
             f"the experiment {experiment!r} in {store.shown} has no study {args.study!r}: name another with "

@@ -48,7 +48,12 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
         help="the file's variable with the search space; none for an Optuna objective (default: space, or none)",
     )
     parser.add_argument("--budget", type=int, default=30, help="full trainings to spend, in all (default: %(default)s)")
-    parser.add_argument("--strategy", default="policy", help="who proposes (default: %(default)s)")
+    parser.add_argument(
+        "--strategy",
+        default="policy",
+        help="who proposes; policy:FOLDER and policy:models:/NAME@champion are such a policy, with the past trials "
+        "that come with it (default: %(default)s)",
+    )
     parser.add_argument(
         "--past",
         nargs="+",

@@ -27,7 +27,8 @@ class BatchedModel:
 
     def __init__(self, make_model: Callable[[], nn.Module], loss: Loss) -> None:
         self._make_model, self._loss = make_model, loss
-        with torch.device("meta"):
+        # A model may draw numbers where it is made; those are not the caller's.
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
             self._training = ModelWithLoss(make_model(), copy.deepcopy(loss)).train()
         self._evaluating = copy.deepcopy(self._training).eval()
         self.weights = {name: weight.shape for name, weight in self._training.named_parameters()}

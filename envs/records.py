@@ -5,9 +5,9 @@ holds only plain data and carries the time at which it was made, so that it can 
 twice without being counted twice.
 
 The life of a study: `StudyStarted` (where several processes share it, `StudyLed` in one of them), then for each trial
-`TrialStarted`, any number of `ParamsChosen`, `Metrics`, `Decision`, `Artifact` and `FileArtifact`, and `TrialFinished`;
-at the end `StudyFinished`. Metrics, artifacts and data sets whose trial is None, and `Description`, belong to the study
-itself.
+`TrialStarted`, any number of `ParamsChosen`, `Proposal`, `Metrics`, `Decision`, `Artifact` and `FileArtifact`, and
+`TrialFinished`; at the end `StudyFinished`. Metrics, artifacts and data sets whose trial is None, and `Description`,
+belong to the study itself.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ VOID_ATTRIBUTE = "metatuner:void"
 WHY_ATTRIBUTE = "metatuner:why"
 """The user attribute of an Optuna trial that tells why it was proposed."""
 
-WHY_TAG = "metatuner.why"
-"""The tag of a trial that tells the same."""
+FORETOLD_ATTRIBUTE = "metatuner:foretold"
+"""The user attribute of an Optuna trial with the figures by which it was proposed."""
 
 
 class TrialState(StrEnum):
@@ -113,7 +113,8 @@ class TrialSeen(Record):
         name: What it is, for people.
         started_ms: When it began; `time_ms` is when it ended.
         params: The values it started from.
-        tags: For searching.
+        why: Why it was proposed, as `WHY_ATTRIBUTE` holds it; empty where nobody told.
+        foretold: The figures that it was chosen by, by name.
         state: How it ended.
         value: What it is judged by.
     """
@@ -122,7 +123,8 @@ class TrialSeen(Record):
     name: str
     started_ms: int
     params: Mapping[str, object] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
+    why: str = ""
+    foretold: Mapping[str, float] = field(default_factory=dict)
     state: TrialState = TrialState.FINISHED
     value: float | None = None
 
@@ -173,6 +175,32 @@ class ParamsChosen(Record):
     trial: int
     params: Mapping[str, object]
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proposal(Record):
+    """Why a running trial was proposed, by whoever did.
+
+    Attributes:
+        trial: The trial.
+        source: Who says so, in a word, such as "prior" or "exploration".
+        words: For people.
+        foretold: The figures that it was chosen by, by name.
+    """
+
+    trial: int
+    source: str
+    words: str
+    foretold: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def told(cls, trial: int, text: str, foretold: Mapping[str, float], time_ms: int) -> Proposal:
+        """That of a text such as `WHY_ATTRIBUTE` holds, "source: words"."""
+        source, _, words = text.partition(": ")
+        return cls(trial=trial, source=source, words=words, foretold=foretold, time_ms=time_ms)
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.words}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -72,7 +72,7 @@ class SearchEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
             options: `{"task": task}` and `{"budget": number}` give them instead.
 
         Returns:
-            The observation, and an info dict with `regret`, `spent` and `budget`.
+            The observation, and an info dict with `regret`, `spent`, `budget` and `believes`.
         """
         super().reset(seed=seed)
         options = options or {}
@@ -99,7 +99,8 @@ class SearchEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
 
         Returns:
             Observation, reward, terminated, truncated (always False), and an info dict with `regret` of the
-            incumbent's full training, `spent` and `budget`.
+            incumbent's full training, `spent`, `budget`, and `believes`: whether past tasks have a say in what to do
+            next.
 
         Raises:
             ConfigurationError: The episode has ended: call reset.
@@ -134,4 +135,10 @@ class SearchEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         return np.concatenate([self._moves.features.reshape(-1), self._moves.context])
 
     def _info(self) -> dict[str, Any]:
-        return {"regret": self._regret, "spent": self._state.spent, "budget": self._state.budget}
+        state = self._state
+        return {
+            "regret": self._regret,
+            "spent": state.spent,
+            "budget": state.budget,
+            "believes": state.past is not None and state.believes,
+        }

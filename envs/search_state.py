@@ -66,6 +66,7 @@ _POOL, _ADJUSTED, _INCUMBENTS = 256, 48, 3
 _REFILLED = 32  # points that come into the pool together, where so many were taken
 _DESIGN = 5  # trials that are started before any goes on, where no past task tells where to begin
 _HOPELESS = 2  # trials that fail where past tasks promised much: then they are not asked where to begin
+_TEST = 0.26  # of the budget: what it may cost to try something that past tasks do not praise
 _FLOOR = 1e-6
 _SAME = 1e-9  # in widths of a range: what encoding and decoding a configuration may change
 
@@ -117,6 +118,9 @@ class Moves:
         points: Configurations, shape (MOVES, d).
         trials: Trial that each continues, shape (MOVES,); -1 for a new one.
         expected: What past tasks say of each, shape (T, MOVES, R); None without any.
+        foretold: By how much each would be better than the best one after a full training, and the standard deviation
+            of that, in units of the distance from the best to the median configuration: shape (n, 2) for those n moves
+            that count, NaN where nothing is foretold.
     """
 
     features: NDArray[np.float32]
@@ -124,6 +128,7 @@ class Moves:
     points: Array
     trials: NDArray[np.int64]
     expected: Array | None
+    foretold: Array
 
     @property
     def possible(self) -> NDArray[np.bool_]:
@@ -171,7 +176,8 @@ class SearchState:
             # What no past task knows is left in the middle by half of them: what they know then decides.
             half = _POOL // 2
             pool[:half] = cube.filled(self._random, np.where(past.known, pool[:half], np.nan))
-        first = cube.middle(self._random) if past is None else cube.filled(self._random, past.best)
+        self._middle = cube.middle(self._random)
+        first = self._middle if past is None else cube.filled(self._random, past.best)
         self._pool = np.concatenate([first, pool])
         self._pool_expected = None if past is None else past.expected(self._pool)
 
@@ -238,7 +244,7 @@ class SearchState:
         # Where there is nothing to finish, it is the new trial.
         start = 1.0 if self._finishing and to_finish is None and not finished else self._costs[0]
         starts, expected = self._starts() if start <= free else (np.empty((0, self.cube.dimensions)), None)
-        if self.designs and len(starts):
+        if (self.designs or self.tests) and len(starts):
             paused = []
         points = np.concatenate([starts, *(each.point[None] for each in paused)])
         trials = np.array([-1] * len(starts) + [each.number for each in paused], dtype=np.int64)
@@ -248,10 +254,11 @@ class SearchState:
                 np.concatenate([*([] if expected is None else [expected]), *told], axis=1) if len(points) else None
             )
         if not len(points):
-            return self._padded(np.empty((0, len(FEATURES))), points, trials, None)
-        features = self._features(points, trials, expected)
+            return self._padded(np.empty((0, len(FEATURES))), points, trials, None, np.empty((0, 2)))
+        features, foretold = self._features(points, trials, expected)
         kept = _shortlist(features)
-        return self._padded(features[kept], points[kept], trials[kept], None if expected is None else expected[:, kept])
+        told_of_kept = None if expected is None else expected[:, kept]
+        return self._padded(features[kept], points[kept], trials[kept], told_of_kept, foretold[kept])
 
     def _to_finish(self, left: float) -> SearchTrial | None:
         """The best trial that is paused and can be paid for to its end; None where a finished one is as good."""
@@ -280,10 +287,22 @@ class SearchState:
         """Whether it is too early to be clever: trials are started in the middle of the space and at random."""
         if self.past is None:
             return self._count < _DESIGN or not self.knows
-        return not self.knows and sum(each.failed for each in self.trials.values()) >= _HOPELESS
+        if self.knows:
+            # Two trials have told that past tasks may be wrong: the search begins anew.
+            return not self.believes and self._count <= _DESIGN
+        return sum(each.failed for each in self.trials.values()) >= _HOPELESS
+
+    @property
+    def tests(self) -> bool:
+        """Whether past tasks are put to the test: by the middle of the space, where a search without them begins."""
+        if self.past is None or self._count != 1 or not self.knows:
+            return False
+        return bool(self._costs[0] <= _TEST * self.budget)
 
     def _starts(self) -> tuple[Array, Array | None]:
         """Points to start from, with what past tasks say: at random, the best of past tasks, adjusted incumbents."""
+        if self.tests and self.past is not None and len(middle := self._untried(self._middle)):
+            return middle, self.past.expected(middle)
         if self.designs:
             # The middle comes first; with past tasks, what they praise does, and it is no use.
             drawn = slice(1) if self._pool_expected is None else slice(-1, None)
@@ -340,8 +359,10 @@ class SearchState:
         """What is drawn from here on follows from the seed and this number, whoever draws it."""
         self._random = np.random.default_rng([self._seed, number])
 
-    def _features(self, points: Array, trials: NDArray[np.int64], expected: Array | None) -> Array:
+    def _features(self, points: Array, trials: NDArray[np.int64], expected: Array | None) -> tuple[Array, Array]:
+        """Features of n moves, shape (n, len(FEATURES)), and what is foretold of them, shape (n, 2)."""
         n = len(points)
+        means = np.full((n, 2), np.nan)
         reached = np.array([len(self.trials[t].values) if t >= 0 else 0 for t in trials])
         costs = self._costs[reached]
         to_rungs = np.array(self.rungs) - np.array([0.0, *self.rungs])[reached, None]
@@ -350,6 +371,7 @@ class SearchState:
         if any(not each.failed for each in seen):
             foretold = self._foretell(seen, Queried(points, trials, reached, expected))
             gain, told = self._incumbent_mean - foretold.mean, foretold.told[np.arange(n), reached]
+            means = np.stack([gain, foretold.std], axis=1)
             column |= {
                 "log_improvement": log_expected_improvement(gain, told),
                 "log_final_improvement": log_expected_improvement(gain, foretold.std),
@@ -361,6 +383,7 @@ class SearchState:
         elif expected is not None:
             # Nothing has worked yet: what past tasks agree on.
             gain = 1.0 - expected[..., -1]
+            means = np.stack([gain.mean(0), gain.std(0)], axis=1)
             agreed = np.log(np.maximum(gain, 0.01).mean(0))
             column |= {"mean_gain": gain.mean(0)}
             column |= dict.fromkeys(("log_improvement", "log_final_improvement", "log_worth"), agreed)
@@ -387,7 +410,7 @@ class SearchState:
         for name in ("log_worth", "log_improvement", "log_final_improvement"):
             at = FEATURES.index(name)
             features[:, at] = np.maximum(features[:, at] - features[:, at].max(), -20) / 4
-        return np.clip(features, -5, 5)
+        return np.clip(features, -5, 5), means
 
     def _foretell(self, seen: list[SearchTrial], queried: Queried) -> Foretold:
         pairs = [(each, rung) for each in seen for rung in range(len(each.values))]
@@ -439,7 +462,9 @@ class SearchState:
             adjusts = (np.arange(n) >= len(self._pool)).astype(float) * (trials < 0)
         return {"rank": rank, "slope": slope, "age": age, "distance": 3 * distance, "adjusts": adjusts}
 
-    def _padded(self, features: Array, points: Array, trials: NDArray[np.int64], expected: Array | None) -> Moves:
+    def _padded(
+        self, features: Array, points: Array, trials: NDArray[np.int64], expected: Array | None, foretold: Array
+    ) -> Moves:
         n = len(features)
         padded = np.zeros((MOVES, len(FEATURES)), np.float32)
         padded[:n] = features
@@ -456,7 +481,7 @@ class SearchState:
             "tasks": math.log1p(0 if self.past is None else len(self.past)) / 2,
         }
         told = np.clip([context[name] for name in CONTEXT], -5, 5).astype(np.float32)
-        return Moves(padded, told, points, trials, expected)
+        return Moves(padded, told, points, trials, expected, foretold)
 
     def _forget(self) -> None:
         """What the surrogate would not look at is dropped: the oldest trials that are not among the best."""

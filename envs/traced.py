@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._guards import TracingContext, tracing
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -45,7 +47,9 @@ class Recording:
     """
 
     def __init__(self, function: TensorFunction, *inputs: Tensor) -> None:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        # One mode to describe all results with: else each would make one of its own, which takes most of the time.
+        described = tracing(TracingContext(FakeTensorMode()))
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), described:
             graph = make_fx(functionalize(function))(*inputs).graph
             _simplify(graph)
             binding = _Binding(graph, inputs)

@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING
 
 from ..envs.records import Record
 from .curves import curves
-from .operations import KEY_TAG, KIND_TAG, STATE_TAG, VALUE_METRIC, DeleteRun, EndRun, Log, Operation, Point, merged
+from .operations import KEY_TAG, STATE_TAG, VALUE_METRIC, DeleteRun, EndRun, Log, Operation, Point, merged
 from .projection import Projection
 from .store import Store, connect
+from .study_runs import study_runs, trial_of
 from .transport import Transport
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
-
-_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ def compare(records: Iterable[Record], study: str, store: Store, experiment: str
     """
     expected = _expected(records, study)
     client = connect(store)
-    runs = _runs(client, experiment, study)
+    runs = study_runs(client, experiment, study)
     differences = []
     if None not in runs:
         differences.append(Difference(None, "the study's run is not there", tuple(expected[None].operations)))
@@ -94,7 +92,7 @@ def unattended(study: str, store: Store, experiment: str) -> list[Difference]:
         StoreError: The store cannot be read.
     """
     differences = []
-    for trial, runs in _runs(connect(store), experiment, study).items():
+    for trial, runs in study_runs(connect(store), experiment, study).items():
         differences += _doubles(trial, runs)
         for run in runs:
             if run.info.status == "RUNNING":
@@ -103,20 +101,6 @@ def unattended(study: str, store: Store, experiment: str) -> list[Difference]:
                 what = "it is open, and no process of this machine records it"
                 differences.append(Difference(trial, what, (Log(run=key, tags={STATE_TAG: "killed"}), end)))
     return differences
-
-
-def studies_named(name: str, store: Store, experiment: str) -> list[str]:
-    """The keys of the runs of all studies with this name, the newest first.
-
-    Raises:
-        StoreError: The store cannot be opened.
-    """
-    client = connect(store)
-    if (place := client.get_experiment_by_name(experiment)) is None:
-        return []
-    # Names may hold what a filter cannot: they are compared here.
-    parents = client.search_runs([place.experiment_id], f"tags.`{KIND_TAG}` = 'study'", max_results=_PAGE)
-    return [run.data.tags[KEY_TAG] for run in parents if run.data.tags.get("metatuner.study") == name]
 
 
 def repair(differences: Iterable[Difference], store: Store, experiment: str) -> None:
@@ -141,7 +125,7 @@ def _expected(records: Iterable[Record], study: str) -> dict[int | None, _Expect
     by_run: dict[str, _Expected] = defaultdict(_Expected)
     for operation in merged(operations):
         _note(by_run[operation.run], operation)
-    return {_trial_of(run, study): each for run, each in by_run.items()}
+    return {trial_of(run, study): each for run, each in by_run.items()}
 
 
 def _note(expected: _Expected, operation: Operation) -> None:
@@ -152,29 +136,6 @@ def _note(expected: _Expected, operation: Operation) -> None:
         expected.state = operation.tags.get(STATE_TAG, expected.state)
     elif isinstance(operation, EndRun):
         expected.end = operation
-
-
-def _trial_of(run: str, study: str) -> int | None:
-    return None if run == study else int(run.removeprefix(f"{study}/").split(".")[0])
-
-
-def _runs(client: MlflowClient, experiment: str, study: str) -> dict[int | None, list[Run]]:
-    """The runs of the study itself (None) and of each trial, its latest attempt first."""
-    found: dict[int | None, list[Run]] = defaultdict(list)
-    if (place := client.get_experiment_by_name(experiment)) is None:
-        return found
-    token = None
-    while True:
-        page = client.search_runs(
-            [place.experiment_id], f"tags.`{KEY_TAG}` LIKE '{study}%'", max_results=_PAGE, page_token=token
-        )
-        for run in page:
-            found[_trial_of(run.data.tags[KEY_TAG], study)].append(run)
-        if not (token := page.token):
-            break
-    for runs in found.values():
-        runs.sort(key=lambda run: (-int(run.data.tags.get("metatuner.attempt", 0)), run.info.start_time))
-    return found
 
 
 def _compare_trial(

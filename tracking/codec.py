@@ -19,6 +19,7 @@ _KINDS: dict[str, type[Record]] = {
         records.Description,
         records.TrialStarted,
         records.ParamsChosen,
+        records.Proposal,
         records.DataSetUsed,
         records.Metrics,
         records.Decision,
@@ -49,6 +50,8 @@ def encode(record: Record) -> str:
             values["values"] = {name: float(value) for name, value in record.values.items()}
         case records.StudyStarted() | records.TrialStarted() | records.TrialSeen() | records.ParamsChosen():
             values["params"] = {name: str(value) for name, value in record.params.items()}
+    if isinstance(record, records.Proposal | records.TrialSeen):
+        values["foretold"] = {name: float(value) for name, value in record.foretold.items()}
     return json.dumps({"kind": kind.__name__, **values}, default=_plain, separators=(",", ":"))
 
 

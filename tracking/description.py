@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 
 from .links import comparison_link, run_link, trials_link
 from .names import shorten
 from .study_summary import StudySummary, TrialSummary
+from .wording import duration, number, range_in_words, rounded, short, telling
 
 LONGEST_INTRODUCTION = 2_500  # MLflow takes 8,000 characters, and links grow when they are resolved
 _BEST_SHOWN, _PARAMS_SHOWN, _SPACE_SHOWN, _COMPARED = 5, 6, 15, 30
-_LONGEST_VALUE = 24
 
 
 def describe(summary: StudySummary, study: str, introduction: str, *, over: bool) -> str:
@@ -40,7 +38,7 @@ def _result(summary: StudySummary, study: str, *, over: bool) -> str:
     if best:
         goal = "largest" if summary.maximizes else "smallest"
         name = run_link(f"#{best[0].trial} {_plain(best[0].name)}".strip(), best[0].run)
-        lines.append(f"**{_number(best[0].value)}** is the {goal} `{summary.started.metric}`: {name}.")
+        lines.append(f"**{number(best[0].value)}** is the {goal} `{summary.started.metric}`: {name}.")
     lines.append(_progress(summary) + "\n")
     if len(best) > 1:
         lines += [_table(best[:_BEST_SHOWN], summary.started.metric), ""]
@@ -58,38 +56,23 @@ def _progress(summary: StudySummary) -> str:
 
 
 def _table(trials: Sequence[TrialSummary], metric: str) -> str:
-    params = _telling(trials)[:_PARAMS_SHOWN]
+    params = telling(trials)[:_PARAMS_SHOWN]
     lines = [_row(["trial", f"`{metric}`", *params, "time"]), _row(["---"] * (len(params) + 3))]
     for trial in trials:
-        values = [_plain(_short(_rounded(trial.params.get(name, "")))) for name in params]
-        title = run_link(f"#{trial.trial} {_plain(_short(trial.name))}".strip(), trial.run)
-        lines.append(_row([title, _number(trial.value), *values, _duration(trial.seconds)]))
+        values = [_plain(short(rounded(trial.params.get(name, "")))) for name in params]
+        title = run_link(f"#{trial.trial} {_plain(short(trial.name))}".strip(), trial.run)
+        lines.append(_row([title, number(trial.value), *values, duration(trial.seconds)]))
     return "\n".join(lines)
-
-
-def _telling(trials: Sequence[TrialSummary]) -> list[str]:
-    """Params in which these trials differ."""
-    names = dict.fromkeys(name for trial in trials for name in trial.params)
-    return [name for name in names if len({trial.params.get(name) for trial in trials}) > 1]
 
 
 def _space(space: Mapping[str, str], conditions: Mapping[str, str]) -> str:
     lines = ["## Search space", "", _row(["hyperparameter", "values"]), _row(["---"] * 2)]
     for name, distribution in list(space.items())[:_SPACE_SHOWN]:
         where = f", where {shorten(conditions[name], 40)}" if name in conditions else ""
-        lines.append(_row([_plain(name), _plain(_values(distribution) + where)]))
+        lines.append(_row([_plain(name), _plain(range_in_words(distribution) + where)]))
     if len(space) > _SPACE_SHOWN:
         lines.append(f"\nand {len(space) - _SPACE_SHOWN} more: artifact `search_space.json`")
     return "\n".join(lines)
-
-
-def _values(distribution: str) -> str:
-    """A distribution of Optuna's in words."""
-    fields = json.loads(distribution)["attributes"]
-    if "choices" in fields:
-        return shorten(", ".join(str(choice) for choice in fields["choices"]), 80)
-    step = f", in steps of {fields['step']:g}" if fields.get("step") not in (None, 1) else ""
-    return f"{fields['low']:g} to {fields['high']:g}{' (log)' if fields['log'] else ''}{step}"
 
 
 def _again(summary: StudySummary) -> str:
@@ -108,26 +91,3 @@ def _plain(text: str) -> str:
     """Text that is neither Markdown nor the end of a cell or a link."""
     escaped = "".join(f"\\{letter}" if letter in r"\`*_[]<>#|~" else letter for letter in text)
     return " ".join(escaped.split())
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
-
-
-def _rounded(text: str) -> str:
-    """A number with a fraction in four digits; other texts as they are."""
-    try:
-        return text if text.lstrip("+-").isdigit() else f"{float(text):.4g}"
-    except ValueError:
-        return text
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes = math.floor(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {seconds % 60:02.0f} s"

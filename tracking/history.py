@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..envs.errors import StoreError, UnknownExperimentError
 from ..envs.records import TrialState
 from .curves import Curve, curves
-from .names import original_name
+from .names import meant_name
 from .operations import KEY_TAG, STATE_TAG, TITLE_TAG
 from .redaction import one_line
 from .store import Store, connect, resolve
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PAGE = 1000
 _STATES = {"FAILED": TrialState.FAILED, "KILLED": TrialState.KILLED}
-_PARENT_TAG, _NAME_TAG = "mlflow.parentRunId", "metatuner.name/"
+_PARENT_TAG = "mlflow.parentRunId"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +147,8 @@ def _trial(run: Any, names: Mapping[str, str], found: Mapping[str, Curve]) -> Pa
         run_id=run.info.run_id,
         experiment=names[run.info.experiment_id],
         name=tags.get(TITLE_TAG) or run.info.run_name or "",
-        params={_original(key, tags): value for key, value in run.data.params.items()},
-        metrics={_original(key, tags): float(value) for key, value in run.data.metrics.items()},
+        params={meant_name(key, tags): value for key, value in run.data.params.items()},
+        metrics={meant_name(key, tags): float(value) for key, value in run.data.metrics.items()},
         curves=found,
         state=None if run.info.status in ("RUNNING", "SCHEDULED") else _STATES.get(run.info.status, state),
         study=tags.get("metatuner.study"),
@@ -159,8 +159,3 @@ def _trial(run: Any, names: Mapping[str, str], found: Mapping[str, Curve]) -> Pa
 def _is_trial(run: Any) -> bool:
     is_study = KEY_TAG in run.data.tags and _PARENT_TAG not in run.data.tags
     return bool(run.data.params) and not is_study
-
-
-def _original(key: str, tags: Mapping[str, str]) -> str:
-    """The name that was meant where MLflow did not take it."""
-    return tags.get(f"{_NAME_TAG}{key}") or original_name(key)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,14 +19,21 @@ _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-h1, h2, p, td, th { overflow-wrap: anywhere; }
+h1, h2, p { overflow-wrap: anywhere; }
 figure { margin: 1rem 0; background: white; color: black; overflow-x: auto; }
 figure svg { display: block; width: 100%; min-width: 26rem; height: auto; }
+figure svg text { white-space: pre; }
 figcaption { padding: .25rem .5rem; font-size: .9rem; }
 .wide { overflow-x: auto; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .5rem .75rem; background: #8881; font-size: .85rem; }
+li { overflow-wrap: anywhere; margin: .3rem 0; } ul { padding-left: 1.25rem; }
+details { margin: .75rem 0; } summary { cursor: pointer; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #8884; min-width: 3rem; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child, .pairs td { text-align: left; }
+.wide th, .wide td { white-space: nowrap; overflow-wrap: normal; }
+.wide th:first-child, .wide td:first-child { white-space: normal; overflow-wrap: break-word; min-width: 7rem; }
+.pairs th { font-weight: normal; opacity: .75; vertical-align: top; }
 """.strip()
 
 
@@ -69,6 +77,36 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
 
 
+def pairs(rows: Mapping[str, str]) -> str:
+    """Names, each with what belongs to it, as plain texts."""
+    lines = "\n".join(
+        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(text)}</td></tr>' for name, text in rows.items()
+    )
+    return f'<table class="pairs">\n<tbody>\n{lines}\n</tbody>\n</table>'
+
+
+def bullets(items: Sequence[str]) -> str:
+    """A list, of plain texts."""
+    lines = "\n".join(f"<li>{html.escape(item)}</li>" for item in items)
+    return f"<ul>\n{lines}\n</ul>"
+
+
+def verbatim(text: str) -> str:
+    """Plain text with its own lines, such as a command or Markdown."""
+    return f"<pre>{html.escape(text)}</pre>"
+
+
+def folded(summary: str, parts: Sequence[str]) -> str:
+    """What is seen only when it is asked for.
+
+    Args:
+        summary: What it is, as plain text; a press on it unfolds the parts.
+        parts: Each made by a function of this module.
+    """
+    inside = "\n".join(parts)
+    return f"<details><summary>{html.escape(summary)}</summary>\n{inside}\n</details>"
+
+
 def picture(figure: Figure, caption: str) -> str:
     """A figure of matplotlib, drawn as vectors.
 
@@ -79,8 +117,10 @@ def picture(figure: Figure, caption: str) -> str:
     from matplotlib import rc_context
 
     drawn = io.StringIO()
-    # Marks and clips are named after their look, not after a random number: the same figure gives the same file.
-    with rc_context({"svg.hashsalt": "metatuner"}):
+    # Marks and clips are named after their look, not after a random number: the same figure gives the same file. Text
+    # stays text, which a reader can search and copy, and whose letters need not be in a font of this machine.
+    with rc_context({"svg.hashsalt": "metatuner", "svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     svg = re.sub(r"^.*?(?=<svg)", "", drawn.getvalue(), count=1, flags=re.DOTALL)
     said = html.escape(caption, quote=True)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 
 LONGEST_NAME = 200  # MLflow's limit is 250; tags that note the original name put a prefix before it
 LONGEST_PARAM = 6_000
 LONGEST_TAG = 8_000
+NAME_TAG = "metatuner.name/"  # and the key: the name that was meant, where MLflow did not take it
 
 _FORBIDDEN = re.compile(r"[^/\w.\- :]")
 _ESCAPE = re.compile(r"_x([0-9a-f]*)_")
@@ -32,6 +34,11 @@ def clean_name(name: str) -> str:
 def original_name(key: str) -> str:
     """The name that became this key, unless it was too long: then the run's tag `metatuner.name/KEY` holds it."""
     return _ESCAPE.sub(lambda match: chr(int(match.group(1), 16)) if match.group(1) else "", key)
+
+
+def meant_name(key: str, tags: Mapping[str, str]) -> str:
+    """The name that was meant by a run's key, given the run's tags."""
+    return tags.get(f"{NAME_TAG}{key}") or original_name(key)
 
 
 def shorten(value: str, limit: int, whole_at: str = "") -> str:

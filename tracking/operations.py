@@ -18,7 +18,17 @@ KEY_TAG = "metatuner.key"
 RUN_NAME_TAG = "mlflow.runName"
 KIND_TAG = "metatuner.kind"  # study or trial
 STATE_TAG = "metatuner.state"  # running, or one of envs.records.TrialState
+WHY_TAG = "metatuner.why"  # why a trial was proposed
+FORETOLD = "foretold/"  # what the names of metrics with the figures behind it begin with
+STUDY_TAG = "metatuner.study"  # the study's name
 TITLE_TAG = "metatuner.name"  # a trial's name without number and value
+METRIC_TAG = "metatuner.metric"  # of a study: what trials are judged by
+DIRECTION_TAG = "metatuner.direction"  # minimize or maximize
+BUDGET_TAG = "metatuner.budget"  # in words
+COMMAND_TAG = "metatuner.command"  # how to do it again
+SPACE_FILE = "search_space.json"  # Optuna's distributions by name
+CONDITIONS_FILE = "conditions.json"  # when hyperparameters are active, in words, by name
+DECISIONS_FILE = "decisions.csv"  # a trial's (`tracking.table`)
 VALUE_METRIC = "value"  # what a trial is judged by, whatever the study's metric is
 
 

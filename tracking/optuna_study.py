@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 
 from ..envs.errors import StoreError
 from ..envs.records import (
+    FORETOLD_ATTRIBUTE,
     KEY_ATTRIBUTE,
     MESSAGE_ATTRIBUTE,
     OWNER_ATTRIBUTE,
     VOID_ATTRIBUTE,
     WHY_ATTRIBUTE,
-    WHY_TAG,
     Metrics,
+    Proposal,
     Record,
     StudyStarted,
     TrialFinished,
@@ -97,9 +98,9 @@ def _trial(trial: FrozenTrial, metric: str) -> Iterator[Record]:
         return
     started, ended = _ms(trial.datetime_start), _ms(trial.datetime_complete or trial.datetime_start)
     name = str(trial.user_attrs.get(STRATEGY_ATTRIBUTE, "optuna"))
-    why = trial.user_attrs.get(WHY_ATTRIBUTE)
-    tags = {} if why is None else {WHY_TAG: str(why)}
-    yield TrialStarted(trial=trial.number, name=name, params=trial.params, tags=tags, time_ms=started)
+    yield TrialStarted(trial=trial.number, name=name, params=trial.params, time_ms=started)
+    if (why := trial.user_attrs.get(WHY_ATTRIBUTE)) is not None:
+        yield Proposal.told(trial.number, str(why), trial.user_attrs.get(FORETOLD_ATTRIBUTE, {}), started)
     for step, value in sorted(trial.intermediate_values.items()):
         yield Metrics(trial=trial.number, step=step, values={metric: value}, time_ms=ended)
     if (state := _state(trial)) is not None:

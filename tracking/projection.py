@@ -2,8 +2,9 @@
 
 A study is a run, each of its trials a child run. Starting values are params; everything that changes is a step metric;
 a decision is both step metrics (`hp/*`, `adjust/*`, `reward`) and a row of the artifact `decisions.csv`, which also has
-the signals that the policy saw. What a trial is judged by is its metric `value`; the best so far is the study's metric
-`best_value`, over the number of trials that have ended.
+the signals that the policy saw. Why trials were proposed is the artifact `decisions.csv` of the study. What a trial is
+judged by is its metric `value`; the best so far is the study's metric `best_value`, over the number of trials that have
+ended.
 
 The study's description and its plots are made anew while it runs, but seldom: a study of a thousand short trials must
 not spend its time on pictures.
@@ -28,6 +29,7 @@ from ..envs.records import (
     FileArtifact,
     Metrics,
     ParamsChosen,
+    Proposal,
     Record,
     StudyFinished,
     StudyLed,
@@ -42,12 +44,22 @@ from .description import LONGEST_INTRODUCTION, describe
 from .importance import can_rank
 from .names import LONGEST_TAG, shorten
 from .operations import (
+    BUDGET_TAG,
+    COMMAND_TAG,
+    CONDITIONS_FILE,
+    DECISIONS_FILE,
+    DIRECTION_TAG,
+    FORETOLD,
     KEY_TAG,
     KIND_TAG,
+    METRIC_TAG,
     RUN_NAME_TAG,
+    SPACE_FILE,
     STATE_TAG,
+    STUDY_TAG,
     TITLE_TAG,
     VALUE_METRIC,
+    WHY_TAG,
     Describe,
     Draw,
     EndRun,
@@ -62,6 +74,7 @@ from .operations import (
 from .pace import Pace
 from .run_log import RunLog
 from .study_summary import StudySummary, run_key, run_title
+from .table import proposals_csv
 from .traces import Trace, Training
 
 if TYPE_CHECKING:
@@ -74,6 +87,7 @@ _STATUS = {
     TrialState.KILLED: "KILLED",
 }
 _LONGEST_DATA_NAME, _LONGEST_DIGEST, _LONGEST_PROFILE = 500, 36, 60_000  # MLflow's limits
+_TABLE_GROWTH = 1.25
 _DESCRIPTION_SECONDS, _PLOTS_SECONDS = 10.0, 60.0
 
 
@@ -97,6 +111,7 @@ class Projection:
         self._trainings: list[Training] = []
         self._leads = True  # whether the study's own run is recorded from here
         self._seen: dict[int, TrialSeen] = {}
+        self._proposals_written = 0
         self._descriptions, self._plots = Pace(_DESCRIPTION_SECONDS), Pace(_PLOTS_SECONDS)
 
     def remember(self, past: Iterable[Record]) -> None:
@@ -123,6 +138,8 @@ class Projection:
                 log = self._log(record.trial)
                 log.add_tags(record.tags)
                 return log.set_params(record.params)
+            case Proposal():
+                return self._propose(record)
             case DataSetUsed():
                 return [self._use(record)]
             case Metrics():
@@ -157,7 +174,7 @@ class Projection:
             self._study = self._study or RunLog(self._key, Trace(record.name))
             return []
         if self._study is not None:
-            self._study.add_tags({STATE_TAG: "running"})
+            self._study.add_tags({STATE_TAG: "running", **_told_of(record)})
             return [ReopenRun(run=self._key), *self._study.flush(), self._described()]
         self._study = RunLog(self._key, Trace(record.name))
         return self._start_run(record)
@@ -165,9 +182,11 @@ class Projection:
     def _start_run(self, record: StudyStarted) -> list[Operation]:
         assert self._study is not None
         space = json.dumps({name: json.loads(text) for name, text in record.space.items()}, indent=1)
+        conditions = json.dumps(dict(record.conditions), indent=1)
         return [
-            *self._start(self._study, record, record.name, {}, None),
-            *([Write(run=self._key, path="search_space.json", text=space)] if record.space else []),
+            *self._start(self._study, record, record.name, _told_of(record), None),
+            *([Write(run=self._key, path=SPACE_FILE, text=space)] if record.space else []),
+            *([Write(run=self._key, path=CONDITIONS_FILE, text=conditions)] if record.conditions else []),
             self._described(),
         ]
 
@@ -185,6 +204,8 @@ class Projection:
             return []
         begun = _begun(record)
         self._summary.begin(begun, run_key(self._key, begun))
+        if record.why:
+            self._summary.propose(_proposed(record))
         self._note_best(_ended(record), record.value)
         return self._rendered(record.time_ms)
 
@@ -200,6 +221,8 @@ class Projection:
         log = RunLog(key, Trace(""))
         title = run_title(seen.trial, 0, seen.name, seen.state, seen.value)
         start = self._start(log, begun, title, _trial_tags(begun), self._key)
+        if seen.why:
+            _log_proposal(log, _proposed(seen))
         if seen.value is not None:
             log.add(VALUE_METRIC, seen.value, 0, seen.time_ms)
         log.add_tags({STATE_TAG: str(seen.state)})
@@ -212,6 +235,12 @@ class Projection:
         title = run_title(record.trial, record.attempt, record.name)
         return self._start(log, record, title, _trial_tags(record), self._key)
 
+    def _propose(self, record: Proposal) -> list[Operation]:
+        self._summary.propose(record)
+        log = self._log(record.trial)
+        _log_proposal(log, record)
+        return log.flush_if_full()
+
     def _start(
         self,
         log: RunLog,
@@ -221,7 +250,7 @@ class Projection:
         parent: str | None,
     ) -> list[Operation]:
         tags = {
-            "metatuner.study": shorten(self._summary.started.name, LONGEST_TAG),
+            STUDY_TAG: shorten(self._summary.started.name, LONGEST_TAG),
             "metatuner.version": __version__,
             STATE_TAG: "running",
             KEY_TAG: log.run,
@@ -307,7 +336,16 @@ class Projection:
         if not self._leads:
             return []
         description = [self._described()] if self._descriptions.allows(time_ms) else []
-        return [*description, *(self._study_plots() if self._plots.allows(time_ms) else [])]
+        plots = self._study_plots() if self._plots.allows(time_ms) else []
+        return [*description, *plots, *self._proposals()]
+
+    def _proposals(self, *, over: bool = False) -> list[Operation]:
+        """The table of proposals, where it has grown by a quarter or the study is over."""
+        trials = [trial for trial in self._summary.trials.values() if trial.proposal is not None]
+        if not trials or not (over or len(trials) > self._proposals_written * _TABLE_GROWTH):
+            return []
+        self._proposals_written = len(trials)
+        return [Write(run=self._key, path=DECISIONS_FILE, text=proposals_csv(trials))]
 
     def _study_plots(self) -> list[Operation]:
         if not self._draw:
@@ -343,6 +381,7 @@ class Projection:
         return [
             *self._settled(),
             self._described(over=True),
+            *self._proposals(over=True),
             *self._finish(self._log(None), record, self._study_plots()),
         ]
 
@@ -377,6 +416,16 @@ def _is_of_study(record: Record) -> bool:
     return isinstance(record, Description)
 
 
+def _told_of(study: StudyStarted) -> dict[str, str]:
+    about = {
+        METRIC_TAG: study.metric,
+        DIRECTION_TAG: study.direction,
+        BUDGET_TAG: study.budget,
+        COMMAND_TAG: study.command,
+    }
+    return {name: shorten(text, LONGEST_TAG) for name, text in about.items() if text}
+
+
 def _trial_tags(record: TrialStarted) -> dict[str, str]:
     return {
         "metatuner.trial": str(record.trial),
@@ -386,7 +435,17 @@ def _trial_tags(record: TrialStarted) -> dict[str, str]:
 
 
 def _begun(seen: TrialSeen) -> TrialStarted:
-    return TrialStarted(trial=seen.trial, name=seen.name, params=seen.params, tags=seen.tags, time_ms=seen.started_ms)
+    return TrialStarted(trial=seen.trial, name=seen.name, params=seen.params, time_ms=seen.started_ms)
+
+
+def _proposed(seen: TrialSeen) -> Proposal:
+    return Proposal.told(seen.trial, seen.why, seen.foretold, seen.started_ms)
+
+
+def _log_proposal(log: RunLog, proposal: Proposal) -> None:
+    log.add_tags({WHY_TAG: str(proposal)})
+    for name, value in proposal.foretold.items():
+        log.add(f"{FORETOLD}{name}", value, 0, proposal.time_ms)
 
 
 def _ended(seen: TrialSeen) -> TrialFinished:

@@ -1,7 +1,8 @@
 """Policies in MLflow's Model Registry: plain files with a hash, never code and never a pickle.
 
-A version's artifact is the policy's folder as it is, `policy.safetensors` and `card.json`. Its tags carry the hash, the
-card's schema version, the evaluation and the runs that it learnt from. The alias `champion` names the one to use.
+A version's artifact is the policy's folder as it is: `policy.safetensors`, `card.json`, and `prior.csv` where past
+trials come with it. Its tags carry the hash, the card's schema version, the evaluation and the runs that it learnt
+from. The alias `champion` names the one to use.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION = "champion"
-WEIGHTS, CARD = "policy.safetensors", "card.json"
+WEIGHTS, CARD, PRIOR = "policy.safetensors", "card.json", "prior.csv"
 EXPERIMENT = "metatuner-policies"
 _SCHEME = "models:/"
 
@@ -86,7 +87,7 @@ def push(
         _ensure_model(client, name)
         model = client.create_logged_model(experiment_id, name=_artifact_name(name), model_type="metatuner.policy")
         with tempfile.TemporaryDirectory(prefix="metatuner-") as temporary:
-            for file in (WEIGHTS, CARD):  # and nothing else that may lie in the folder
+            for file in _files(card):  # and nothing else that may lie in the folder
                 shutil.copyfile(folder / file, Path(temporary) / file)
             client.log_model_artifacts(model.model_id, temporary)
         client.finalize_logged_model(model.model_id, "READY")
@@ -152,7 +153,7 @@ def pull(source: str, folder: str | Path, *, tracking_uri: str | None = None) ->
 
     Args:
         source: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or NAME for its champion.
-        folder: Where its two files go.
+        folder: Where its files go.
         tracking_uri: The store, as for `MLflowRecorder`.
 
     Returns:
@@ -184,7 +185,8 @@ def pull(source: str, folder: str | Path, *, tracking_uri: str | None = None) ->
                 )
             folder = Path(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            for file in (WEIGHTS, CARD):
+            (folder / PRIOR).unlink(missing_ok=True)  # of another policy that was there
+            for file in _files(card):
                 shutil.copyfile(fetched / file, folder / file)
     return folder
 
@@ -238,7 +240,24 @@ def _checked_card(folder: Path) -> dict[str, Any]:
         raise PolicyFileError(f"{folder} is no policy: expected {WEIGHTS} and {CARD} ({error})") from error
     if not isinstance(card, dict) or card.get("sha256") != hashlib.sha256(weights).hexdigest():
         raise PolicyFileError(f"the weights in {folder} do not match the sha256 in {CARD}: restore the policy's folder")
+    if "prior" in card and (
+        not isinstance(card["prior"], dict) or card["prior"].get("sha256") != _hash(folder / PRIOR)
+    ):
+        raise PolicyFileError(f"{PRIOR} in {folder} does not match the sha256 in {CARD}: restore the policy's folder")
     return card
+
+
+def _hash(path: Path) -> str | None:
+    """The file's sha256; None where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _files(card: dict[str, Any]) -> tuple[str, ...]:
+    """A policy's files: with the past trials that its card tells, if any."""
+    return (WEIGHTS, CARD, PRIOR) if "prior" in card else (WEIGHTS, CARD)
 
 
 def _version_tags(card: dict[str, Any], learnt_from: Sequence[str]) -> dict[str, str]:
@@ -247,9 +266,14 @@ def _version_tags(card: dict[str, Any], learnt_from: Sequence[str]) -> dict[str,
         "sha256": str(card["sha256"]),
         "schema_version": str(card.get("schema_version")),
         "policy_kind": str(card.get("kind")),
-        **{f"evaluation/{key}": f"{value:.6g}" for key, value in evaluation.items() if isinstance(value, int | float)},
+        **{_tag(key): f"{value:.6g}" for key, value in evaluation.items() if isinstance(value, int | float)},
         "learnt_from": ",".join(learnt_from),
     }
+
+
+def _tag(figure: str) -> str:
+    """The tag of a figure of the evaluation, without what MLflow does not take in a tag's name."""
+    return f"evaluation/{re.sub(r'[^a-zA-Z0-9_. :/-]', '', figure)}"
 
 
 def _artifact_name(name: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..envs.records import Decision
-from .names import LONGEST_PARAM, LONGEST_TAG, clean_name, shorten
-from .operations import Log, Operation, Point, Write
+from .names import LONGEST_PARAM, LONGEST_TAG, NAME_TAG, clean_name, shorten
+from .operations import DECISIONS_FILE, Log, Operation, Point, Write
 from .table import decisions_csv
 from .traces import Trace
 
@@ -92,7 +92,7 @@ class RunLog:
             self._points, self._params, self._tags = [], {}, {}
         rows = len(self._decisions)
         if rows and (table or rows > self._rows_written * _TABLE_GROWTH):
-            operations.append(Write(run=self.run, path="decisions.csv", text=decisions_csv(self._decisions)))
+            operations.append(Write(run=self.run, path=DECISIONS_FILE, text=decisions_csv(self._decisions)))
             self._rows_written = rows
         return operations
 
@@ -101,5 +101,5 @@ class RunLog:
         if name not in self._keys:
             self._keys[name] = key = clean_name(name)
             if key != name:
-                self._tags[f"metatuner.name/{key}"] = shorten(name, LONGEST_TAG)
+                self._tags[f"{NAME_TAG}{key}"] = shorten(name, LONGEST_TAG)
         return self._keys[name]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .drawing import BLUE, COLOURS, GREEN, GREY, LINES, ORANGE, RED, axis_name, new_figure, plain_text, scale
 from .traces import Training
+from .wording import in_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 _MOST_NAMED = 10
 _MOST_MARKED = 150
 _MOST_PANELS = 6
-_NAMES = {"lr": "learning rate", "weight_decay": "weight decay", "batch_size": "batch size"}
 _STEPS = "optimiser steps"
 
 Curve = tuple[Sequence[int], Sequence[float]]
@@ -108,7 +108,7 @@ def _draw_hyperparameter(panel: Any, training: Training, name: str) -> None:
         panel.plot(*zip(*dots, strict=True), "o", color=GREEN, markersize=3.5, zorder=3)
     short = name.removeprefix("hp/")
     scale(panel, training.curves[name][1], log=short == "lr")
-    panel.set_ylabel(axis_name(panel, plain_text(_NAMES.get(short, short))))
+    panel.set_ylabel(axis_name(panel, plain_text(in_words(short))))
 
 
 def _held(training: Training, name: str) -> Curve:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from ..envs.records import ParamsChosen, Record, StudyStarted, TrialFinished, TrialStarted, TrialState
+from ..envs.records import ParamsChosen, Proposal, Record, StudyStarted, TrialFinished, TrialStarted, TrialState
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class TrialSummary:
         state: How it ended; None while it runs.
         value: What it is judged by; None where there is nothing, NaN where that is no number.
         seconds: How long it took.
+        proposal: Why it was proposed; None where nobody told.
     """
 
     trial: int
@@ -35,6 +36,7 @@ class TrialSummary:
     state: TrialState | None = None
     value: float | None = None
     seconds: float = 0.0
+    proposal: Proposal | None = None
 
     @property
     def counts(self) -> bool:
@@ -72,6 +74,10 @@ class StudySummary:
         params = {name: str(value) for name, value in record.params.items()}
         self.trials[record.trial] = replace(begun, params={**params, **begun.params})
 
+    def propose(self, record: Proposal) -> None:
+        """It is told why a trial was proposed."""
+        self.trials[record.trial] = replace(self.trials[record.trial], proposal=record)
+
     def end(self, record: TrialFinished, value: float | None) -> None:
         """A trial ended; `value` is what it is judged by."""
         begun = self.trials[record.trial]
@@ -87,6 +93,8 @@ class StudySummary:
         for record in past:
             if isinstance(record, TrialStarted) and record.trial not in known:
                 self.begin(record, run_key(study, record))
+            elif isinstance(record, Proposal) and record.trial not in known:
+                self.propose(record)
             elif isinstance(record, TrialFinished) and record.trial not in known:
                 self.end(record, record.value)
 

@@ -19,6 +19,7 @@ SWITCHES = {
     "MLFLOW_TRUNCATE_LONG_VALUES": "false",
     # MLflow and its migrations narrate on INFO; a progress bar should not have to compete with them.
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 

@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..envs.errors import StoreError, StoreUnreachableError
-from ..envs.records import Record, TrialFinished, TrialStarted, TrialState
+from ..envs.records import Record, TrialFinished, TrialState
 from . import links
 from .names import LONGEST_TAG, shorten
 from .operations import (
     KEY_TAG,
     STATE_TAG,
-    TITLE_TAG,
-    VALUE_METRIC,
     DeleteRun,
     Describe,
     Draw,
@@ -38,16 +36,15 @@ from .operations import (
 from .redaction import one_line
 from .run_log import FULL
 from .store import Kind, Store, connect
+from .trial_run import trial_records
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
 _T = TypeVar("_T")
 _MOST_PARAMS = _MOST_TAGS = 100
 _DPI = 110
 NOTE_TAG = "mlflow.note.content"
-_STATES = {"FINISHED": TrialState.FINISHED, "FAILED": TrialState.FAILED}
 # What may succeed when it is tried again. A server that cannot be reached arrives as INTERNAL_ERROR; a token may be
 # renewed and a limit may lift.
 _SHUT_OUT = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
@@ -146,23 +143,9 @@ class Transport:
                     page_token=token,
                 )
             except Exception as error:
-                raise _unusable(self.store, error) from error
+                raise unusable(self.store, error) from error
             for run in page:
-                tags = run.data.tags
-                trial, attempt = int(tags["metatuner.trial"]), int(tags["metatuner.attempt"])
-                yield TrialStarted(
-                    trial=trial,
-                    name=tags.get(TITLE_TAG, run.info.run_name or ""),
-                    params=run.data.params,
-                    attempt=attempt,
-                    time_ms=run.info.start_time,
-                )
-                yield TrialFinished(
-                    trial=trial,
-                    state=_state(run),
-                    value=run.data.metrics.get(VALUE_METRIC),
-                    time_ms=run.info.end_time or run.info.start_time,
-                )
+                yield from trial_records(run)
             if not (token := page.token):
                 return
 
@@ -319,12 +302,6 @@ class Transport:
             self._open.log_artifact(run_id, str(file), folder or None)
 
 
-def _state(run: Run) -> TrialState:
-    if run.info.status == "FINISHED" and run.data.tags.get(STATE_TAG) == TrialState.PRUNED:
-        return TrialState.PRUNED
-    return _STATES.get(run.info.status, TrialState.KILLED)
-
-
 def _is_retryable(error: Exception) -> bool:
     return isinstance(error, OSError) or getattr(error, "error_code", None) in _RETRYABLE
 
@@ -341,7 +318,7 @@ def _experiment_id(client: MlflowClient, store: Store, name: str) -> str:
         if experiment is None:
             return _create_experiment(client, store, name)
     except Exception as error:
-        raise _unusable(store, error) from error
+        raise unusable(store, error) from error
     if experiment.lifecycle_stage != "active":
         raise StoreError(
             f"the experiment {name!r} in {store.shown} is deleted: take another name, or bring it back with "
@@ -361,7 +338,8 @@ def _create_experiment(client: MlflowClient, store: Store, name: str) -> str:
         return str(experiment.experiment_id)
 
 
-def _unusable(store: Store, error: Exception) -> StoreError:
+def unusable(store: Store, error: Exception) -> StoreError:
+    """What an error of MLflow's says about the store, and what to do."""
     reason = one_line(error, hide=store.uri)
     if getattr(error, "error_code", None) in _SHUT_OUT:
         return StoreUnreachableError(

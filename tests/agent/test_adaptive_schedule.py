@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import functools
 import json
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +21,6 @@ from metatuner.envs.schedule import ScheduleEnv
 from metatuner.envs.torch_training import TorchTraining
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
-
-LOOP = Path(__file__).with_name("loop.py")
 
 
 class Memory:
@@ -194,23 +190,24 @@ def test_decisions_are_spread_over_any_horizon(lively: Policy, steps: int) -> No
 
 @pytest.mark.parametrize("policy", ["lively", "remembering"])
 def test_a_killed_loop_resumes_with_identical_decisions_and_losses(
-    policy: str, tmp_path: Path, request: pytest.FixtureRequest
+    policy: str, tmp_path: Path, request: pytest.FixtureRequest, start: Callable[..., Any]
 ) -> None:
     folder = request.getfixturevalue(policy).save(tmp_path / policy)
 
-    def command(name: str, pause: float = 0.0) -> list[str]:
+    def started(name: str, pause: float = 0.0) -> Any:
         files = [str(tmp_path / f"{name}.pt"), str(tmp_path / f"{name}.log")]
-        return [sys.executable, str(LOOP), *files, "60", str(folder), str(pause)]
+        return start("loop.py", *files, "60", str(folder), str(pause), output=tmp_path / "printed")
 
-    subprocess.run(command("whole"), check=True)
-    process = subprocess.Popen(command("killed", pause=0.02))
+    whole_run = started("whole")
+    assert whole_run.wait() == 0, whole_run.printed
+    killed = started("killed", pause=0.02)
     log = tmp_path / "killed.log"
     while not log.exists() or log.read_text().count("\n") < 33:
-        assert process.poll() is None
+        assert killed.poll() is None, killed.printed
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    subprocess.run(command("killed"), check=True)
+    killed.kill()
+    resumed_run = started("killed")
+    assert resumed_run.wait() == 0, resumed_run.printed
     whole = [json.loads(line) for line in (tmp_path / "whole.log").read_text().splitlines()]
     lines = [line for line in log.read_text().splitlines() if line.endswith("]")]
     resumed = {entry[0]: entry for entry in map(json.loads, lines)}

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from metatuner.agent.ranks import Ranks
 from metatuner.envs.signals import Interval
 
-LOOP = Path(__file__).with_name("ddp_loop.py")
+Started = Callable[..., list[Any]]
 
 
-def start(home: Path, policy: Path, **settings: Any) -> list[subprocess.Popen[str]]:
-    home.mkdir(exist_ok=True)
-    given = {"folder": str(home), "meeting": str(home / uuid.uuid4().hex), "policy": str(policy), **settings}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", str(LOOP), str(rank), json.dumps(given)], stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
+@pytest.fixture
+def started(start: Callable[..., Any]) -> Started:
+    """Starts a training in two processes of its own."""
+
+    def started(home: Path, policy: Path, **settings: Any) -> list[Any]:
+        home.mkdir(exist_ok=True)
+        given = {"folder": str(home), "meeting": str(home / uuid.uuid4().hex), "policy": str(policy), **settings}
+        return [
+            start("ddp_loop.py", str(rank), json.dumps(given), output=home / f"said{rank}", flags=["-W", "error"])
+            for rank in range(2)
+        ]
+
+    return started
 
 
-def finish(processes: list[subprocess.Popen[str]]) -> None:
-    errors = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+def finish(ranks: list[Any]) -> None:
+    assert [rank.wait() for rank in ranks] == [0, 0], [rank.printed for rank in ranks]
 
 
 def logs(home: Path) -> list[dict[int, list[Any]]]:
@@ -46,9 +48,9 @@ def agreed(ranks: list[dict[int, list[Any]]]) -> bool:
     return [entry[2:] for entry in ranks[0].values()] == [entry[2:] for entry in ranks[1].values()]
 
 
-def test_ranks_stay_bit_identical_and_resume_after_a_kill(folder: Path, tmp_path: Path) -> None:
+def test_ranks_stay_bit_identical_and_resume_after_a_kill(folder: Path, tmp_path: Path, started: Started) -> None:
     home = tmp_path / "whole"
-    finish(start(home, folder))
+    finish(started(home, folder))
     whole = logs(home)
     assert list(whole[0]) == list(range(1, 61))
     assert agreed(whole)
@@ -61,31 +63,29 @@ def test_ranks_stay_bit_identical_and_resume_after_a_kill(folder: Path, tmp_path
     assert ends[0]["calls"] == ends[1]["calls"] == {"all_reduce": 2 + 9 * 2, "broadcast": 1 + 10}
 
     home = tmp_path / "killed"
-    processes = start(home, folder, pause=0.02)
+    killed = started(home, folder, pause=0.02)
     while not (home / "rank0.log").exists() or (home / "rank0.log").read_text().count("\n") < 33:
-        assert all(process.poll() is None for process in processes)
+        assert [rank.poll() for rank in killed] == [None, None], [rank.printed for rank in killed]
         time.sleep(0.01)
-    for process in processes:
-        process.send_signal(signal.SIGKILL)
-    for process in processes:
-        process.communicate()
+    for rank in killed:
+        rank.kill()
     assert 25 <= max(int(file.stem.split("-")[1]) for file in home.glob("rank0-*.pt")) < 60
-    finish(start(home, folder))
+    finish(started(home, folder))
     assert logs(home) == whole
 
 
-def test_from_the_first_ranks_state_all_ranks_resume_alike(folder: Path, tmp_path: Path) -> None:
+def test_from_the_first_ranks_state_all_ranks_resume_alike(folder: Path, tmp_path: Path, started: Started) -> None:
     home = tmp_path / "first"
-    finish(start(home, folder))
+    finish(started(home, folder))
     for file in home.glob("rank?-*.pt"):
         if int(file.stem.split("-")[1]) > 35:  # in the middle of an interval
             file.unlink()
-    finish(start(home, folder, first_only=True))
+    finish(started(home, folder, first_only=True))
     assert agreed(logs(home))
 
 
-def test_a_loss_that_is_nan_on_one_rank_rolls_all_back(folder: Path, tmp_path: Path) -> None:
-    finish(start(tmp_path / "nan", folder, spoil=32))
+def test_a_loss_that_is_nan_on_one_rank_rolls_all_back(folder: Path, tmp_path: Path, started: Started) -> None:
+    finish(started(tmp_path / "nan", folder, spoil=32))
     ranks = logs(tmp_path / "nan")
     assert agreed(ranks)
     diverged = [step for step, entry in ranks[0].items() if entry[3]["diverged"]]
@@ -93,10 +93,10 @@ def test_a_loss_that_is_nan_on_one_rank_rolls_all_back(folder: Path, tmp_path: P
     assert diverged == list(range(36, 43))
 
 
-def test_ranks_that_schedule_differently_are_told_so(folder: Path, tmp_path: Path) -> None:
-    processes = start(tmp_path / "different", folder, horizon_of={"1": 70})
-    errors = [process.communicate(timeout=120)[1] for process in processes]
-    assert all(process.returncode != 0 for process in processes)
+def test_ranks_that_schedule_differently_are_told_so(folder: Path, tmp_path: Path, started: Started) -> None:
+    ranks = started(tmp_path / "different", folder, horizon_of={"1": 70})
+    assert all(rank.wait() != 0 for rank in ranks)
+    errors = [rank.printed for rank in ranks]
     assert all("ranks of this training do not schedule the same" in error for error in errors), errors
 
 

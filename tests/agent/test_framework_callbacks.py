@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,6 @@ from metatuner.agent.policy import Policy
 from metatuner.envs.errors import CheckpointError, ConfigurationError, MissingPackageError
 from torch import nn
 
-HERE = Path(__file__).parent
 STRICT = [
     *("-W", "error"),
     # Lightning checks for something that torch is about to drop.
@@ -28,17 +27,32 @@ STRICT = [
 ]
 
 
-def command(framework: str, home: Path, policy: str | Path, settings: dict[str, Any]) -> list[str]:
-    home.mkdir(exist_ok=True)
-    given = {"folder": str(home), "policy": str(policy), **settings}
-    return [sys.executable, *STRICT, str(HERE / f"{framework}_loop.py"), json.dumps(given)]
+Train = Callable[..., list[list[Any]]]
+KillAfter = Callable[..., int]
 
 
-def train(framework: str, home: Path, policy: str | Path, **settings: Any) -> list[list[Any]]:
+@pytest.fixture
+def started(start: Callable[..., Any]) -> Callable[..., Any]:
+    """Starts a training in a process of its own."""
+
+    def started(framework: str, home: Path, policy: str | Path, settings: dict[str, Any]) -> Any:
+        home.mkdir(exist_ok=True)
+        given = {"folder": str(home), "policy": str(policy), **settings}
+        return start(f"{framework}_loop.py", json.dumps(given), output=home / "said", flags=STRICT)
+
+    return started
+
+
+@pytest.fixture
+def train(started: Callable[..., Any]) -> Train:
     """Entries [batch or step, steps of the schedule, loss, values, signals, rate in the optimiser or scheduler]."""
-    done = subprocess.run(command(framework, home, policy, settings), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return entries(home)
+
+    def train(framework: str, home: Path, policy: str | Path, **settings: Any) -> list[list[Any]]:
+        run = started(framework, home, policy, settings)
+        assert run.wait() == 0, run.printed
+        return entries(home)
+
+    return train
 
 
 def entries(home: Path) -> list[list[Any]]:
@@ -47,18 +61,19 @@ def entries(home: Path) -> list[list[Any]]:
     return list({one[0]: one for one in map(json.loads, filter(lambda line: line.endswith("]"), lines))}.values())
 
 
-def kill_after(framework: str, home: Path, policy: Path, lines: int, **settings: Any) -> int:
+@pytest.fixture
+def kill_after(started: Callable[..., Any]) -> KillAfter:
     """Kills a training without warning once it has logged so many lines; returns how many it has."""
-    home.mkdir()
-    with (home / "said").open("w") as said:
-        settings = settings | {"pause": 0.03}
-        process = subprocess.Popen(command(framework, home, policy, settings), stdout=said, stderr=said)
-    while not (home / "log").exists() or (home / "log").read_text().count("\n") < lines:
-        assert process.poll() is None, (home / "said").read_text()[-3000:]
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    return (home / "log").read_text().count("\n")
+
+    def kill_after(framework: str, home: Path, policy: Path, lines: int, **settings: Any) -> int:
+        run = started(framework, home, policy, settings | {"pause": 0.03})
+        while not (home / "log").exists() or (home / "log").read_text().count("\n") < lines:
+            assert run.poll() is None, run.printed
+            time.sleep(0.01)
+        run.kill()
+        return (home / "log").read_text().count("\n")
+
+    return kill_after
 
 
 SETTINGS: list[tuple[str, dict[str, Any], int, int]] = [
@@ -70,7 +85,14 @@ SETTINGS: list[tuple[str, dict[str, Any], int, int]] = [
 
 @pytest.mark.parametrize(("framework", "settings", "steps", "lines"), SETTINGS)
 def test_a_killed_training_resumes_with_identical_losses_and_decisions(
-    framework: str, settings: dict[str, Any], steps: int, lines: int, folder: Path, tmp_path: Path
+    framework: str,
+    settings: dict[str, Any],
+    steps: int,
+    lines: int,
+    folder: Path,
+    tmp_path: Path,
+    train: Train,
+    kill_after: KillAfter,
 ) -> None:
     whole = train(framework, tmp_path / "whole", folder, **settings)
     assert whole[-1][1] == steps  # optimiser steps, not mini-batches

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import metatuner as mt
 import optuna
+import pandas as pd
 import pytest
 from metatuner.agent.policy_sampler import PolicySampler
-from metatuner.envs.records import NullRecorder, TrialStarted
+from metatuner.envs.records import NullRecorder, Proposal
 from mlflow import MlflowClient
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
@@ -90,15 +91,15 @@ def test_mlflow_shows_it(tmp_path: Path) -> None:
 
 
 def test_other_strategies_give_no_reasons() -> None:
-    seen: list[TrialStarted] = []
+    seen: list[Proposal] = []
 
     class Listening:
         def record(self, record: object, /) -> None:
-            if isinstance(record, TrialStarted):
+            if isinstance(record, Proposal):
                 seen.append(record)
 
     mt.tune(bowl, SPACE, 2, strategy="random", recorder=Listening(), seed=0)
-    assert [dict(each.tags) for each in seen] == [{}, {}]
+    assert seen == []
 
 
 def asks(trial: optuna.Trial) -> float:
@@ -126,3 +127,28 @@ def test_a_study_that_is_recorded_afterwards_keeps_its_reasons(tmp_path: Path) -
     study.optimize(asks, n_trials=2)
     mt.record_study(study, uri)
     assert tags(uri) == whys(study.trials)
+
+
+def test_a_table_tells_every_proposal_with_its_figures(tmp_path: Path, past: optuna.Study) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    result = mt.tune(bowl, SPACE, 6, tracking_uri=uri, past=[past], seed=0)
+    assert result.run_id is not None
+    table = pd.read_csv(MlflowClient(uri).download_artifacts(result.run_id, "decisions.csv", str(tmp_path)))
+    assert list(table["trial"]) == list(range(6))
+    assert list(table["source"] + ": " + table["words"]) == whys(result.trials)
+    assert list(table["value"]) == [trial.value for trial in result.trials]
+    assert list(table["hp/x"]) == [trial.params["x"] for trial in result.trials]
+    later = table[table["source"].isin(["prior", "surrogate"])].iloc[1:]
+    assert (later["foretold/by_past"] + later["foretold/by_trials"] > 0).all()
+    for trial, told in zip(result.trials, table.to_dict("records"), strict=True):
+        for name, value in trial.user_attrs.get("metatuner:foretold", {}).items():
+            assert told[f"foretold/{name}"] == value
+
+
+def test_a_table_of_a_study_that_goes_on_has_all_its_trials(tmp_path: Path) -> None:
+    uri, storage = f"sqlite:///{tmp_path / 'mlflow.db'}", str(tmp_path / "study.journal")
+    for budget in (6, 8):
+        result = mt.tune(bowl, SPACE, budget, tracking_uri=uri, storage=storage, name="s", seed=0)
+    assert result.run_id is not None
+    table = pd.read_csv(MlflowClient(uri).download_artifacts(result.run_id, "decisions.csv", str(tmp_path)))
+    assert list(table["source"] + ": " + table["words"]) == whys(result.trials)

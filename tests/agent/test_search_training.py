@@ -11,7 +11,9 @@ from metatuner.agent.search_policy import SearchPolicy
 from metatuner.agent.search_training import SearchTrainingSettings, train_search_policy
 from metatuner.envs.errors import CheckpointError, ConfigurationError
 from metatuner.envs.families import Split
+from metatuner.envs.search_families import SearchFamilies
 from metatuner.envs.search_state import CONTEXT, FEATURES, MOVES
+from metatuner.envs.search_task import SearchTask
 
 SETTINGS = SearchTrainingSettings(steps=256, seed=0, searches=2, width=8)
 SIZE = MOVES * len(FEATURES) + len(CONTEXT)
@@ -46,12 +48,21 @@ def test_what_was_learnt_is_trusted_in_part() -> None:
     torch.testing.assert_close(actor(observation)[3:], (rule[3:] + learnt[3:]) / 2)
 
 
+class QuickTasks(SearchFamilies):
+    """Two tasks that are quick to search: the first without past tasks, the second with them."""
+
+    def task(self, seed: int) -> SearchTask:
+        return super().task((4, 1)[seed])
+
+
 def test_what_does_not_pay_is_not_trusted() -> None:
     """A network that would rather do anything but what the rule says."""
     contrary = SearchActor(SearchActorShape(width=8))
     with torch.no_grad():
         contrary.sharpness.fill_(-50.0)
-    trust_what_pays(contrary, 2)
+    tasks = QuickTasks(Split.VALIDATION)
+    assert [tasks.task(seed).past is None for seed in range(2)] == [True, False]
+    trust_what_pays(contrary, 2, tasks)
     assert (contrary.trust < 1).all()
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +17,7 @@ from metatuner.agent.tune import TuneResult, tune
 from metatuner.envs.errors import ConfigurationError, MetatunerError, SearchSpaceError, TrainingError
 from metatuner.envs.records import (
     Metrics,
+    NullRecorder,
     ParamsChosen,
     Record,
     StudyFinished,
@@ -375,3 +378,35 @@ def test_a_list_is_never_filled_up_with_other_trials() -> None:
 def test_a_generator_is_not_asked_for_more_than_a_full_training() -> None:
     result, _ = searched(curve, budget=3, units=4)
     assert [len(trial.intermediate_values) for trial in result.trials] == [4, 4, 4]
+
+
+def test_a_notebook_shows_the_result_as_text() -> None:
+    space = {"<b>": CategoricalDistribution(["<i>", "&"]), "x": FloatDistribution(-1, 1)}
+    result = tune(lambda c: c["x"], space, 8, strategy="random", direction="maximize", recorder=NullRecorder())
+    shown = result._repr_html_()
+    assert (
+        f"<strong>{result.best_value:.6g}</strong> is the largest value, of trial {result.best_trial.number}" in shown
+    )
+    assert "Trials: 8 complete." in shown and "<th>&lt;b&gt;</th>" in shown
+    assert not re.search(r"<(b|i)>", shown)
+    values = [float(row) for row in re.findall(r"<tr><td>\d+</td><td>([^<]*)</td>", shown)]
+    assert len(values) == 5 and values == sorted(values, reverse=True)
+    assert values[0] == pytest.approx(result.best_value, rel=1e-5)
+
+
+def test_a_notebook_shows_a_result_without_a_best_trial() -> None:
+    result = tune(lambda c: math.nan, {"x": FloatDistribution(-1, 1)}, 2, strategy="random", recorder=NullRecorder())
+    assert result._repr_html_() == "<p>No trial has finished with a number. Trials: 2 fail.</p>"
+
+
+def test_a_notebook_shows_no_trial_that_is_not_allowed() -> None:
+    result = tune(
+        lambda c: c["x"],
+        {"x": FloatDistribution(-1, 1)},
+        8,
+        strategy="random",
+        recorder=NullRecorder(),
+        constraints=lambda c: {"positive": -c["x"]},
+    )
+    values = re.findall(r"<tr><td>\d+</td><td>([^<]*)</td>", result._repr_html_())
+    assert values and all(float(value) >= 0 for value in values)

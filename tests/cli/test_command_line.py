@@ -12,15 +12,10 @@ from pathlib import Path
 
 import pytest
 from metatuner.__main__ import main
+from metatuner.agent.demo import DemoSettings, run_demo
 from metatuner.agent.policy import Policy
+from metatuner.envs.records import NullRecorder
 from mlflow import MlflowClient
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("MLFLOW_TRACKING_URI", "METATUNER_JOURNAL"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def store(folder: Path) -> MlflowClient:
@@ -48,31 +43,31 @@ def test_the_demo_prints_a_table_and_records_every_run(tmp_path: Path, capsys: p
     assert {"decisions.csv", "plots", "policy"} <= files
 
 
-def test_json_is_all_there_is_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--steps", "25", "--policy", "zero", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert [run["lr"] for run in result["policy"]] == [1e-5, 1e-3, 1e-1]
-    assert len(result["search"]) == 12
-    # Zero adjustment of the cosine is the cosine.
+def test_in_the_demo_zero_adjustment_of_the_cosine_is_the_cosine() -> None:
+    result = run_demo(DemoSettings(25, "adam", 0), Policy.load("zero"), NullRecorder()).as_dict()
     assert [run["val_loss"] for run in result["policy"]] == [run["val_loss"] for run in result["cosine"]]
 
 
-BRIEF = ["--decisions", "4", "6", "--horizon", "8", "12", "--groups", "2"]
+BRIEF = ["--decisions", "4", "6", "--horizon", "8", "12", "--groups", "2", "--group-size", "4"]
 
 
 def test_train_makes_a_policy_that_the_demo_can_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--steps", "30", "--group-size", "4", "--evaluation-groups", "0", "--seed", "1", *BRIEF]
+    options = ["--steps", "30", "--evaluation-groups", "0", "--seed", "1", "--workers", "1", *BRIEF]
     assert main(["train", "schedule", *options, "--out", "mine"]) == 0
     assert "policy saved in mine" in capsys.readouterr().out
     assert Policy.load(tmp_path / "mine").name == "mine"
     assert main(["demo", "--steps", "25", "--policy", "mine", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["policy"][0]["schedule"] == "mine"
+    result = json.loads(capsys.readouterr().out)  # it is all there is on standard output
+    assert [run["schedule"] for run in result["policy"]] == ["mine"] * 3
+    assert [run["lr"] for run in result["policy"]] == [1e-5, 1e-3, 1e-1]
+    assert len(result["search"]) == 12
 
 
 def test_a_killed_meta_training_goes_on_when_the_command_is_given_again(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "metatuner", "train", "schedule", "--steps", "160", "--group-size", "4", *BRIEF]
-    command += ["--evaluation-groups", "0", "--checkpoint-every", "1", "--out"]
-    process = subprocess.Popen([*command, "killed"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    arguments = ["train", "schedule", "--steps", "120", "--workers", "1", *BRIEF]
+    arguments += ["--evaluation-groups", "0", "--checkpoint-every", "1", "--out"]
+    command = [sys.executable, "-m", "metatuner", *arguments, "killed"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
     checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
     while not checkpoint.exists():
         assert process.poll() is None
@@ -80,7 +75,7 @@ def test_a_killed_meta_training_goes_on_when_the_command_is_given_again(tmp_path
     process.send_signal(signal.SIGKILL)
     process.wait()
     for name in ("killed", "whole"):
-        subprocess.run([*command, name], cwd=tmp_path, check=True, capture_output=True)
+        assert main([*arguments, name]) == 0
     weights = [(tmp_path / name / "policy.safetensors").read_bytes() for name in ("killed", "whole")]
     assert weights[0] == weights[1]
     # In MLflow it is one study whose first attempt was killed.
@@ -159,7 +154,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
 
 
 def test_every_verb_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("demo", "train", "policies", "ui", "sync", "doctor"):
+    for verb in ("demo", "train", "transfer", "policies", "ui", "sync", "doctor"):
         with pytest.raises(SystemExit) as stopped:
             main([verb, "--help"])
         assert stopped.value.code == 0
@@ -167,8 +162,8 @@ def test_every_verb_has_help_with_an_example(capsys: pytest.CaptureFixture[str])
 
 
 def test_ctrl_c_is_no_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "metatuner", "train", "schedule", "--steps", "100000", "--group-size", "4"]
-    command += ["--checkpoint-every", "1", "--out", "x"]
+    command = [sys.executable, "-m", "metatuner", "train", "schedule", "--steps", "100000"]
+    command += [*BRIEF, "--checkpoint-every", "1", "--out", "x"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "x" / "checkpoint.safetensors").exists():
         assert process.poll() is None

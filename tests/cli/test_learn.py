@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +20,8 @@ LEARN = ["learn", "table:past.csv", "spaces.py:space", "--name", "mine", "--sear
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path.copy())
-    monkeypatch.setitem(sys.modules, "spaces", None)
-    for name in ("MLFLOW_TRACKING_URI", "METATUNER_JOURNAL"):
-        monkeypatch.delenv(name, raising=False)
-    Path("spaces.py").write_text(SPACE)
+def _files(own_folder: Path) -> None:
+    (own_folder / "spaces.py").write_text(SPACE)
     write_past(tasks=5)
 
 

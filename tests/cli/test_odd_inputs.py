@@ -78,16 +78,12 @@ UNREADABLE = [[], ["good.py:train", "--budget", "many"], ["good.py:train", "--bu
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path.copy())
-    for name in ("MLFLOW_TRACKING_URI", "METATUNER_JOURNAL"):
-        monkeypatch.delenv(name, raising=False)
+def _files(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for file, text in FILES.items():
-        Path(file).write_bytes(text if isinstance(text, bytes) else text.encode())
+        (own_folder / file).write_bytes(text if isinstance(text, bytes) else text.encode())
         if Path(file).stem not in ("random", "numpy", "metatuner"):
             monkeypatch.delitem(sys.modules, Path(file).stem, raising=False)
-    Path("folder.py").mkdir()
+    (own_folder / "folder.py").mkdir()
 
 
 def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,9 @@ TABLE = "task,value,lr,width\n" + "".join(f"t,{i},{0.01 / (i + 1)},{i}\n" for i 
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path.copy())
-    monkeypatch.setitem(sys.modules, "objective", None)
-    for name in ("MLFLOW_TRACKING_URI", "METATUNER_JOURNAL"):
-        monkeypatch.delenv(name, raising=False)
-    Path("objective.py").write_text(OBJECTIVE)
-    Path("past.csv").write_text(TABLE)
+def _files(own_folder: Path) -> None:
+    (own_folder / "objective.py").write_text(OBJECTIVE)
+    (own_folder / "past.csv").write_text(TABLE)
 
 
 def test_a_store_becomes_a_table_that_tells_where_to_begin(capsys: pytest.CaptureFixture[str]) -> None:

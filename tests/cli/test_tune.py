@@ -34,13 +34,8 @@ def asks(trial):
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path.copy())
-    monkeypatch.setitem(sys.modules, "objective", None)
-    for name in ("MLFLOW_TRACKING_URI", "METATUNER_JOURNAL"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "objective.py").write_text(OBJECTIVE)
+def _files(own_folder: Path) -> None:
+    (own_folder / "objective.py").write_text(OBJECTIVE)
 
 
 def runs(folder: Path) -> list[dict[str, object]]:

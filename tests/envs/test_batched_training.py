@@ -10,12 +10,14 @@ import pytest
 import torch
 from metatuner.envs import architectures, networks
 from metatuner.envs.architectures import Style
+from metatuner.envs.batched_model import BatchedModel
 from metatuner.envs.batched_training import BatchedData, BatchedTraining
 from metatuner.envs.builtin_tasks import mlp
 from metatuner.envs.losses import SmoothedCrossEntropy, cross_entropy
 from metatuner.envs.signals import Interval
 from metatuner.envs.testing import same_interval
 from metatuner.envs.update_rules import BatchedOptimizer
+from torch import nn
 
 SIZE, ROWS, VAL_FROM = 4, 260, 200
 TRAIN_ROWS, SEEDS = [200, 150, 64, 33], [3, 4, 5, 6]
@@ -203,3 +205,17 @@ def test_how_a_batch_is_cut_into_parts_changes_no_number(data: BatchedData, monk
     whole = trained()
     monkeypatch.setattr(networks, "PART_BYTES", 3 * 5 * 4 * 548)  # Three networks of 548 weights.
     assert same_interval(trained(), whole)
+
+
+def test_a_model_that_draws_numbers_takes_none_of_the_caller() -> None:
+    """Else what a policy explores would depend on which process has made the model."""
+
+    def make() -> nn.Module:
+        torch.rand(3, device="cpu")
+        return nn.Linear(2, 1)
+
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    BatchedModel(make, cross_entropy)
+    assert torch.rand(1) == expected

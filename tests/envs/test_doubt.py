@@ -37,7 +37,17 @@ def test_a_past_that_is_right_finds_the_best_at_once() -> None:
 
 def test_a_past_that_is_inverted_is_overcome() -> None:
     """Where it says is best, values are 1.1; at random, 0.3 in the median."""
-    assert np.median([best_after(20, seed, past(inverted=True)) for seed in range(5)]) < 0.1
+    assert np.median([best_after(8, seed, past(inverted=True)) for seed in range(5)]) < 0.1
+
+
+@pytest.mark.parametrize(("trials", "tested"), [(4, True), (3, False)])
+def test_past_tasks_are_tested_where_it_costs_little_of_the_budget(trials: int, tested: bool) -> None:
+    state = SearchState(ColumnCube([1, 1]), (1.0,), trials, past(inverted=False), 0)
+    for number in range(2):
+        moves = state.moves()
+        state.start(number, moves.points[0])
+        state.learn(number, float(bowl(moves.points[:1])[0]))
+    assert (moves.points[0].tolist() == [0.5, 0.5]) is tested
 
 
 def test_where_everything_fails_that_past_tasks_praise_others_are_tried() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from metatuner.tracking.sqlite_file import ensure_database
 from metatuner.tracking.switches import set_switches
+from metatuner.tracking.ui import UiServer
 
 set_switches()
 
@@ -31,10 +32,30 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def uri(tmp_path: Path, empty_database: Path) -> Iterator[str]:
     """The URI of an empty SQLite store of its own."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     yield f"sqlite:///{tmp_path}/mlflow.db"
-    # MLflow keeps an engine a URI for ever; its open connections would be warnings when they are collected.
-    for name in [name for name in SqlAlchemyStore._engine_map if str(tmp_path) in name]:
+    _close_connections(tmp_path)
+
+
+def _close_connections(folder: Path) -> None:
+    """MLflow keeps an engine a URI for ever; its open connections would be warnings when they are collected."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for name in [name for name in SqlAlchemyStore._engine_map if str(folder) in name]:
         SqlAlchemyStore._engine_map.pop(name).dispose()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[tuple[str, Path]]:
+    """A server's address and its database. All tests share it, as it takes seconds to start: by names of their own."""
+    database = tmp_path_factory.mktemp("served") / "mlflow.db"
+    shutil.copy(empty_database, database)
+    with UiServer(f"sqlite:///{database}", port=0) as server:
+        yield server.url, database
+    _close_connections(database.parent)
+
+
+@pytest.fixture
+def server(served: tuple[str, Path]) -> str:
+    """The address of a server that other tests record with too."""
+    return served[0]

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from metatuner.envs.records import Decision, Metrics, StudyFinished, StudyStarted, TrialFinished, TrialStarted
 from metatuner.tracking.recorder import MLflowRecorder
-from metatuner.tracking.ui import UiServer
 from mlflow import MlflowClient
 
 MANY = 500
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[str]:
-    database = tmp_path_factory.mktemp("extremes") / "mlflow.db"
-    database.write_bytes(empty_database.read_bytes())
-    with UiServer(f"sqlite:///{database}", port=0) as server:
-        yield server.url
 
 
 @pytest.fixture(params=["file", "server"])

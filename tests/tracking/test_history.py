@@ -3,20 +3,20 @@ from __future__ import annotations
 import contextlib
 import math
 import sqlite3
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from metatuner.envs.errors import StoreError, UnknownExperimentError
 from metatuner.envs.records import Metrics, StudyStarted, TrialFinished, TrialStarted, TrialState
 from metatuner.tracking.history import read_history
 from metatuner.tracking.recorder import MLflowRecorder
-from metatuner.tracking.ui import UiServer
 
 
-@pytest.fixture(params=["file", "server"])
-def store(request: pytest.FixtureRequest, uri: str) -> Iterator[str]:
-    """A store with a study of ours, and runs that others logged."""
-    with MLflowRecorder(uri, "ours", plots=False) as recorder:
+@pytest.fixture(scope="module")
+def filled(served: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A server's address and its database, with a study of ours, and runs that others logged."""
+    uri = f"sqlite:///{served[1]}"
+    with MLflowRecorder(uri, "ours", plots=False, journal=tmp_path_factory.mktemp("journal")) as recorder:
         recorder.record(StudyStarted(name="study", params={"budget": 3}))
         for trial, state in enumerate((TrialState.FINISHED, TrialState.PRUNED, TrialState.FAILED)):
             recorder.record(TrialStarted(trial=trial, name=f"t{trial}", params={"lr": 0.1 * trial, "a@b": trial}))
@@ -24,11 +24,13 @@ def store(request: pytest.FixtureRequest, uri: str) -> Iterator[str]:
                 recorder.record(Metrics(trial=trial, step=step, values={"val/loss": trial + step / 10, "acc%": 0.5}))
             recorder.record(TrialFinished(trial=trial, state=state))
     _log_as_others_do(uri)
-    if request.param == "file":
-        yield uri
-        return
-    with UiServer(uri, port=0) as server:
-        yield server.url
+    return served
+
+
+@pytest.fixture(params=["file", "server"])
+def store(request: pytest.FixtureRequest, filled: tuple[str, Path]) -> str:
+    url, database = filled
+    return f"sqlite:///{database}" if request.param == "file" else url
 
 
 def _log_as_others_do(uri: str) -> None:
@@ -78,26 +80,26 @@ def test_what_cannot_be_read_is_named(store: str) -> None:
         list(read_history("ours", filter_string="nonsense ===", tracking_uri=store))
 
 
-def test_more_points_than_one_answer_of_a_server_holds(uri: str) -> None:
+def test_more_points_than_one_answer_of_a_server_holds(served: tuple[str, Path]) -> None:
     """An answer holds 25,000: of two such runs it would be cut, and the third does not fit into one by itself."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(uri)
+    url, file = served
+    client = MlflowClient(url)
     experiment = client.create_experiment("long")
     lengths = {}
     for length in (14_000, 14_000, 26_000):
         run_id = client.create_run(experiment).info.run_id
         client.log_param(run_id, "lr", 1)
         lengths[run_id] = length
-    with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
+    with contextlib.closing(sqlite3.connect(file)) as database:
         for run_id, length in lengths.items():
             rows = [("loss", step / 2, step, run_id, step, False) for step in range(length)]
             columns = "key, value, timestamp, run_uuid, step, is_nan"
             database.executemany(f"INSERT INTO metrics ({columns}) VALUES (?, ?, ?, ?, ?, ?)", rows)
         database.commit()
-    with UiServer(uri, port=0) as server:
-        found = read_history("long", with_curves=["loss"], tracking_uri=server.url)
-        read = {trial.run_id: trial.curves["loss"] for trial in found}
+    found = read_history("long", with_curves=["loss"], tracking_uri=url)
+    read = {trial.run_id: trial.curves["loss"] for trial in found}
     assert read.keys() == lengths.keys()
     for run_id, length in lengths.items():
         assert list(read[run_id].items()) == [(step, step / 2) for step in range(length)]

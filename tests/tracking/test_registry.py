@@ -14,7 +14,6 @@ from metatuner.envs.controller import HYPERPARAMETER_SIGNALS
 from metatuner.envs.errors import ConfigurationError, PolicyFileError, UnknownPolicyError
 from metatuner.envs.signals import GLOBAL_SIGNALS
 from metatuner.tracking.registry import promote, pull, push, versions
-from metatuner.tracking.ui import UiServer
 
 
 def made(folder: Path, name: str = "mine", seed: int = 0) -> Path:
@@ -36,14 +35,10 @@ def _somebody_elses_global_store(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.fixture(params=["file", "server"])
-def store(request: pytest.FixtureRequest, uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    if request.param == "file":
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        yield uri
-        return
-    with UiServer(uri, port=0) as server:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
-        yield server.url
+def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    store = str(request.getfixturevalue("uri" if request.param == "file" else "server"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    return store
 
 
 def test_pushed_promoted_and_loaded_by_its_address(store: str, tmp_path: Path) -> None:

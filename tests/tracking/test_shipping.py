@@ -98,13 +98,18 @@ def test_a_program_that_is_killed_again_and_again_loses_and_doubles_nothing(uri:
     assert not any(journal.iterdir()), "a study that has arrived leaves nothing behind"
 
 
-def test_a_study_that_has_arrived_is_not_recorded_again(uri: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PROGRAM, uri]
-    subprocess.run([*command, "2"], check=True, timeout=120)
-    subprocess.run([*command, "2"], check=True, timeout=120)
+def test_a_study_that_has_arrived_is_not_recorded_again(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_program(trials: int) -> None:
+        monkeypatch.setattr(sys, "argv", ["program", uri, str(trials)])
+        exec(PROGRAM, {})
+
+    run_program(2)
+    run_program(2)
     # Even from elsewhere, where no journal tells what was done.
-    elsewhere = {**os.environ, "METATUNER_JOURNAL": str(tmp_path / "elsewhere")}
-    subprocess.run([*command, "3"], check=True, timeout=120, env=elsewhere)
+    monkeypatch.setenv("METATUNER_JOURNAL", str(tmp_path / "elsewhere"))
+    run_program(3)
     assert check_every_trial_once(uri, "killed", 3) == []
 
 

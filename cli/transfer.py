@@ -1,0 +1,134 @@
+"""Measure what a policy carries over from past tasks to others.
+
+Each past task is left out in turn, replayed as the Gaussian process of its trials, and searched again: by the policy as
+it is (zero-shot), by the policy with 1, 2, 4 ... and all of the other tasks as its past (few-shot), by the surrogate
+alone, by TPE and at random. Then each task alone is the past of each other one: pairs that are worse than without a
+past are flagged as negative transfer.
+
+Without --space the search space is what past trials varied, within the ranges that they tell.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json, table
+from .past_tasks import given_space, lessons_in
+from .report_file import report_file, write_report
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+    from ..envs.transfer import Transfer
+
+EXAMPLE = "metatuner transfer --prior mlflow:churn-.* --output transfer.html"
+
+_MOST_PAIRS = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this verb."""
+    parser.add_argument(
+        "--prior",
+        required=True,
+        metavar="ADDRESS",
+        help="where past tasks are: mlflow:EXPERIMENT or table:FILE.csv",
+    )
+    parser.add_argument(
+        "--policy",
+        default="search-default",
+        help="a policy's name, its folder, or models:/NAME@champion (default: %(default)s)",
+    )
+    parser.add_argument("--space", metavar="FILE.py:SPACE", help="the search space (default: what past trials tell)")
+    parser.add_argument(
+        "--units", type=int, default=1, help="values that a full training yields (default: %(default)s)"
+    )
+    parser.add_argument("--metric", default="objective", help="what trials are judged by (default: %(default)s)")
+    parser.add_argument("--maximize", action="store_true", help="the larger the better")
+    parser.add_argument(
+        "--trials", type=int, default=20, help="full trainings that each search may spend (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="searches of each task in each way (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="what is drawn follows from it (default: %(default)s)")
+    parser.add_argument(
+        "--most-tasks", type=int, default=20, help="in the matrix; of more, so many are drawn (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--confidence", type=float, default=0.95, help="of intervals and of what is flagged (default: %(default)s)"
+    )
+    parser.add_argument("--output", metavar="FILE.html", help="the report, with curves and the matrix")
+    add_store_arguments(parser)
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the verb."""
+    import torch
+
+    from ..agent.search_policy import SearchPolicy
+    from ..agent.transfer import LEAST_TASKS, TransferSettings, measure_transfer
+
+    torch.set_num_threads(1)
+    settings = TransferSettings(args.trials, args.repeats, args.seed, args.most_tasks, args.confidence)
+    output = report_file(args.output) if args.output else None
+    policy = SearchPolicy.load(args.policy)
+    space = _told_space(args) if args.space is None else given_space(args.space)
+    lessons = lessons_in(args, space, LEAST_TASKS)
+    bar: ProgressBar | None = None
+
+    def progress(done: int, total: int) -> None:
+        nonlocal bar
+        bar = bar or ProgressBar(total, "searching", "searches", silent=args.json)
+        bar.at(done)
+
+    found = measure_transfer(lessons, policy, settings, progress=progress)
+    if bar is not None:
+        bar.close()
+    if output is not None:
+        from ..tracking.transfer_report import transfer_page
+
+        write_report(output, transfer_page(found, args.prior))
+    if args.json:
+        say_json({**asdict(found), "verdict": found.verdict, "rule": found.rule})
+    else:
+        _say(found, args.output)
+    return 0
+
+
+def _told_space(args: argparse.Namespace) -> dict[str, BaseDistribution]:
+    """The search space that past trials tell."""
+    from ..tracking.prior_contents import told_trials
+    from ..tracking.told_space import told_space
+
+    return told_space(told_trials(args.prior, metric=args.metric, tracking_uri=args.tracking_uri), args.prior)
+
+
+def _say(found: Transfer, output: str | None) -> None:
+    """What came out, for a person."""
+    shown = sorted({1, max(1, found.trials // 2), found.trials})
+    header = ["search", *(f"after {trials}" for trials in shown), "over all", "gain over zero-shot"]
+    rows = [
+        [
+            curve.label,
+            *(f"{curve.regrets[n - 1].mean:.3f}" for n in shown),
+            str(curve.average),
+            str(curve.gain),
+        ]
+        for curve in found.curves
+    ]
+    say(f"normalised regret of {len(found.tasks)} tasks (0 is the best, 1 the median; intervals of "
+        f"{found.confidence:.0%})")  # fmt: skip
+    say()
+    say(table(header, rows))
+    say()
+    for line in found.verdict:
+        say(line)
+    for pair in found.negative[:_MOST_PAIRS]:
+        say(f"  {pair.past} harms {pair.target}: {pair.gain}, {pair.last_gain:.3f} after the last trial")
+    if len(found.negative) > _MOST_PAIRS:
+        say(f"  ... and {len(found.negative) - _MOST_PAIRS:,} more")
+    say(f"report: {output}" if output else "--output FILE.html writes a report with curves and the matrix")
