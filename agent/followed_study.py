@@ -36,9 +36,9 @@ class FollowedStudy:
         budget: Full trainings that may be spent in all; None where nobody knows.
         past: Studies of past tasks, see `past_tasks`, or what they say.
         finishing: Whether the best training must come to its end before the budget does.
-        seed: Choices follow from it.
+        seed: Choices follow from it, and from the trial's number.
         paused: Tells whether a trial that was stopped can be continued.
-        shared: Whether other processes work on the study too: then choices follow from the trial's number as well.
+        shared: Whether other processes work on the study too.
     """
 
     def __init__(
@@ -103,8 +103,7 @@ class FollowedStudy:
     def choose(self, study: Study, number: int) -> dict[str, Any]:
         """A configuration for a trial, which starts a training or continues one."""
         self.catch_up(study)
-        if self._shared:
-            self.state.reseed(number)
+        self.state.reseed(number)
         for each in self.state.trials.values():
             # A training that is no longer kept cannot go on.
             each.stopped = each.stopped or (

@@ -123,7 +123,7 @@ class PolicySampler(BaseSampler):
                 self.units or 1,
                 self._budget,
                 self._past,
-                int(np.random.SeedSequence([self._seed, trial]).generate_state(1)[0]) if self.shared else self._seed,
+                int(np.random.SeedSequence([self._seed, trial]).generate_state(1)[0]),
                 paused=self.paused,
                 shared=self.shared,
                 finishing=self._finishing,

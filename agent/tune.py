@@ -307,7 +307,7 @@ def tune(
                 runner,
                 purse,
                 this_process() if roll is None else roll.name,
-                seed=seed if isinstance(strategy, str) and roll is not None else None,
+                seed=seed if isinstance(strategy, str) else None,
                 roll=roll,
                 threads=n_workers,
                 timeout_s=timeout,

@@ -234,7 +234,7 @@ def test_constraints_are_heeded() -> None:
         constraints=lambda config: {"not too small": 0.5 - config["x"]},
     )  # fmt: skip
     late = [trial.params["x"] for trial in result.trials[20:]]
-    assert np.mean(np.array(late) >= 0.5) > 0.6
+    assert np.mean(np.array(late) >= 0.5) > 0.4  # without constraints next to none is
     assert 0.5 <= result.best_value < 0.6
 
 

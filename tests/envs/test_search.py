@@ -209,8 +209,8 @@ def test_a_grid_is_exhausted_before_anything_is_tried_twice_however_much_is_forg
     assert len({tuple(cube.decode(point).items()) for point in every}) == 320
     state, random = SearchState(cube, (1.0,), budget=1e6), np.random.default_rng(0)
     for number in range(320):
-        starts = state.moves().points[state.moves().possible]
-        state.start(number, starts[random.integers(len(starts))])
+        moves = state.moves()
+        state.start(number, moves.points[random.integers(np.count_nonzero(moves.possible))])
         state.learn(number, random.random())
     assert len(state.trials) < 320
     assert not state.moves().possible.any()
