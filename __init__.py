@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .agent.policy_sampler import PolicySampler
     from .agent.policy_search_cv import PolicySearchCV
     from .agent.transformers_callback import TransformersAdaptiveSchedule
+    from .agent.trial_folder import trial_folder
     from .agent.tune import TuneResult, tune
     from .envs.errors import MetatunerError
     from .envs.schedule import ScheduleEnv
@@ -54,6 +55,7 @@ __all__ = [
     "__version__",
     "hyperopt_suggest",
     "record_study",
+    "trial_folder",
     "tune",
 ]
 
@@ -74,6 +76,7 @@ _HOME = {
     "TuneResult": ".agent.tune",
     "hyperopt_suggest": ".agent.hyperopt_suggest",
     "record_study": ".tracking.finished_study",
+    "trial_folder": ".agent.trial_folder",
     "tune": ".agent.tune",
 }
 

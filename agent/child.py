@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import cloudpickle
@@ -26,14 +27,14 @@ _LOOK_S = 1.0
 """How often is looked whether a silent child still runs."""
 
 
-def packed(objective: Callable[..., Any], config: Mapping[str, Any]) -> bytes:
-    """What is sent to the other process.
+def packed(objective: Callable[..., Any], config: Mapping[str, Any], folder: Path | None = None) -> bytes:
+    """What is sent to the other process; `Child` tells what the arguments are.
 
     Raises:
         ConfigurationError: It cannot be.
     """
     try:
-        job: bytes = cloudpickle.dumps((objective, dict(config)))
+        job: bytes = cloudpickle.dumps((objective, dict(config), folder))
     except Exception as error:
         raise ConfigurationError(
             f"the objective cannot be sent to a process of its own ({error}): define it, and what it uses, at the top "
@@ -59,6 +60,7 @@ class Child:
             as a lambda, is sent as it is.
         config: The configuration.
         timeout_s: Seconds that it may take in all; None sets no end.
+        folder: What `trial_folder()` gives it.
 
     Attributes:
         pid: The process's id.
@@ -70,9 +72,13 @@ class Child:
     """
 
     def __init__(
-        self, objective: Callable[..., Any], config: Mapping[str, Any], timeout_s: float | None = None
+        self,
+        objective: Callable[..., Any],
+        config: Mapping[str, Any],
+        timeout_s: float | None = None,
+        folder: Path | None = None,
     ) -> None:
-        job = packed(objective, config)
+        job = packed(objective, config, folder)
         self._timeout_s = timeout_s
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         theirs, commands = os.pipe()

@@ -20,6 +20,7 @@ from collections.abc import Generator
 from typing import IO, Any
 
 from .answers import as_number, error_text
+from .trial_folder import within
 
 
 def main(read: int, write: int) -> None:
@@ -28,12 +29,13 @@ def main(read: int, write: int) -> None:
         # First the path: what is pickled by name must be found.
         sys.path[:] = pickle.load(commands)
         try:
-            objective, config = pickle.load(commands)
-            found = objective(config)
-            if isinstance(found, Generator):
-                _run_units(found, commands, answers)
-            else:
-                _tell(answers, "value", as_number(found))
+            objective, config, folder = pickle.load(commands)
+            with within(folder):
+                found = objective(config)
+                if isinstance(found, Generator):
+                    _run_units(found, commands, answers)
+                else:
+                    _tell(answers, "value", as_number(found))
         except SystemExit:
             raise  # its exit code tells
         except BaseException as error:

@@ -25,11 +25,11 @@ class Claims:
 
     Args:
         study: The study.
-        is_new: Tells by its number whether a trial is one of those that are to be different from all others.
+        may_meet: Tells by its number whether a trial is to differ from all others, and may not.
     """
 
-    def __init__(self, study: Study, is_new: Callable[[int], bool]) -> None:
-        self._study, self._is_new = study, is_new
+    def __init__(self, study: Study, may_meet: Callable[[int], bool]) -> None:
+        self._study, self._may_meet = study, may_meet
         self._ended: set[tuple[Any, ...]] = set()
         self._open, self._read = set[int](), 0
 
@@ -39,7 +39,7 @@ class Claims:
         Raises:
             GivenUp: It is another's.
         """
-        if not self._is_new(trial.number):
+        if not self._may_meet(trial.number):
             return
         mine, deadline = _identity(trial.params), time.monotonic() + _LONGEST_S
         while rivals := self._rivals(trial.number, mine):

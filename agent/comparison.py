@@ -24,14 +24,14 @@ from optuna.trial import TrialState as OptunaState
 from ..envs.conditional_space import ConditionalSpace, NestedSpace
 from ..envs.errors import ConfigurationError, SearchSpaceError
 from ..envs.exploration import proposal_distances
-from ..envs.records import MESSAGE_ATTRIBUTE, Recorder, TrialState
+from ..envs.records import MESSAGE_ATTRIBUTE, Record, Recorder, TrialFinished, TrialState
 from ..envs.strategy_comparison import ComparedRun, ComparedTrial, StrategyComparison
 from .arguments import require_count, require_seed
 from .cut_off_trials import is_cut_off
 from .purse import cost_of
 from .quiet import quiet_optuna
 from .strategies import Setting, strategy_named
-from .trial_runner import CONTINUES_ATTRIBUTE, TRAINING_ATTRIBUTE, Objective
+from .trial_runner import CONTINUES_ATTRIBUTE, TRAINING_COST, Objective
 from .tune import open_study, tune
 
 COMPARISON_TAG, REPEAT_TAG = "metatuner.comparison", "metatuner.repeat"
@@ -41,6 +41,7 @@ Progress = Callable[[float, str], None]
 """Told after every trial: full trainings spent in all runs together, and which run it is."""
 
 _SETTINGS_ATTRIBUTE = "metatuner:compared"  # a study's user attribute: what it was begun with
+_TIMES_ATTRIBUTE = "metatuner:training_s"  # a study's user attribute: seconds in the objective by a trial's number
 _DONE_ATTRIBUTE = "metatuner:compared_done"  # a study's user attribute: its run is over
 
 _STATES = {
@@ -182,30 +183,50 @@ def _run(
     """One study, from wherever it is to its end."""
     name = f"{settings.name}/{strategy}/{repeat}"
     place = _place(storage, strategy, repeat)
+    study: Study | None = None
     if place is not None:
         with quiet_optuna():
             study, _ = open_study(name, place, settings.direction, resume=True)
         _require_same(study, settings, tree, repeat)
         if _DONE_ATTRIBUTE in study.user_attrs:
             return study
-    result = tune(
-        objective,
-        space,
-        settings.budget,
-        strategy=strategy,
-        direction=settings.direction,
-        storage=place,
-        name=name,
-        seed=settings.seed + repeat,
-        units=settings.units,
-        trial_timeout=settings.trial_timeout,
-        isolated=settings.isolated,
-        recorder=recorder,
-        tags={COMPARISON_TAG: settings.name, REPEAT_TAG: str(repeat)},
-        progress=progress,
-    )
-    result.study.set_user_attr(_DONE_ATTRIBUTE, True)
-    return result.study
+    times = _TrainingTimes(recorder)
+    try:
+        study = tune(
+            objective,
+            space,
+            settings.budget,
+            strategy=strategy,
+            direction=settings.direction,
+            storage=place,
+            name=name,
+            seed=settings.seed + repeat,
+            units=settings.units,
+            trial_timeout=settings.trial_timeout,
+            isolated=settings.isolated,
+            recorder=times,
+            tags={COMPARISON_TAG: settings.name, REPEAT_TAG: str(repeat)},
+            progress=progress,
+        ).study
+    finally:
+        if study is not None:
+            study.set_user_attr(_TIMES_ATTRIBUTE, {**study.user_attrs.get(_TIMES_ATTRIBUTE, {}), **times.seconds})
+    study.set_user_attr(_DONE_ATTRIBUTE, True)
+    return study
+
+
+class _TrainingTimes:
+    """Notes how long objectives ran, in seconds by the trial's number, on the way to another recorder."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.seconds: dict[str, float] = {}
+        self._recorder = recorder
+
+    def record(self, record: Record, /) -> None:
+        """Notes, and hands on."""
+        if isinstance(record, TrialFinished) and TRAINING_COST in record.costs:
+            self.seconds[str(record.trial)] = record.costs[TRAINING_COST]
+        self._recorder.record(record)
 
 
 def _place(storage: str | Path | None, strategy: str, repeat: int) -> str | None:
@@ -239,11 +260,13 @@ def _read(study: Study, tree: ConditionalSpace | None, settings: ComparisonSetti
     trials = [each for each in study.get_trials(deepcopy=False) if each.state in _STATES and not is_cut_off(each)]
     values = [_value(trial) for trial in trials]
     distances = _distances(trials, values, tree, -1.0 if settings.direction == "maximize" else 1.0)
+    times = study.user_attrs.get(_TIMES_ATTRIBUTE, {})
     found, spent = [], 0
     for trial, value in zip(trials, values, strict=True):
         spent += cost_of(trial, settings.units)
-        training_s = float(trial.user_attrs.get(TRAINING_ATTRIBUTE, 0.0))
         assert trial.duration is not None
+        # Of what was killed nobody knows.
+        training_s = float(times.get(str(trial.number), trial.duration.total_seconds()))
         found.append(
             ComparedTrial(
                 spent / (settings.units or 1),

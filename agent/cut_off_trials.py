@@ -12,13 +12,14 @@ from pathlib import Path
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ..envs.linux_process import process_times
 from ..envs.records import MESSAGE_ATTRIBUTE, OWNER_ATTRIBUTE, VOID_ATTRIBUTE
 
 RETRY_ATTRIBUTE = "metatuner:retry_of"  # a trial's user attribute: the number of the one that it repeats
 _TRIES_ATTRIBUTE = "metatuner:tries"  # a trial's user attribute: how many times its configuration was cut off before
+_FIRST_ATTRIBUTE = "metatuner:first_try"  # a trial's user attribute: the number of the first that had its configuration
 MOST_TRIES = 3
 """A configuration that was cut off so many times has failed: it may be what kills its workers."""
 
@@ -39,6 +40,11 @@ def is_cut_off(trial: FrozenTrial) -> bool:
 def is_to_be_retried(trial: FrozenTrial) -> bool:
     """Whether a trial was cut off with a configuration that is to be tried again."""
     return is_cut_off(trial) and VOID_ATTRIBUTE not in trial.user_attrs and bool(trial.params)
+
+
+def first_try(trial: FrozenTrial | Trial) -> int:
+    """The number of the trial that this one repeats, or repeats a repetition of; its own where it repeats none."""
+    return int(trial.user_attrs.get(_FIRST_ATTRIBUTE, trial.number))
 
 
 def retried(trials: Iterable[FrozenTrial]) -> set[int]:
@@ -64,8 +70,12 @@ def retry_cut_off(study: Study, is_gone: Callable[[FrozenTrial], bool]) -> None:
     there = retried(trials)
     for trial in trials:
         if is_to_be_retried(trial) and trial.number not in there:
-            tries = trial.user_attrs.get(_TRIES_ATTRIBUTE, 0) + 1
-            study.enqueue_trial(trial.params, user_attrs={RETRY_ATTRIBUTE: trial.number, _TRIES_ATTRIBUTE: tries})
+            kept = {
+                RETRY_ATTRIBUTE: trial.number,
+                _TRIES_ATTRIBUTE: trial.user_attrs.get(_TRIES_ATTRIBUTE, 0) + 1,
+                _FIRST_ATTRIBUTE: first_try(trial),
+            }
+            study.enqueue_trial(trial.params, user_attrs=kept)
 
 
 def end(study: Study, trial: FrozenTrial, void: str = "") -> None:
@@ -87,7 +97,8 @@ def end(study: Study, trial: FrozenTrial, void: str = "") -> None:
 def give_back(study: Study, trial: FrozenTrial, why: str) -> None:
     """Ends a trial that was taken from the queue too early, and enqueues it anew."""
     end(study, trial, void=why)
-    kept = {name: trial.user_attrs[name] for name in (RETRY_ATTRIBUTE, _TRIES_ATTRIBUTE) if name in trial.user_attrs}
+    names = (RETRY_ATTRIBUTE, _TRIES_ATTRIBUTE, _FIRST_ATTRIBUTE)
+    kept = {name: trial.user_attrs[name] for name in names if name in trial.user_attrs}
     study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=kept)
 
 

@@ -64,6 +64,7 @@ class FollowedStudy:
         self._unread: set[int] = set()
         self._next = 0
         self._reasons: dict[int, Reason] = {}
+        self._meeting = set[int]()  # numbers of trials whose configurations other workers may choose too
         self._continues: dict[int, int] = {}  # a trial's number: that of the one whose training it goes on with
 
     def continued_by(self, trial: int) -> int | None:
@@ -86,9 +87,9 @@ class FollowedStudy:
         """Why a trial was chosen; None for one that was not."""
         return self._reasons.get(trial)
 
-    def is_new(self, trial: int) -> bool:
-        """Whether a trial was chosen because nobody has tried its configuration."""
-        return trial not in self._continues and self._reasons.get(trial) not in (None, GIVEN, CHANCE)
+    def may_meet(self, trial: int) -> bool:
+        """Whether other workers may choose a trial's configuration too, which is to be one that nobody has tried."""
+        return trial in self._meeting
 
     def take(self, number: int, config: Mapping[str, Any]) -> dict[str, Any]:
         """A configuration that the user gives; what it leaves open is drawn at random."""
@@ -131,8 +132,10 @@ class FollowedStudy:
                 self.state.resume(int(moves.trials[best]))
                 return self._cube.decode(point)
         config = self._cube.decode(point)
-        if self._shared and moves.possible.any() and self._is_taken(study, config):
-            return self.choose(study, number)
+        if self._shared and moves.possible.any() and self.state.may_meet(point):
+            if self._is_taken(study, config):
+                return self.choose(study, number)
+            self._meeting.add(number)
         # What is tried is on the distributions' grid.
         self.state.start(number, self._cube.encode([config])[0], point)
         return config

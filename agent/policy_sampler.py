@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 
 from ..envs.errors import ConfigurationError
 from ..envs.past_tasks import PastTasks
-from ..envs.records import FORETOLD_ATTRIBUTE, WHY_ATTRIBUTE
+from ..envs.records import WHY_ATTRIBUTE
 from .followed_study import FollowedStudy, check_direction
 from .reasons import UNKNOWN, Reason
 from .search_policy import DEFAULT_SEARCH_POLICY, SearchPolicy
@@ -107,10 +107,9 @@ class PolicySampler(BaseSampler):
         """Why a trial was proposed; None for one that was not."""
         return self._reasons.get(trial)
 
-    def is_new(self, trial: int) -> bool:
-        """Whether a trial was chosen because nobody has tried its configuration."""
-        followed = self._followed
-        return followed is not None and followed.is_new(trial)
+    def may_meet(self, trial: int) -> bool:
+        """Whether other workers may choose a trial's configuration too, which is to be one that nobody has tried."""
+        return self._followed is not None and self._followed.may_meet(trial)
 
     def followed(
         self, study: Study, space: Mapping[str, BaseDistribution] | None = None, trial: int = 0
@@ -177,9 +176,8 @@ class PolicySampler(BaseSampler):
     def _tell_why(self, study: Study, trial: FrozenTrial, reason: Reason | None) -> None:
         if reason is not None:
             self._reasons[trial.number] = reason
-            study._storage.set_trial_user_attr(trial._trial_id, WHY_ATTRIBUTE, str(reason))
-            if reason.foretold:
-                study._storage.set_trial_user_attr(trial._trial_id, FORETOLD_ATTRIBUTE, dict(reason.foretold))
+            # One attribute for all: databases take milliseconds for each.
+            study._storage.set_trial_user_attr(trial._trial_id, WHY_ATTRIBUTE, reason.as_dict())
 
     def reseed_rng(self) -> None:
         """Other random values from now on: a copy of this sampler is to work beside it."""

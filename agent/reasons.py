@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,10 @@ class Reason:
 
     def __str__(self) -> str:
         return f"{self.source}: {self.words}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For storages, as `envs.records.WHY_ATTRIBUTE` is."""
+        return {"source": str(self.source), "words": self.words, "foretold": dict(self.foretold)}
 
 
 UNKNOWN = Reason(Source.CHANCE, "the search space is not known before a trial has ended, so it is drawn at random")

@@ -9,7 +9,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from ..envs.records import FORETOLD_ATTRIBUTE, VOID_ATTRIBUTE, WHY_ATTRIBUTE, Recorder, StudyLed, TrialSeen, TrialState
+from ..envs.records import VOID_ATTRIBUTE, WHY_ATTRIBUTE, Recorder, StudyLed, TrialSeen, TrialState
 from .cut_off_trials import is_cut_off
 from .purse import KNOWN_ATTRIBUTE
 
@@ -62,8 +62,7 @@ def _seen(trial: FrozenTrial, strategy: str) -> TrialSeen:
         started_ms=_ms(begun),
         time_ms=_ms(trial.datetime_complete),
         params=trial.params,
-        why=str(trial.user_attrs.get(WHY_ATTRIBUTE, "")),
-        foretold=trial.user_attrs.get(FORETOLD_ATTRIBUTE, {}),
+        why=trial.user_attrs.get(WHY_ATTRIBUTE, {}),
         state=state,
         value=trial.value if state in (TrialState.FINISHED, TrialState.PRUNED) else None,
     )

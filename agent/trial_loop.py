@@ -201,7 +201,8 @@ class TrialLoop:
             return False
 
     def _asked(self, trial_id: int, number: int) -> Trial:
-        self._study._thread_local.cached_all_trials = None
+        # What was read a moment ago, this trial among it: the sampler need not read it again.
+        self._study._thread_local.cached_all_trials = self._purse.trials
         if self._seed is not None:
             seed_for_trial(self._study.sampler, self._seed, number)
         return Trial(self._study, trial_id)

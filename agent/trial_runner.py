@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from optuna import TrialPruned
@@ -34,6 +35,7 @@ from .interrupts import Interrupts
 from .paused_trials import PausedTraining, PausedTrials
 from .purse import UNITS_ATTRIBUTE
 from .reasons import Reason
+from .trial_folder import TrialFolders, within
 
 Objective = Callable[[Any], Any]
 """Takes a configuration (a dict) and returns a number, or yields one for each unit of budget, the last of which counts;
@@ -43,7 +45,9 @@ Config = Mapping[str, Any]
 Constraints = Callable[[Mapping[str, Any]], Mapping[str, float]]
 """Takes a configuration and returns numbers by name, all of them at most 0 where it is allowed."""
 
-TRAINING_ATTRIBUTE = "metatuner:training_s"  # a trial's user attribute: seconds in the objective, not in the strategy
+TRAINING_COST = "resource/training_s"
+"""Seconds in the objective, not in the strategy."""
+
 CONTINUES_ATTRIBUTE = "metatuner:continues"  # a trial's user attribute: the number of the one whose training it goes on
 
 
@@ -72,6 +76,7 @@ class TrialRunner:
         continued: Tells which trial's training a trial goes on with; None for a new one.
         why: Tells why a trial was proposed; None where nobody knows.
         claim: Told of each trial when its configuration is known; raises `GivenUp` where it must not begin.
+        folders: Where trainings keep what they must not lose; None gives them no folder.
         seconds: How long the objective has run, for each trial under way by its number. An Optuna objective asks for
             hyperparameters as it goes, and waits for the answers.
     """
@@ -91,6 +96,7 @@ class TrialRunner:
     continued: Callable[[int], int | None] = lambda trial: None
     why: Callable[[int], Reason | None] = lambda trial: None
     claim: Callable[[Trial], None] = lambda trial: None
+    folders: TrialFolders | None = None
     seconds: dict[int, float] = field(default_factory=dict)
     _ends: dict[int, TrialFinished] = field(default_factory=dict, init=False)
 
@@ -141,7 +147,9 @@ class TrialRunner:
         first = self.continued(trial.number)
         if self.paused is not None and first is not None and (training := self.paused.take(first)) is not None:
             trial.set_user_attr(CONTINUES_ATTRIBUTE, first)
+            self._folder(trial, first)
             return self._follow_pausable(trial, first, training)
+        self._folder(trial)
         given = _Reporting(trial, self.recorder, self.metric) if self.space is None else dict(config)
         found = self._asked(trial, self.objective, given)
         if not isinstance(found, Generator):
@@ -154,10 +162,14 @@ class TrialRunner:
         finally:
             self._asked(trial, found.close)
 
+    def _folder(self, trial: Trial, first: int | None = None) -> Path | None:
+        return None if self.folders is None else self.folders.begin(trial, first)
+
     def _asked(self, trial: Trial, function: Callable[..., Any], *arguments: object) -> Any:
         """Calls what is the objective's own: whatever it raises, but Ctrl-C, is a failure of this trial alone."""
         try:
-            with self._timed(trial), self.interrupts.within():
+            folder = None if self.folders is None else self.folders.of(trial.number)
+            with self._timed(trial), within(folder), self.interrupts.within():
                 return function(*arguments)
         except (Exception, KeyboardInterrupt):
             raise
@@ -189,7 +201,7 @@ class TrialRunner:
     def _run_in_child(self, trial: Trial, config: Config, costs: dict[str, float]) -> float:
         try:
             with self._timed(trial):
-                child = Child(self.objective, config, self.timeout_s)
+                child = Child(self.objective, config, self.timeout_s, self._folder(trial))
         except OSError:
             self._start(trial, config)
             raise
@@ -274,13 +286,16 @@ class TrialRunner:
         message: str = "",
         value: float | None = None,
     ) -> None:
-        trial.set_user_attr(TRAINING_ATTRIBUTE, round(self.seconds.pop(trial.number, 0.0), 6))
         if self.space is None and trial.params:
             # An objective that asks for its hyperparameters has begun before anything is proposed.
             self.recorder.record(ParamsChosen(trial=trial.number, params=trial.params))
             self._tell_why(trial)
         self._ends[trial.number] = TrialFinished(
-            trial=trial.number, state=state, message=message, value=value, costs=costs
+            trial=trial.number,
+            state=state,
+            message=message,
+            value=value,
+            costs={**costs, TRAINING_COST: round(self.seconds.pop(trial.number, 0.0), 6)},
         )
 
     def ended(self, trial: Trial, *, told: bool) -> None:
@@ -291,6 +306,9 @@ class TrialRunner:
             told: Whether the study took it: it does not where another worker took this one for dead.
         """
         end = self._ends.pop(trial.number)
+        is_paused = end.state is TrialState.PRUNED and self.paused is not None
+        if self.folders is not None and told and end.state is not TrialState.KILLED and not is_paused:
+            self.folders.remove(trial.number)
         message = "another worker took this one for dead, and tries the configuration again"
         self.recorder.record(end if told else replace(end, state=TrialState.KILLED, message=message, value=None))
 

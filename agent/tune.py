@@ -44,10 +44,12 @@ from .storages import open_storage
 from .strategies import Setting, policy_of, strategy_named
 from .study_news import StudyNews
 from .study_settings import KEPT, keep_settings
+from .trial_folder import TrialFolders
 from .trial_loop import Progress, TrialLoop
 from .trial_queue import add_known, enqueue
 from .trial_runner import Config, Constraints, Objective, TrialRunner
 
+_FOLDER = Path(".metatuner", "trials")
 _POLL_S, _KEY_WAIT_S = 0.2, 2.0
 
 _RECORDERS = "metatuner.recorders"
@@ -132,6 +134,7 @@ def tune(
     trial_timeout: float | None = None,
     isolated: bool = False,
     heartbeat: float = DEFAULT_BEAT_S,
+    folder: str | Path = _FOLDER,
     recorder: Recorder | None = None,
     tags: Mapping[str, str] | None = None,
     progress: Progress | None = None,
@@ -185,6 +188,7 @@ def tune(
         trial_timeout: Seconds that a trial may take. Where trials are not isolated, it is looked at between two units.
         heartbeat: Seconds between two signs of life of this worker. Whoever shows none for five times as long is taken
             for dead, and its trial is tried elsewhere: an objective must not hold Python's lock for so long.
+        folder: Where the folders of trials that run lie (`trial_folder`): on a disk that all workers reach.
         recorder: Takes the record instead of MLflow; `NullRecorder()` records nothing.
         tags: Tags of the study's run, by which it is found among others.
         progress: Told after every trial.
@@ -208,6 +212,7 @@ def tune(
     require_seconds("timeout", timeout)
     require_seconds("trial_timeout", trial_timeout)
     require_seconds("heartbeat", heartbeat)
+    require_kind("folder", folder, (str, Path), "a folder's path")
     tree = None if space is None else ConditionalSpace(space)
     title = name or str(getattr(objective, "__name__", type(objective).__name__))
     proposer = strategy if isinstance(strategy, str) else type(strategy).__name__
@@ -285,6 +290,7 @@ def tune(
             follows = study.sampler if isinstance(study.sampler, PolicySampler) else None
             if follows and roll is not None:
                 follows.shared = True
+            folders = TrialFolders(Path(folder), key)
             runner = TrialRunner(
                 objective,
                 tree,
@@ -300,7 +306,8 @@ def tune(
                 paused,
                 follows.continued_by if follows else lambda trial: None,
                 follows.why if follows else lambda trial: None,
-                Claims(study, follows.is_new) if follows and roll is not None else lambda trial: None,
+                Claims(study, follows.may_meet) if follows and roll is not None else lambda trial: None,
+                folders,
             )
             loop = TrialLoop(
                 study,
@@ -320,6 +327,8 @@ def tune(
                     loop.run()
             else:
                 _work(loop, roll, beating, StudyNews(study, into, proposer), interrupts)
+            if roll is None or loop.has_ended:
+                folders.remove_all()
             into.record(StudyFinished())
         return TuneResult(study, run_id())
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 KEY_ATTRIBUTE = "metatuner:key"
@@ -33,10 +33,7 @@ VOID_ATTRIBUTE = "metatuner:void"
 """The user attribute of an Optuna trial that was given up before it began: why. Nothing of it is recorded."""
 
 WHY_ATTRIBUTE = "metatuner:why"
-"""The user attribute of an Optuna trial that tells why it was proposed."""
-
-FORETOLD_ATTRIBUTE = "metatuner:foretold"
-"""The user attribute of an Optuna trial with the figures by which it was proposed."""
+"""The user attribute of an Optuna trial that tells why it was proposed: `source`, `words`, `foretold` (`Proposal`)."""
 
 
 class TrialState(StrEnum):
@@ -114,7 +111,6 @@ class TrialSeen(Record):
         started_ms: When it began; `time_ms` is when it ended.
         params: The values it started from.
         why: Why it was proposed, as `WHY_ATTRIBUTE` holds it; empty where nobody told.
-        foretold: The figures that it was chosen by, by name.
         state: How it ended.
         value: What it is judged by.
     """
@@ -123,8 +119,7 @@ class TrialSeen(Record):
     name: str
     started_ms: int
     params: Mapping[str, object] = field(default_factory=dict)
-    why: str = ""
-    foretold: Mapping[str, float] = field(default_factory=dict)
+    why: Mapping[str, Any] = field(default_factory=dict)
     state: TrialState = TrialState.FINISHED
     value: float | None = None
 
@@ -195,8 +190,15 @@ class Proposal(Record):
 
     @classmethod
     def told(cls, trial: int, text: str, foretold: Mapping[str, float], time_ms: int) -> Proposal:
-        """That of a text such as `WHY_ATTRIBUTE` holds, "source: words"."""
+        """That of a text, "source: words"."""
         source, _, words = text.partition(": ")
+        return cls(trial=trial, source=source, words=words, foretold=foretold, time_ms=time_ms)
+
+    @classmethod
+    def kept(cls, trial: int, why: Mapping[str, Any], time_ms: int) -> Proposal:
+        """That of a mapping such as `WHY_ATTRIBUTE` holds."""
+        foretold = {str(name): float(value) for name, value in why.get("foretold", {}).items()}
+        source, words = str(why.get("source", "")), str(why.get("words", ""))
         return cls(trial=trial, source=source, words=words, foretold=foretold, time_ms=time_ms)
 
     def __str__(self) -> str:

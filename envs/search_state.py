@@ -178,6 +178,7 @@ class SearchState:
             pool[:half] = cube.filled(self._random, np.where(past.known, pool[:half], np.nan))
         self._middle = cube.middle(self._random)
         first = self._middle if past is None else cube.filled(self._random, past.best)
+        self._fixed = {each.tobytes() for each in cube.snapped(np.concatenate([self._middle, first]))}
         self._pool = np.concatenate([first, pool])
         self._pool_expected = None if past is None else past.expected(self._pool)
 
@@ -350,6 +351,10 @@ class SearchState:
     def is_tried(self, point: Array) -> bool:
         """Whether a trial has begun at a point, shape (d,)."""
         return bool(self.cube.snapped(point[None])[0].tobytes() in self._tried)
+
+    def may_meet(self, point: Array) -> bool:
+        """Whether another search of the same space may choose exactly this point, shape (d,), by another chance."""
+        return self.cube.is_grid or self.cube.snapped(point[None])[0].tobytes() in self._fixed
 
     def drop(self, number: int) -> None:
         """Nothing is known of a trial: it was cut off, and whoever tries it again is another one."""

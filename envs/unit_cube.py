@@ -38,6 +38,10 @@ class Cube(Protocol):
     def snapped(self, points: Array) -> Array:
         """Points (n, d) as `sample` would draw them: the same to the last bit where they are the same."""
 
+    @property
+    def is_grid(self) -> bool:
+        """Whether every hyperparameter is a choice or has steps, so that a point may be drawn twice."""
+
     def every(self) -> Array | None:
         """All points that there are, shape (n, d); None where they are too many to list."""
 
@@ -74,6 +78,11 @@ class ColumnCube:
     def snapped(self, points: Array) -> Array:
         """The points themselves."""
         return points
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether all hyperparameters are choices."""
+        return all(each.stop - each.start > 1 for each in self._slices)
 
     def every(self) -> Array | None:
         """None: numbers without steps are too many to list."""
@@ -186,6 +195,12 @@ class UnitCube(ColumnCube):
     def snapped(self, points: Array) -> Array:
         """Points (n, d) where hyperparameters that have steps are on one."""
         return self._on_grid(points.copy())
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether every hyperparameter is a choice or has steps."""
+        gridded = {grid.column for grid in self._grids}
+        return all(each.stop - each.start > 1 or each.start in gridded for each in self._slices)
 
     def every(self) -> Array | None:
         """All configurations, shape (n, d); None where a hyperparameter has no steps, or there are too many."""

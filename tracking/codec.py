@@ -50,7 +50,7 @@ def encode(record: Record) -> str:
             values["values"] = {name: float(value) for name, value in record.values.items()}
         case records.StudyStarted() | records.TrialStarted() | records.TrialSeen() | records.ParamsChosen():
             values["params"] = {name: str(value) for name, value in record.params.items()}
-    if isinstance(record, records.Proposal | records.TrialSeen):
+    if isinstance(record, records.Proposal):
         values["foretold"] = {name: float(value) for name, value in record.foretold.items()}
     return json.dumps({"kind": kind.__name__, **values}, default=_plain, separators=(",", ":"))
 

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from ..envs.errors import StoreError
 from ..envs.records import (
-    FORETOLD_ATTRIBUTE,
     KEY_ATTRIBUTE,
     MESSAGE_ATTRIBUTE,
     OWNER_ATTRIBUTE,
@@ -100,7 +99,7 @@ def _trial(trial: FrozenTrial, metric: str) -> Iterator[Record]:
     name = str(trial.user_attrs.get(STRATEGY_ATTRIBUTE, "optuna"))
     yield TrialStarted(trial=trial.number, name=name, params=trial.params, time_ms=started)
     if (why := trial.user_attrs.get(WHY_ATTRIBUTE)) is not None:
-        yield Proposal.told(trial.number, str(why), trial.user_attrs.get(FORETOLD_ATTRIBUTE, {}), started)
+        yield Proposal.kept(trial.number, why, started)
     for step, value in sorted(trial.intermediate_values.items()):
         yield Metrics(trial=trial.number, step=step, values={metric: value}, time_ms=ended)
     if (state := _state(trial)) is not None:

@@ -439,7 +439,7 @@ def _begun(seen: TrialSeen) -> TrialStarted:
 
 
 def _proposed(seen: TrialSeen) -> Proposal:
-    return Proposal.told(seen.trial, seen.why, seen.foretold, seen.started_ms)
+    return Proposal.kept(seen.trial, seen.why, seen.started_ms)
 
 
 def _log_proposal(log: RunLog, proposal: Proposal) -> None:
