@@ -24,6 +24,7 @@ from .objective_file import function_of, load_file, space_of
 EXAMPLE = "metatuner tune objective.py:train --budget 30"
 
 _STUDIES = Path(".metatuner") / "studies"
+_TRIALS = Path(".metatuner") / "trials"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +87,13 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="between two signs of life; a worker that shows none for five times as long is taken for dead (default: "
         "%(default)s)",
+    )
+    parser.add_argument(
+        "--folder",
+        default=str(_TRIALS),
+        metavar="FOLDER",
+        help="where trials that run keep their checkpoints (metatuner.trial_folder): on a disk that all workers reach "
+        "(default: %(default)s)",
     )
     add_store_arguments(parser)
     add_json_argument(parser)
@@ -153,6 +161,7 @@ def run_study(
             n_workers=args.workers,
             resume=resume,
             timeout=args.timeout,
+            folder=args.folder,
             past=past,
             progress=progress,
         )
