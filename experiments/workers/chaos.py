@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3], help="of whom is killed, a run each")
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--workers", type=int, default=6)
+    parser.add_argument("--strategy", default="random")
     parser.add_argument("--every", type=float, default=2.0, help="seconds between two kills")
     parser.add_argument("--limit", type=float, default=1200.0, help="seconds after which it is given up")
     parser.add_argument("--out", type=Path, default=HERE / "chaos.json")
@@ -48,7 +50,7 @@ def main() -> None:
 
 def _run(seed: int, args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="workers-chaos-") as folder, Postgres() as server:
-        crew = Crew(Path(folder), server.database(), args.trials, args.workers)
+        crew = Crew(Path(folder), server.database(), args.trials, args.workers, strategy=args.strategy)
         try:
             told = crew.live(server, seed, args.every, args.limit)
         finally:
@@ -64,14 +66,25 @@ class Crew:
         storage: Where the study lies.
         trials: Its budget.
         size: How many they are.
+        addresses: By which they reach it, in turn; None for the storage's own.
+        strategy: Who proposes.
     """
 
-    def __init__(self, folder: Path, storage: str, trials: int, size: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        storage: str,
+        trials: int,
+        size: int,
+        *,
+        addresses: Sequence[str] | None = None,
+        strategy: str = "random",
+    ) -> None:
         self.storage, self.uri = storage, f"sqlite:///{folder / 'mlflow.db'}"
-        self._folder = folder
+        self._folder, self._addresses = folder, addresses or [storage]
         self._arguments = [
             *("worker", f"{HERE / 'slow.py'}:train", "--study", STUDY),
-            *("--storage", storage, "--tracking-uri", self.uri, "--experiment", STUDY, "--strategy", "random"),
+            *("--tracking-uri", self.uri, "--experiment", STUDY, "--strategy", strategy),
             *("--budget", str(trials), "--heartbeat", "2", "--json"),
         ]
         self._trials, self._size = trials, size
@@ -88,8 +101,8 @@ class Crew:
     def live(self, server: Postgres, seed: int, every_s: float, limit_s: float) -> dict[str, Any]:
         """Kills and restarts until the budget is spent, then lets the workers end; returns what it did."""
         chance, began, kills, restarts = random.Random(seed), time.monotonic(), 0, 0
-        self._fill()
-        while (done := self._done()) < self._trials:
+        self.fill()
+        while (done := self.done()) < self._trials:
             if time.monotonic() - began > limit_s:
                 raise SystemExit(f"only {done} trials have finished in {limit_s:g} s")
             time.sleep(every_s)
@@ -97,8 +110,18 @@ class Crew:
                 server.restart("immediate" if restarts else "fast")
                 restarts += 1
             kills += self._kill(chance.choice(self._workers))
-            self._fill()
+            self.fill()
         spent_s = time.monotonic() - began
+        return {
+            "seconds": round(spent_s),
+            "kills": kills,
+            "restarts of the database": restarts,
+            "exit codes of the last workers": self.codes(limit_s - spent_s),
+        }
+
+    def codes(self, limit_s: float) -> Counter[str]:
+        """Waits until all workers have ended; returns their exit codes."""
+        began = time.monotonic()
         while any(map(_lives, self._workers)):
             if time.monotonic() - began > limit_s:
                 raise SystemExit("the workers do not end")
@@ -106,12 +129,7 @@ class Crew:
         codes = Counter(self._code(worker) for worker in self._workers)
         if codes.keys() - {"0"}:
             print((self._folder / "log").read_text()[-5000:], file=sys.stderr)
-        return {
-            "seconds": round(spent_s),
-            "kills": kills,
-            "restarts of the database": restarts,
-            "exit codes of the last workers": codes,
-        }
+        return codes
 
     def _code(self, worker: int) -> str:
         file = self._folder / f"{worker}.ended"
@@ -131,10 +149,12 @@ class Crew:
         self._workers.remove(worker)
         return True
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
+        """Starts as many workers as there are too few."""
         while len(self._workers) < self._size:
             assert self._nursery.stdin is not None
-            self._nursery.stdin.write(json.dumps(self._arguments) + "\n")
+            address = self._addresses[len(self._workers) % len(self._addresses)]
+            self._nursery.stdin.write(json.dumps([*self._arguments, "--storage", address]) + "\n")
             self._nursery.stdin.flush()
             self._workers.append(int(self._answer()))
 
@@ -142,7 +162,8 @@ class Crew:
         assert self._nursery.stdout is not None
         return self._nursery.stdout.readline()
 
-    def _done(self) -> int:
+    def done(self) -> int:
+        """How many trials have finished."""
         try:
             return len(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
         except KeyError:  # nobody has made it yet

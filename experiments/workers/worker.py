@@ -25,10 +25,8 @@ def objective(config: Mapping[str, Any]) -> float:
     return float((config["x"] - 3) ** 2 + (config["y"] - 2) ** 2)
 
 
-def main() -> None:
+def work(who: str, storage: str, name: str, trials: int) -> None:
     """Works until the study has so many trials."""
-    who, storage, name, trials = sys.argv[1:]
-    torch.set_num_threads(1)
     if who == "optuna":
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(
@@ -40,15 +38,15 @@ def main() -> None:
         states = (TrialState.COMPLETE,)
         study.optimize(
             lambda trial: objective({each: trial.suggest_float(each, -5.0, 5.0) for each in FLOATS}),
-            n_trials=int(trials),
-            callbacks=[MaxTrialsCallback(int(trials), states=states)],
+            n_trials=trials,
+            callbacks=[MaxTrialsCallback(trials, states=states)],
         )
         return
     strategy, _, space = who.partition("-")
     tune(
         objective,
         GRID if space == "grid" else FLOATS,
-        int(trials),
+        trials,
         strategy=strategy,
         storage=open_storage(storage),
         name=name,
@@ -57,4 +55,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    work(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
