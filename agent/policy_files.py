@@ -210,12 +210,16 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
 
 
 def _require_folder(folder: Path) -> None:
-    if folder.is_file():
+    try:
+        is_file, is_folder = folder.is_file(), folder.is_dir()
+    except OSError:  # such as a name that is too long
+        is_file = is_folder = False
+    if is_file:
         raise PolicyFileError(
             f"{folder} is a file; a policy is a folder with {WEIGHTS} and {CARD}. Pickles and stable-baselines3 "
             "archives are refused because loading one can run any code it holds"
         )
-    if not folder.is_dir():
+    if not is_folder:
         names = ", ".join([*shipped_policies(), _OF_NO_FILE])
         raise UnknownPolicyError(f"no policy is called {str(folder)!r}: expected one of {names}, or a policy's folder")
     for part in (WEIGHTS, CARD):

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import sqlite3
+import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from metatuner.agent.policy_prior import attach_prior, export_policy, prior_with
 from metatuner.agent.policy_sampler import PolicySampler
 from metatuner.agent.priors import prior_of
 from metatuner.agent.quiet import quiet_optuna
+from metatuner.agent.schedule_state import read_state, write_state
 from metatuner.agent.search_policy import SearchPolicy
 from metatuner.agent.search_training import SearchTrainingSettings, learn_to_search
 from metatuner.agent.tune import tune
@@ -205,7 +207,7 @@ def _(folder: Path) -> Iterator[Fuzzed]:
             with contextlib.suppress(MetatunerError):
                 load(address)
         with contextlib.suppress(MetatunerError):
-            attach_prior("policy", "minimize", lambda path: path.write_bytes(b"task,value\n"))
+            attach_prior("policy", "minimize", lambda path: write_table(path, [ToldTrial("t", {"lr": "1"}, 1.0)]))
         prior_with(address, ConditionalSpace(SPACE), without=None, units=2)
 
     addresses = st.sampled_from(["policy", "policy/card.json", "./policy/", "policy/../policy", "models:/", "models:/x@y", "zero", ":"])
@@ -692,20 +694,24 @@ def _(folder: Path) -> Iterator[Fuzzed]:
 
 @_reader("schedule: checkpoint file of a callback")
 def _(folder: Path) -> Iterator[Fuzzed]:
-    from metatuner.agent.schedule_state import read_state
+    write_state(_saved(), folder / "state.safetensors")
+    whole = (folder / "state.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", whole[:8])
+    header, body = json.loads(whole[8 : 8 + length]), whole[8 + length :]
 
-    buffer = io.BytesIO()
-    torch.save(_saved(), buffer)
+    def with_state(state: bytes) -> bytes:
+        text = as_json({**header, "__metadata__": {"state": state.decode("utf-8", "surrogatepass")}})
+        return struct.pack("<Q", len(text)) + text + body
 
     def read(data: bytes) -> None:
-        (folder / "state.pt").write_bytes(data)
-        schedule, _ = _schedule()
+        (folder / "state.safetensors").write_bytes(data)
+        schedule, model = _schedule()
         try:
-            schedule.load_state_dict(read_state(folder / "state.pt"))
+            schedule.load_state_dict(read_state(folder / "state.safetensors"))
         finally:
             schedule._hooks.remove()
 
-    yield Fuzzed(damaged(buffer.getvalue()) | st.binary(max_size=40) | json_files(b'{"steps": 3}'), read)
+    yield Fuzzed(json_files(header["__metadata__"]["state"].encode()).map(with_state) | tensor_files(whole), read)
 
 
 class _StoppedError(Exception):

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import resource
+import signal
 import tempfile
 import time
 import traceback
@@ -28,6 +29,9 @@ from metatuner.envs.errors import MetatunerError
 HERE = Path(__file__).parent
 MOST_MEMORY = 8 * 2**30
 """Bytes of address space: whoever takes more has failed."""
+
+MOST_SECONDS = 20
+"""For one input: whoever takes longer has failed."""
 
 SLOW = {
     "policy: Model Registry": 8,
@@ -59,6 +63,7 @@ def main() -> None:
     from readers import READERS
 
     os.environ.pop("MLFLOW_TRACKING_URI", None)
+    signal.signal(signal.SIGALRM, _too_long)
     results: dict[str, Any] = {}
     for name, reader in READERS.items():
         if not args.only or any(each in name for each in args.only):
@@ -66,7 +71,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 os.chdir(folder)
                 with reader(Path(folder)) as fuzzed:
-                    results[name] = fuzz(fuzzed, args.inputs // SLOW.get(name, 1), args.seed)
+                    results[name] = fuzz(fuzzed, args.inputs // min(SLOW.get(name, 1), args.inputs), args.seed)
                 os.chdir(HERE)
             print(f"{name}: {results[name]}, {time.perf_counter() - began:.0f} s", flush=True)
     memory = {} if args.only else measured()
@@ -87,8 +92,10 @@ def fuzz(fuzzed: Any, inputs: int, seed: int) -> dict[str, Any]:
     @hypothesis.given(fuzzed.inputs)
     def run(given: Any) -> None:
         counts["inputs"] += 1
+        signal.alarm(MOST_SECONDS)
         try:
             fuzzed.read(given)
+            signal.alarm(0)
         except MetatunerError as error:
             assert str(error)
             counts["refused"] += 1
@@ -107,6 +114,10 @@ def fuzz(fuzzed: Any, inputs: int, seed: int) -> dict[str, Any]:
     run()
     kept = {where: shown for where, (_, shown) in sorted(failures.items())}
     return {**{name: counts[name] for name in ("inputs", "accepted", "refused", "failed")}, "failures": kept}
+
+
+def _too_long(*_: object) -> None:
+    raise TimeoutError(f"more than {MOST_SECONDS} s")
 
 
 def _where(error: BaseException) -> str:
