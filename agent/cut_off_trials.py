@@ -43,7 +43,10 @@ def retry_cut_off(study: Study) -> None:
 
 def _is_orphan(trial: FrozenTrial) -> bool:
     host, _, process = str(trial.user_attrs.get(OWNER_ATTRIBUTE, "")).partition("/")
-    return host == socket.gethostname() and _name_of(int(process.partition("/")[0])) != f"{host}/{process}"
+    number = process.partition("/")[0]
+    if host != socket.gethostname() or not (number.isascii() and number.isdigit()):
+        return False
+    return _name_of(int(number)) != f"{host}/{process}"
 
 
 def _name_of(process: int) -> str:

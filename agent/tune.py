@@ -16,8 +16,7 @@ import optuna
 from optuna.distributions import check_distribution_compatibility, distribution_to_json
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -38,6 +37,7 @@ from .priors import addresses, prior_of
 from .purse import Purse
 from .quiet import quiet_optuna
 from .result_page import result_html
+from .study_journal import open_journal
 from .strategies import Setting, policy_of, strategy_named
 from .trial_queue import add_known, enqueue
 from .trial_runner import Config, Constraints, Objective, TrialRunner
@@ -370,7 +370,7 @@ def open_study(name: str, storage: str | Path | BaseStorage | None, direction: s
     """
     try:
         if isinstance(storage, Path) or (isinstance(storage, str) and "://" not in storage):
-            storage = JournalStorage(JournalFileBackend(str(storage)))
+            storage = open_journal(str(storage))
         study = optuna.create_study(
             storage=storage,
             study_name=name if storage is not None else None,

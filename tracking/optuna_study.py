@@ -76,6 +76,8 @@ def records(study: Study) -> Iterator[Record]:
     from optuna.distributions import distribution_to_json
 
     trials = study.get_trials(deepcopy=False)
+    if not all(isinstance(name, str) for trial in trials for name in trial.params):
+        raise StoreError(f"the study {study.study_name!r} has hyperparameters whose names are no texts: it was altered")
     metric = (study.metric_names or ["objective"])[0]
     space = {name: distribution_to_json(found) for trial in trials for name, found in trial.distributions.items()}
     yield StudyStarted(

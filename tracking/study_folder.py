@@ -163,7 +163,7 @@ class StudyFolder:
         try:
             with self._refused.open("rb") as file:
                 return sum(1 for _ in file)
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             return 0
 
     def refuse(self, what: dict[str, object]) -> None:

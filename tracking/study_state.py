@@ -17,6 +17,7 @@ from ..envs.records import (
     TrialStarted,
     TrialState,
 )
+from ..envs.plain_files import json_of
 from .codec import is_known
 
 _REPEATABLE = (TrialState.FAILED, TrialState.KILLED)
@@ -118,8 +119,9 @@ def require_sound(study: StudyStarted) -> None:
 
     for name, text in study.space.items():
         try:
+            json_of(text)
             json_to_distribution(text)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigurationError(
                 f"expected {name!r} of the search space as JSON of optuna.distributions.distribution_to_json, got "
                 f"{text!r}"

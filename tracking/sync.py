@@ -74,7 +74,11 @@ def sync(
 
 
 def _sync_study(folder: StudyFolder, target: Target, tracking_uri: str | None) -> Synced:
-    before = folder.remaining
+    try:
+        with folder.needed():
+            before = folder.remaining
+    except StoreError as error:
+        return Synced(folder.path, target, 0, 0, folder.refused, str(error))
     problem = ""
     try:
         with folder.needed(), folder.lock("writer") as nobody_writes, folder.lock("shipper") as nobody_ships:
