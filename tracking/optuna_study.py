@@ -49,7 +49,7 @@ def load(storage: str, name: str) -> Study:
 
     shown = without_credentials(storage)
     for file in _files(storage):
-        if not file.exists():
+        if not _exists(file):
             raise StoreError(f"there is no study storage {shown}: name an existing one with --storage")
     try:
         opened = _open(storage)
@@ -121,8 +121,18 @@ def _files(storage: str) -> list[Path]:
     """The local file that the storage must have: Optuna would make a new one."""
     if "://" not in storage:
         return [Path(storage)]
-    parts = urlsplit(storage)
+    try:
+        parts = urlsplit(storage)
+    except ValueError:  # whoever opens it says what is wrong
+        return []
     return [Path(parts.path[1:])] if parts.scheme.startswith("sqlite") else []
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _open(storage: str) -> BaseStorage:

@@ -75,8 +75,7 @@ def sync(
 
 def _sync_study(folder: StudyFolder, target: Target, tracking_uri: str | None) -> Synced:
     try:
-        with folder.needed():
-            before = folder.remaining
+        before = folder.remaining
     except StoreError as error:
         return Synced(folder.path, target, 0, 0, folder.refused, str(error))
     problem = ""

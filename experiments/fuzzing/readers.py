@@ -16,6 +16,7 @@ import os
 import shutil
 import sqlite3
 import struct
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -55,10 +56,12 @@ from metatuner.tracking.prior_contents import PriorContents
 from metatuner.tracking.projection import Projection
 from metatuner.tracking.recorded_study import read_study
 from metatuner.tracking.recorder import MLflowRecorder
+from metatuner.tracking.redaction import has_credentials, one_line, without_credentials, without_userinfo
 from metatuner.tracking.registry import push
 from metatuner.tracking.report import report_facts, report_page
 from metatuner.tracking.shipper import Shipper
-from metatuner.tracking.store import resolve
+from metatuner.tracking.sqlite_file import ensure_database
+from metatuner.tracking.store import Kind, resolve
 from metatuner.tracking.study_folder import StudyFolder
 from metatuner.tracking.sync import sync
 from metatuner.tracking.table_export import write_table
@@ -314,7 +317,7 @@ def _(folder: Path) -> Iterator[Fuzzed]:
         _use_prior(prior_of(address, ConditionalSpace(SPACE), metric="value", direction="minimize", tracking_uri=None, without=None, units=2))
 
     kinds = st.sampled_from(["table:", "table:past.csv", "tables:", "", ":", "table"])
-    yield Fuzzed(st.builds(str.__add__, kinds, st.sampled_from(TEXTS) | st.text(max_size=5)) | odd_values, read)
+    yield Fuzzed(st.just("table:past.csv") | st.builds(str.__add__, kinds, st.sampled_from(TEXTS) | st.text(max_size=5)) | odd_values, read)
 
 
 # Journals and studies.
@@ -567,28 +570,34 @@ _BRANCHED: dict[str, Any] = {
 }
 
 
-class _Odd(dict[Any, Any]):
-    """A dict that holds itself, or that is too deep to be shown."""
+@dataclass(frozen=True)
+class Deep:
+    """Stands for a space of so many levels, which cannot be shown; without a number it holds itself."""
+
+    levels: int | None
+
+    def grown(self) -> dict[str, Any]:
+        """The space."""
+        first: dict[str, Any] = {"x": FloatDistribution(0, 1)}
+        space = first
+        for level in range(self.levels or 0):
+            space = {f"d{level}": {"on": space}}
+        if self.levels is None:
+            first["x"] = {"on": first}
+        return space
 
 
-def _deep(levels: int) -> dict[str, Any]:
-    space: dict[str, Any] = {"x": FloatDistribution(0, 1)}
-    for level in range(levels):
-        space = {f"d{level}": {"on": space}}
-    return space
-
-
-def _cyclic() -> dict[Any, Any]:
-    space: dict[Any, Any] = _Odd()
-    space["x"] = {"on": space}
-    return space
+def _grown(value: Any) -> Any:
+    if isinstance(value, Deep):
+        return value.grown()
+    return {name: _grown(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 @_reader("search space")
 def _(folder: Path) -> Iterator[Fuzzed]:
     def read(given: tuple[Any, int]) -> None:
         space, seed = given
-        tree = ConditionalSpace(space)
+        tree = ConditionalSpace(_grown(space))
         random = optuna.samplers.RandomSampler(seed=seed)
         with quiet_optuna():
             trial = optuna.create_study(sampler=random).ask()
@@ -602,7 +611,7 @@ def _(folder: Path) -> Iterator[Fuzzed]:
                   *[st.sampled_from(NUMBERS) | st.integers()] * 2, st.sampled_from([1, 2, 0, -1, None])),
         st.lists(plain | odd_values, max_size=4).map(lambda choices: _forced(CategoricalDistribution("ab"), choices=tuple(choices))),
     )  # fmt: skip
-    odd = odd_values | distributions | st.sampled_from([_deep(30), _deep(200), _deep(5000), _cyclic(), [[]] * 3])
+    odd = odd_values | distributions | st.sampled_from([Deep(30), Deep(200), Deep(5000), Deep(None), [[]] * 3])
     exchanged = st.builds(
         lambda space, names, value: _put(space, names, value),
         st.just(_BRANCHED),
@@ -700,7 +709,7 @@ def _(folder: Path) -> Iterator[Fuzzed]:
     header, body = json.loads(whole[8 : 8 + length]), whole[8 + length :]
 
     def with_state(state: bytes) -> bytes:
-        text = as_json({**header, "__metadata__": {"state": state.decode("utf-8", "surrogatepass")}})
+        text = as_json({**header, "__metadata__": {"state": state.decode("utf-8", "replace")}})
         return struct.pack("<Q", len(text)) + text + body
 
     def read(data: bytes) -> None:
@@ -794,31 +803,44 @@ def _(folder: Path) -> Iterator[Fuzzed]:
 
 @_reader("address of a store")
 def _(folder: Path) -> Iterator[Fuzzed]:
-    from metatuner.tracking.redaction import has_credentials, one_line, without_credentials, without_userinfo
-
     def read(uri: str) -> None:
         assert not has_credentials(without_credentials(uri))
         one_line(ValueError(uri), hide=uri)
-        without_userinfo(uri)
-        store = resolve(uri)
-        assert "p4ssw0rd" not in store.shown
-        optuna_study.load(uri, "x")
+        with contextlib.suppress(MetatunerError):
+            store = resolve(uri)
+            assert "p4ssw0rd" not in store.shown
+            if store.kind is Kind.SERVER:
+                without_userinfo(store.uri)
+        try:
+            optuna_study.load(uri, "x")
+        except MetatunerError as error:
+            assert "p4ssw0rd" not in str(error)
+            raise
 
-    schemes = st.sampled_from(["http://", "https://", "sqlite:///", "sqlite:", "file:", "postgresql://", "databricks", "mysql+x://", "", "//", "HTTP://"])
-    middles = st.sampled_from(["", "u:p4ssw0rd@", "p4ssw0rd@", "[", "[::1]", "u:p4ssw0rd@@", "host", "host:x", "host:99999"])
+    schemes = st.sampled_from(["http://", "https://", "sqlite:///", "postgresql://", "mysql+x://", "HTTP://", "://"])
+    people = st.sampled_from(["", "u:p4ssw0rd@", "p4ssw0rd@", "u:p4ssw0rd@@", ":p4ssw0rd@", "a@b:p4ssw0rd@"])
+    hosts = st.sampled_from(["", "[", "[::1]", "host", "host:x", "host:99999", "ü"])
     rest = st.sampled_from([*TEXTS, "?password=p4ssw0rd", "?a=1&token=p4ssw0rd#x", "/a?x=p:/b@c"]) | st.text(max_size=6)
-    yield Fuzzed(st.builds(lambda *parts: "".join(parts), schemes, middles, middles, rest), read)
+    whole = st.builds(lambda *parts: "".join(parts), schemes, people, hosts, rest)
+    yield Fuzzed(whole | st.builds(str.__add__, st.sampled_from(["sqlite:", "file:", "databricks", "", "//"]), rest), read)
+
+
+@functools.cache
+def _empty_database() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "mlflow.db"
+        ensure_database(database, Path(folder) / "mlartifacts")
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA journal_mode=DELETE")  # so that the file alone is the database
+        return database.read_bytes()
 
 
 @contextlib.contextmanager
 def _store(folder: Path) -> Iterator[str]:
     """An empty store's URI."""
-    from metatuner.tracking.sqlite_file import ensure_database
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    ensure_database(folder / "mlflow.db", folder / "mlartifacts")
-    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as connection:
-        connection.execute("PRAGMA journal_mode=DELETE")  # so that the file alone is the database
+    (folder / "mlflow.db").write_bytes(_empty_database())
     before = {name: os.environ.get(name) for name in ("METATUNER_JOURNAL",)}
     os.environ["METATUNER_JOURNAL"] = str(folder / "journal")
     try:
