@@ -315,8 +315,8 @@ class AdaptiveSchedule:
         Where this schedule was made for another number of steps, the training gets another end, as by `extend`.
 
         Raises:
-            CheckpointError: The state is of another schedule: another policy or set of hyperparameters. Or it is no whole
-                state: nothing has been changed then.
+            CheckpointError: The state is of another schedule: another policy or set of hyperparameters. Or it is no
+                whole state. Nothing has been changed then.
             ConfigurationError: This schedule is to end before the saved one stood.
         """
         wanted = self.total_steps

@@ -1,8 +1,8 @@
 """CMA-ES, as Optuna has it, without its trust in storages.
 
-Optuna's sampler keeps its state in the study's storage as a pickle, and unpickles whatever it finds there: who could write
-to a storage could run code in every process that goes on with a study in it. Here nothing is made out of that text but
-the optimisers of the package `cmaes`, arrays and random generators of NumPy.
+Optuna's sampler keeps its state in the study's storage as a pickle, and unpickles whatever it finds there: who can
+write to the storage can run code in every process that goes on with the study. Here nothing is made out of that text
+but the optimisers of the package `cmaes`, and arrays and random generators of NumPy.
 """
 
 from __future__ import annotations

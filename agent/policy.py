@@ -178,6 +178,6 @@ def _require_ranges(path: Path, ranges: object) -> None:
         for name, each in ranges.items()
     ):
         raise PolicyFileError(
-            f"{path} lacks valid ranges of signals: expected for each one its least and its greatest value; restore the "
-            "policy's folder"
+            f"{path} lacks valid ranges of signals: expected for each one its least and its greatest value; restore "
+            "the policy's folder"
         )

@@ -129,7 +129,9 @@ def require_weights(folder: Path, card: Mapping[str, Any]) -> None:
 
 
 def built(make: Callable[[], Network], folder: Path, card: Mapping[str, Any]) -> Network:
-    """A network with the weights in a folder. Memory is taken for what the file holds, whatever it and the card promise.
+    """A network with the weights in a folder.
+
+    Memory is taken for what the file holds, whatever it and the card promise.
 
     Args:
         make: Makes the network that the card tells; on PyTorch's meta device, where it takes no memory.

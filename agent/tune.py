@@ -37,8 +37,8 @@ from .priors import addresses, prior_of
 from .purse import Purse
 from .quiet import quiet_optuna
 from .result_page import result_html
-from .study_journal import open_journal
 from .strategies import Setting, policy_of, strategy_named
+from .study_journal import open_journal
 from .trial_queue import add_known, enqueue
 from .trial_runner import Config, Constraints, Objective, TrialRunner
 

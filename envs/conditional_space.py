@@ -55,8 +55,8 @@ class ConditionalSpace:
     def __init__(self, space: NestedSpace) -> None:
         if not isinstance(space, Mapping) or not space:
             raise SearchSpaceError(
-                f"expected a dict from names to Optuna distributions, got {_shown(space)}; for an Optuna objective leave it "
-                "out"
+                f"expected a dict from names to Optuna distributions, got {_shown(space)}; for an Optuna objective "
+                "leave it out"
             )
         self.nested = space
         self.distributions: dict[str, BaseDistribution] = {}
@@ -183,7 +183,8 @@ def _distribution(name: object, each: object) -> BaseDistribution:
 def _branch(name: str, choice: object, branch: object) -> NestedSpace:
     if not isinstance(branch, Mapping):
         raise SearchSpaceError(
-            f"expected a dict with the hyperparameters that {name}={choice!r} brings, or an empty one, got {_shown(branch)}"
+            f"expected a dict with the hyperparameters that {name}={choice!r} brings, or an empty one, got "
+            f"{_shown(branch)}"
         )
     return branch
 
@@ -225,8 +226,8 @@ def _check_choices(name: str, choices: tuple[Any, ...]) -> None:
     for choice in choices:
         if not isinstance(choice, _CHOICES) or (isinstance(choice, str) and not _is_text(choice)):
             raise SearchSpaceError(
-                f"{name!r} has the choice {_shown(choice)} ({type(choice).__name__}): expected texts, numbers, booleans or "
-                "None, which can be stored; give such names, and look up in the objective what they stand for"
+                f"{name!r} has the choice {_shown(choice)} ({type(choice).__name__}): expected texts, numbers, "
+                "booleans or None, which can be stored; give such names, and look up in the objective what they stand for"
             )
 
 

@@ -1,4 +1,4 @@
-"""Files that others wrote, read without trusting them: regular ones alone, no more than so many bytes, JSON of any shape."""
+"""Files that others wrote, read without trusting them: regular ones, of so many bytes at most, JSON of any shape."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: It cannot be read, or is no regular file.
-        ValueError: It is larger than `MOST_JSON`, no JSON, no UTF-8, or has half of a character in it, which could not be
-            written anywhere.
+        ValueError: It is larger than `MOST_JSON`, no JSON, no UTF-8, or has half of a character in it, which could not
+            be written anywhere.
     """
     value = json_of(read_plain(path, MOST_JSON).decode("utf-8"))
     json.dumps(value, ensure_ascii=False).encode()

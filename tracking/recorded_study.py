@@ -29,8 +29,8 @@ from .operations import (
     VALUE_METRIC,
 )
 from .store import Store, connect, resolve
-from .study_state import require_sound
 from .study_runs import all_studies, study_runs
+from .study_state import require_sound
 from .study_summary import StudySummary
 from .table import read_decisions
 from .told_trials import is_number

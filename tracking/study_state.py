@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from ..envs.errors import ConfigurationError
+from ..envs.plain_files import json_of
 from ..envs.records import (
     Artifact,
     FileArtifact,
@@ -17,7 +18,6 @@ from ..envs.records import (
     TrialStarted,
     TrialState,
 )
-from ..envs.plain_files import json_of
 from .codec import is_known
 
 _REPEATABLE = (TrialState.FAILED, TrialState.KILLED)

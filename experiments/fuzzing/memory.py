@@ -32,7 +32,12 @@ def measured() -> dict[str, dict[str, Any]]:
 
 def _declaring(shape: list[int], length: int | None = None) -> bytes:
     """A kilobyte of safetensors."""
-    header = json.dumps({"__metadata__": {"state": "{}", "facts": "{}"}, "x": {"dtype": "F32", "shape": shape, "data_offsets": [0, HUGE]}})
+    header = json.dumps(
+        {
+            "__metadata__": {"state": "{}", "facts": "{}"},
+            "x": {"dtype": "F32", "shape": shape, "data_offsets": [0, HUGE]},
+        }
+    )
     return (struct.pack("<Q", length or len(header)) + header.encode()).ljust(1000, b" ")
 
 
@@ -82,14 +87,20 @@ def _cases(folder: Path) -> dict[str, tuple[Callable[[], Path], Callable[[], obj
     return {
         "policy: weights that declare 100 GB": (lambda: signed(_declaring([HUGE // 4])), load),
         "policy: a header that declares 100 GB": (lambda: signed(_declaring([1], HUGE)), load),
-        "policy: a card that declares 400 MB, no weights": (lambda: signed(_declaring([1]), width=4096, memory=4096), load),
+        "policy: a card that declares 400 MB, no weights": (
+            lambda: signed(_declaring([1]), width=4096, memory=4096),
+            load,
+        ),
         "policy: weights of 100 GB": (lambda: sparse(weights), load),
         "policy: a card of 100 GB": (lambda: sparse(card), lambda: read_card(policy)),
         "policy: a card of brackets": (lambda: (signed(b""), card.write_text("[" * 10_000_000), card)[-1], load),
         "policy: past trials that never end": (lambda: linked(policy / "prior.csv"), prior),
         "table: a line of 100 GB": (lambda: sparse(folder / "past.csv"), lambda: list(read_table(folder / "past.csv"))),
-        "schedule: a state that declares 100 GB": (lambda: written(_declaring([HUGE // 4])), lambda: read_state(folder / "file")),
-    }  # fmt: skip
+        "schedule: a state that declares 100 GB": (
+            lambda: written(_declaring([HUGE // 4])),
+            lambda: read_state(folder / "file"),
+        ),
+    }
 
 
 def main() -> None:
@@ -109,7 +120,11 @@ def main() -> None:
             except MetatunerError as error:
                 said = type(error).__name__
             on_disk = 0 if path.is_symlink() else path.stat().st_blocks * 512
-            results[name] = {"kB on disk": on_disk // 1000, "MB": round(_status_mb("VmHWM") - before, 1), "outcome": said}
+            results[name] = {
+                "kB on disk": on_disk // 1000,
+                "MB": round(_status_mb("VmHWM") - before, 1),
+                "outcome": said,
+            }
             path.unlink()
     print(json.dumps(results))
 

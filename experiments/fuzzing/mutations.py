@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 DEEP = 20_000
 
 TOKENS = (
-    b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\\ud800", b"../", b"\\", b"NaN", b"-Infinity", b"1e999", b"9" * 5000,
-    b'"', b"'", b",", b":", b"{", b"}", b"[", b"]", b"[" * DEEP, b'{"a":' * DEEP, b"\n", b"\r", b"\r\n", b"null", b"true", b"-",
-    b"\x80\x04", b"PK\x03\x04", b"%", b"=1+1",
+    b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\\ud800", b"../", b"\\", b"NaN", b"-Infinity", b"1e999",
+    b"9" * 5000, b'"', b"'", b",", b":", b"{", b"}", b"[", b"]", b"[" * DEEP, b'{"a":' * DEEP, b"\n", b"\r", b"\r\n",
+    b"null", b"true", b"-", b"\x80\x04", b"PK\x03\x04", b"%", b"=1+1",
 )  # fmt: skip
 """What is put into files as it is."""
 
 TEXTS = (
-    "", " ", "x", "nan", "inf", "-1", "1.5", "1e999", "9" * 400, "9" * 5000, "\x00", "\ud800", "ü\u2028\u202e", "a" * 10_000,
-    "../../secret", "/etc/passwd", "C:\\secret", "..", ".", "a/b", "a\nb", "a'b", 'a"b', "`", "%s{0}", "<script>", "=cmd", "١",
+    "", " ", "x", "nan", "inf", "-1", "1.5", "1e999", "9" * 400, "9" * 5000, "\x00", "\ud800", "ü\u2028\u202e",
+    "a" * 10_000, "../../secret", "/etc/passwd", "C:\\secret", "..", ".", "a/b", "a\nb", "a'b", 'a"b', "`", "%s{0}",
+    "<script>", "=cmd", "\u0661",
 )  # fmt: skip
 """Words in places where no such word is expected."""
 
@@ -39,17 +40,30 @@ class Pairs(list[tuple[str, Any]]):
     """A JSON object, whose keys may stand twice."""
 
 
-RAW = (Raw("[" * DEEP + "]" * DEEP), Raw("[" * DEEP), Raw('{"a":' * DEEP), Raw("1e999"), Raw("9" * 5000), Raw("01"), Raw(""))
+RAW = (
+    Raw("[" * DEEP + "]" * DEEP),
+    Raw("[" * DEEP),
+    Raw('{"a":' * DEEP),
+    Raw("1e999"),
+    Raw("9" * 5000),
+    Raw("01"),
+    Raw(""),
+)
 
-plain = st.one_of(st.sampled_from([None, True, False, *NUMBERS, *TEXTS]), st.text(max_size=5), st.integers(), st.floats())
+plain = st.one_of(
+    st.sampled_from([None, True, False, *NUMBERS, *TEXTS]), st.text(max_size=5), st.integers(), st.floats()
+)
 """A value that is neither a list nor a dict."""
 
 odd_values = st.one_of(
     plain,
     st.sampled_from([[], {}, [[]], [None], {"": None}, {"a": 1}, [0.0, 1.0], ["lr"], [-1], [2**62, 2**62]]),
-    st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-                 max_leaves=4),
-)  # fmt: skip
+    st.recursive(
+        plain,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        max_leaves=4,
+    ),
+)
 """Whatever JSON can hold."""
 
 
@@ -132,7 +146,11 @@ def _changed(draw: st.DrawFn, value: Any, place: Sequence[Any], raw: bool) -> An
         case "wrap":
             return _with(value, key, [inner])
         case "nudge" if isinstance(inner, int | float) and not isinstance(inner, bool) and abs(inner) < 2**60:
-            return _with(value, key, draw(st.sampled_from([-inner, inner + 1, inner - 1, inner * 1000, float(inner), str(inner)])))
+            return _with(
+                value,
+                key,
+                draw(st.sampled_from([-inner, inner + 1, inner - 1, inner * 1000, float(inner), str(inner)])),
+            )
     return _with(value, key, new)
 
 
@@ -195,7 +213,20 @@ def _reheaded(draw: st.DrawFn, whole: bytes) -> bytes:
             continue
         match draw(st.sampled_from(["shape", "type", "offsets", "values"])):
             case "shape":
-                shapes = [[], [0], [2**40], [2**62, 4], [0, 2**63], [1] * 70, [-1], [1.5], [10**30], "x", None, [25_000_000_000]]
+                shapes = [
+                    [],
+                    [0],
+                    [2**40],
+                    [2**62, 4],
+                    [0, 2**63],
+                    [1] * 70,
+                    [-1],
+                    [1.5],
+                    [10**30],
+                    "x",
+                    None,
+                    [25_000_000_000],
+                ]
                 header = {**header, name: {**header[name], "shape": draw(st.sampled_from(shapes))}}
             case "type":
                 kinds = ["F64", "F16", "BF16", "I64", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "C64", "F4", "X", None, 3]
@@ -226,7 +257,19 @@ def _recelled(draw: st.DrawFn, rows: list[list[str]]) -> bytes:
         column = draw(st.integers(0, max(len(rows[row]) - 1, 0)))
         match draw(st.sampled_from(["cell", "cell", "remove", "column", "row", "more"])):
             case "cell" if rows[row]:
-                cells = ["nan", "inf", "1e308", "-1e308", "1e-320", "finished", "pruned", "failed", "task", "params.lr", "value"]
+                cells = [
+                    "nan",
+                    "inf",
+                    "1e308",
+                    "-1e308",
+                    "1e-320",
+                    "finished",
+                    "pruned",
+                    "failed",
+                    "task",
+                    "params.lr",
+                    "value",
+                ]
                 rows[row][column] = draw(st.sampled_from([*TEXTS, *cells, *rows[0]]) | st.text(max_size=4))
             case "remove":
                 rows[row] = rows[row][:column] + rows[row][column + 1 :]

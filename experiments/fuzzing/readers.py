@@ -1,7 +1,7 @@
 """Every reader of what comes from outside: what it is given here, and what is done with what it takes.
 
-A reader is a context manager of a folder of its own. It gives a `Fuzzed`: inputs, and a function that reads one and uses
-what came of it, so that what was accepted in error is noticed too.
+A reader is made for a folder of its own. It gives a `Fuzzed`: inputs, and a function that reads one and uses what came
+of it, so that what was accepted in error is noticed too.
 """
 
 from __future__ import annotations
@@ -75,15 +75,17 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 CARD, WEIGHTS = "card.json", "policy.safetensors"
 
 TABLE = "task,trial,step,state,value,lr,depth,kind\n" + "".join(
-    f"{task},{trial},{step},{'finished' if step == '1' else ''},{0.1 * trial + len(step)},{10.0 ** -(trial + 1)},{trial + 1},{'ab'[trial % 2]}\n"
+    f"{task},{i},{step},{'finished' * (step == '1')},{0.1 * i + len(step)},{10.0 ** -(i + 1)},{i + 1},{'ab'[i % 2]}\n"
     for task in ("digits", "wine")
-    for trial in range(5)
+    for i in range(5)
     for step in ("1", "2", "")
 )
 
 SPACE: dict[str, BaseDistribution] = {
-    "lr": FloatDistribution(1e-6, 1.0, log=True), "depth": IntDistribution(1, 9), "kind": CategoricalDistribution(("a", "b")),
-}  # fmt: skip
+    "lr": FloatDistribution(1e-6, 1.0, log=True),
+    "depth": IntDistribution(1, 9),
+    "kind": CategoricalDistribution(("a", "b")),
+}
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,17 @@ def _(folder: Path) -> Iterator[Fuzzed]:
     yield _policy(folder, "search-default", SearchPolicy.load, _use_search_policy, WEIGHTS)
 
 
-_LINKS = ("/dev/zero", "/dev/full", "/proc/self/mem", "/nowhere", "card.json", "policy.safetensors", "prior.csv", "..", "/")
+_LINKS = (
+    "/dev/zero",
+    "/dev/full",
+    "/proc/self/mem",
+    "/nowhere",
+    "card.json",
+    "policy.safetensors",
+    "prior.csv",
+    "..",
+    "/",
+)
 
 
 @_reader("policy: folder and address")
@@ -213,9 +225,13 @@ def _(folder: Path) -> Iterator[Fuzzed]:
             attach_prior("policy", "minimize", lambda path: write_table(path, [ToldTrial("t", {"lr": "1"}, 1.0)]))
         prior_with(address, ConditionalSpace(SPACE), without=None, units=2)
 
-    addresses = st.sampled_from(["policy", "policy/card.json", "./policy/", "policy/../policy", "models:/", "models:/x@y", "zero", ":"])
+    addresses = st.sampled_from(
+        ["policy", "policy/card.json", "./policy/", "policy/../policy", "models:/", "models:/x@y", "zero", ":"]
+    )
     texts = st.sampled_from([text for text in TEXTS if text not in ("..", ".", "a\nb")]) | st.text(max_size=8)
-    files = st.tuples(st.sampled_from([CARD, WEIGHTS, "prior.csv"]), st.sampled_from(["folder", "pipe", "nothing", *_LINKS]))
+    files = st.tuples(
+        st.sampled_from([CARD, WEIGHTS, "prior.csv"]), st.sampled_from(["folder", "pipe", "nothing", *_LINKS])
+    )
     yield Fuzzed(st.tuples(addresses | addresses | texts, st.lists(files, max_size=2)), read)
 
 
@@ -273,7 +289,7 @@ def _use_prior(prior: Prior) -> None:
 def _use_trials(trials: Callable[[], Iterator[ToldTrial]], folder: Path) -> None:
     contents = PriorContents.of(trials())
     assert contents.read >= 0
-    assert [each.values for each in contents.params.values()] is not None
+    assert all(isinstance(each.values, str) for each in contents.params.values())
     with contextlib.suppress(MetatunerError):
         ConditionalSpace(told_space(trials(), "x"))
     with contextlib.suppress(MetatunerError):
@@ -314,10 +330,25 @@ def _(folder: Path) -> Iterator[Fuzzed]:
     Path("past.csv").write_text(TABLE)
 
     def read(address: Any) -> None:
-        _use_prior(prior_of(address, ConditionalSpace(SPACE), metric="value", direction="minimize", tracking_uri=None, without=None, units=2))
+        _use_prior(
+            prior_of(
+                address,
+                ConditionalSpace(SPACE),
+                metric="value",
+                direction="minimize",
+                tracking_uri=None,
+                without=None,
+                units=2,
+            )
+        )
 
     kinds = st.sampled_from(["table:", "table:past.csv", "tables:", "", ":", "table"])
-    yield Fuzzed(st.just("table:past.csv") | st.builds(str.__add__, kinds, st.sampled_from(TEXTS) | st.text(max_size=5)) | odd_values, read)
+    yield Fuzzed(
+        st.just("table:past.csv")
+        | st.builds(str.__add__, kinds, st.sampled_from(TEXTS) | st.text(max_size=5))
+        | odd_values,
+        read,
+    )
 
 
 # Journals and studies.
@@ -326,11 +357,19 @@ def _(folder: Path) -> Iterator[Fuzzed]:
 def _records() -> list[r.Record]:
     space = {name: optuna.distributions.distribution_to_json(each) for name, each in SPACE.items()}
     told: list[r.Record] = [
-        r.StudyStarted(name="study", params={"budget": "3"}, tags={"a": "b"}, space=space, conditions={"depth": "kind is a"},
-                       budget="3 trials", command="again", time_ms=1_700_000_000_000),
+        r.StudyStarted(
+            name="study",
+            params={"budget": "3"},
+            tags={"a": "b"},
+            space=space,
+            conditions={"depth": "kind is a"},
+            budget="3 trials",
+            command="again",
+            time_ms=1_700_000_000_000,
+        ),
         r.Description(markdown="# What it is"),
         r.DataSetUsed(trial=None, name="digits", digest="0" * 32, profile={"rows": 3}),
-    ]  # fmt: skip
+    ]
     for trial in range(5):
         params = {"lr": str(10.0 ** -(trial + 1)), "depth": str(trial + 1), "kind": "ab"[trial % 2]}
         told += [
@@ -338,13 +377,26 @@ def _records() -> list[r.Record]:
             r.ParamsChosen(trial=trial, params={"more": "1"}, tags={"c": "d"}),
             r.Proposal(trial=trial, source="prior", words="since", foretold={"gain": 0.5}),
             *(r.Metrics(trial=trial, step=step, values={"val/loss": 1.0 / (step + trial + 1)}) for step in range(2)),
-            r.Decision(trial=trial, number=0, step=0, signals={"progress": 0.5}, adjustments={"lr": 0.1}, values={"lr": 0.1},
-                       reward=float("nan"), note="diverged"),
+            r.Decision(
+                trial=trial,
+                number=0,
+                step=0,
+                signals={"progress": 0.5},
+                adjustments={"lr": 0.1},
+                values={"lr": 0.1},
+                reward=float("nan"),
+                note="diverged",
+            ),
             r.Artifact(trial=trial, path="note/a.txt", text="text"),
             r.FileArtifact(trial=trial, path="b.bin", source="files/0123456789abcdef0123456789abcdef"),
-            r.TrialFinished(trial=trial, state=r.TrialState.FINISHED if trial else r.TrialState.FAILED, message="why", costs={"s": 1.0},
-                            time_ms=1_700_000_001_000 + 2000 * trial),
-        ]  # fmt: skip
+            r.TrialFinished(
+                trial=trial,
+                state=r.TrialState.FINISHED if trial else r.TrialState.FAILED,
+                message="why",
+                costs={"s": 1.0},
+                time_ms=1_700_000_001_000 + 2000 * trial,
+            ),
+        ]
     return [*told, r.StudyFinished(time_ms=1_700_000_100_000)]
 
 
@@ -420,7 +472,9 @@ def _(folder: Path) -> Iterator[Fuzzed]:
 @_reader("journal: folder")
 def _(folder: Path) -> Iterator[Fuzzed]:
     """Where a study goes and how far it is sent, and what lies in place of its files."""
-    whole = json.dumps({"study": "0" * 32, "tracking_uri": "http://127.0.0.1:9", "experiment": "x", "plots": True}).encode()
+    whole = json.dumps(
+        {"study": "0" * 32, "tracking_uri": "http://127.0.0.1:9", "experiment": "x", "plots": True}
+    ).encode()
     lines = _lines([encode(record).encode() for record in _records()])
 
     def read(given: tuple[bytes, bytes | str, str]) -> None:
@@ -433,15 +487,38 @@ def _(folder: Path) -> Iterator[Fuzzed]:
             path.unlink(missing_ok=True)
             path.mkdir() if len(target) % 2 else path.symlink_to("/nowhere")
         for each in StudyFolder.all(folder / "root"):
-            each.target, each.acknowledged, each.remaining, each.refused, left_open(e.record for e in journal.read(each.records))
+            (
+                each.target,
+                each.acknowledged,
+                each.remaining,
+                each.refused,
+                left_open(e.record for e in journal.read(each.records)),
+            )
             resolve(each.target.tracking_uri)
             each.kept_file("files/x")
         (done,) = sync(folder / "root", "sqlite:////proc/nowhere/mlflow.db") or [None]
         assert done is None or done.problem
 
-    numbers = [b"0", b"-1", b"7", b"9" * 30, b"9" * 5000, b"1.5", b"\xff", b"", b" 12 ", b"1_0", b"nan", str(len(lines)).encode()]
-    odd = st.sampled_from([""] * 6 + ["target.json", "acknowledged", "records.journal", "refused.jsonl", "writer", "shipper"])
-    yield Fuzzed(st.tuples(st.just(whole) | json_files(whole), st.sampled_from(numbers) | st.binary(max_size=4), odd), read)
+    numbers = [
+        b"0",
+        b"-1",
+        b"7",
+        b"9" * 30,
+        b"9" * 5000,
+        b"1.5",
+        b"\xff",
+        b"",
+        b" 12 ",
+        b"1_0",
+        b"nan",
+        str(len(lines)).encode(),
+    ]
+    odd = st.sampled_from(
+        [""] * 6 + ["target.json", "acknowledged", "records.journal", "refused.jsonl", "writer", "shipper"]
+    )
+    yield Fuzzed(
+        st.tuples(st.just(whole) | json_files(whole), st.sampled_from(numbers) | st.binary(max_size=4), odd), read
+    )
 
 
 def _record(uri: str) -> str:
@@ -472,17 +549,38 @@ def _tamper(database: Path, changes: list[tuple[str, str, Any]]) -> None:
 
 
 def _database_changes() -> st.SearchStrategy[list[tuple[str, str, Any]]]:
-    tags = ("metatuner.trial", "metatuner.attempt", "metatuner.key", "metatuner.kind", "metatuner.study", "metatuner.state",
-            "metatuner.title", "metatuner.why", "metatuner.metric", "metatuner.direction", "metatuner.budget", "metatuner.command",
-            "metatuner.message", "metatuner.name/lr", "mlflow.parentRunId", "mlflow.note.content")  # fmt: skip
+    tags = (
+        "metatuner.trial",
+        "metatuner.attempt",
+        "metatuner.key",
+        "metatuner.kind",
+        "metatuner.study",
+        "metatuner.state",
+        "metatuner.title",
+        "metatuner.why",
+        "metatuner.metric",
+        "metatuner.direction",
+        "metatuner.budget",
+        "metatuner.command",
+        "metatuner.message",
+        "metatuner.name/lr",
+        "mlflow.parentRunId",
+        "mlflow.note.content",
+    )
     texts = st.none() | st.sampled_from(TEXTS) | st.text(max_size=5)
     numbers = st.sampled_from([0.0, -1.0, 1e308, 1.7976931348623157e308, -1.7976931348623157e308, 1e-320])
     change = st.one_of(
         st.tuples(st.just("tags"), st.sampled_from(tags), texts),
         st.tuples(st.just("tags"), st.sampled_from(tags), texts),
         st.tuples(st.just("params"), st.sampled_from(["lr", "depth", "kind", "more"]), texts),
-        st.tuples(st.sampled_from(["metrics", "latest_metrics"]), st.sampled_from(["val/loss", "value", "hp/lr", "reward", "gain"]), numbers),
-        st.tuples(st.just("runs"), st.sampled_from(["start_time", "end_time"]), st.sampled_from([None, 0, -1, 2**62, 10**18])),
+        st.tuples(
+            st.sampled_from(["metrics", "latest_metrics"]),
+            st.sampled_from(["val/loss", "value", "hp/lr", "reward", "gain"]),
+            numbers,
+        ),
+        st.tuples(
+            st.just("runs"), st.sampled_from(["start_time", "end_time"]), st.sampled_from([None, 0, -1, 2**62, 10**18])
+        ),
         st.tuples(st.just("runs"), st.just("status"), st.sampled_from(["RUNNING", "SCHEDULED", "KILLED", "FAILED"])),
         st.tuples(st.just("runs"), st.just("name"), texts),
     )
@@ -494,8 +592,11 @@ def _(folder: Path) -> Iterator[Fuzzed]:
     with _store(folder) as uri:
         run = _record(uri)
         whole = (folder / "mlflow.db").read_bytes()
-        files = {path: path.read_bytes() for name in ("space.json", "conditions.json", "decisions.csv")
-                 for path in (folder / "mlartifacts").rglob(name)}  # fmt: skip
+        files = {
+            path: path.read_bytes()
+            for name in ("space.json", "conditions.json", "decisions.csv")
+            for path in (folder / "mlartifacts").rglob(name)
+        }
 
         def read(given: tuple[int, Any, list[tuple[str, str, Any]]]) -> None:
             number, data, changes = given
@@ -509,7 +610,10 @@ def _(folder: Path) -> Iterator[Fuzzed]:
             assert json.dumps(report_facts(study))
             assert report_page(study).encode("utf-8", "surrogatepass")
 
-        contents = [(i, tables(text.decode()) if path.suffix == ".csv" else json_files(text)) for i, (path, text) in enumerate(files.items())]
+        contents = [
+            (i, tables(text.decode()) if path.suffix == ".csv" else json_files(text))
+            for i, (path, text) in enumerate(files.items())
+        ]
         altered_files = st.one_of(*(st.tuples(st.just(i), data, st.just([])) for i, data in contents))
         yield Fuzzed(altered_files | st.tuples(st.just(0), st.none(), _database_changes()), read)
 
@@ -522,7 +626,15 @@ def _optuna_journal(path: Path) -> bytes:
     from optuna.storages.journal import JournalFileBackend
 
     with quiet_optuna():
-        tune(lambda config: config["lr"] * config["depth"], SPACE, 4, strategy="random", storage=str(path), name="study", recorder=r.NullRecorder())
+        tune(
+            lambda config: config["lr"] * config["depth"],
+            SPACE,
+            4,
+            strategy="random",
+            storage=str(path),
+            name="study",
+            recorder=r.NullRecorder(),
+        )
         study = optuna.load_study(study_name="study", storage=JournalStorage(JournalFileBackend(str(path))))
         trial = study.ask(SPACE)  # and one that a process leaves behind
         trial.set_user_attr("metatuner:owner", "host/1/2")
@@ -557,7 +669,15 @@ def _(folder: Path) -> Iterator[Fuzzed]:
             past = optuna_study.load(path, "study")
             tune(lambda config: config["lr"], SPACE, 2, past=[past], units=1, recorder=r.NullRecorder())
         with quiet_optuna():
-            tune(lambda config: config["lr"], SPACE, 6, strategy="random", storage=path, name="study", recorder=r.NullRecorder())
+            tune(
+                lambda config: config["lr"],
+                SPACE,
+                6,
+                strategy="random",
+                storage=path,
+                name="study",
+                recorder=r.NullRecorder(),
+            )
 
     yield Fuzzed(journals(), read)
 
@@ -566,7 +686,10 @@ def _(folder: Path) -> Iterator[Fuzzed]:
 
 _BRANCHED: dict[str, Any] = {
     **SPACE,
-    "model": {"svm": {"C": FloatDistribution(0.1, 10.0), "kernel": {"rbf": {"gamma": FloatDistribution(0, 1)}, "linear": {}}}, 3: {}},
+    "model": {
+        "svm": {"C": FloatDistribution(0.1, 10.0), "kernel": {"rbf": {"gamma": FloatDistribution(0, 1)}, "linear": {}}},
+        3: {},
+    },
 }
 
 
@@ -605,21 +728,41 @@ def _(folder: Path) -> Iterator[Fuzzed]:
         tree.check(config, complete=True)
 
     distributions = st.one_of(
-        st.builds(lambda low, high, log: _forced(FloatDistribution(0.5, 1.0), low=low, high=high, log=log),
-                  *[st.sampled_from(NUMBERS) | st.floats()] * 2, st.booleans()),
-        st.builds(lambda low, high, step: _forced(IntDistribution(0, 1), low=low, high=high, step=step),
-                  *[st.sampled_from(NUMBERS) | st.integers()] * 2, st.sampled_from([1, 2, 0, -1, None])),
-        st.lists(plain | odd_values, max_size=4).map(lambda choices: _forced(CategoricalDistribution("ab"), choices=tuple(choices))),
-    )  # fmt: skip
+        st.builds(
+            lambda low, high, log: _forced(FloatDistribution(0.5, 1.0), low=low, high=high, log=log),
+            *[st.sampled_from(NUMBERS) | st.floats()] * 2,
+            st.booleans(),
+        ),
+        st.builds(
+            lambda low, high, step: _forced(IntDistribution(0, 1), low=low, high=high, step=step),
+            *[st.sampled_from(NUMBERS) | st.integers()] * 2,
+            st.sampled_from([1, 2, 0, -1, None]),
+        ),
+        st.lists(plain | odd_values, max_size=4).map(
+            lambda choices: _forced(CategoricalDistribution("ab"), choices=tuple(choices))
+        ),
+    )
     odd = odd_values | distributions | st.sampled_from([Deep(30), Deep(200), Deep(5000), Deep(None), [[]] * 3])
     exchanged = st.builds(
         lambda space, names, value: _put(space, names, value),
         st.just(_BRANCHED),
-        st.sampled_from([("lr",), ("model",), ("model", "svm"), ("model", "svm", "C"), ("model", "svm", "kernel", "rbf"), ("new",), ()]),
+        st.sampled_from(
+            [
+                ("lr",),
+                ("model",),
+                ("model", "svm"),
+                ("model", "svm", "C"),
+                ("model", "svm", "kernel", "rbf"),
+                ("new",),
+                (),
+            ]
+        ),
         odd,
     )
     named = st.dictionaries(plain.filter(lambda each: each == each), odd, max_size=3)
-    yield Fuzzed(st.tuples(st.one_of(odd, exchanged, exchanged, named, altered(_BRANCHED, raw=False)), st.integers(0, 99)), read)
+    yield Fuzzed(
+        st.tuples(st.one_of(odd, exchanged, exchanged, named, altered(_BRANCHED, raw=False)), st.integers(0, 99)), read
+    )
 
 
 def _forced(distribution: BaseDistribution, **attributes: object) -> BaseDistribution:
@@ -640,11 +783,21 @@ def _(folder: Path) -> Iterator[Fuzzed]:
     def read(given: tuple[Any, Any]) -> None:
         configs, known = given
         with quiet_optuna():
-            tune(lambda config: config["lr"], _BRANCHED, 1, strategy="random", configs=configs, known=known, recorder=r.NullRecorder())
+            tune(
+                lambda config: config["lr"],
+                _BRANCHED,
+                1,
+                strategy="random",
+                configs=configs,
+                known=known,
+                recorder=r.NullRecorder(),
+            )
 
     configs = altered([good, {"lr": 0.5}], raw=False)
     known = altered([[good, 1.0], [good, 2]], raw=False)
-    yield Fuzzed(st.tuples(configs, st.just(())) | st.tuples(st.just(()), known) | st.tuples(odd_values, odd_values), read)
+    yield Fuzzed(
+        st.tuples(configs, st.just(())) | st.tuples(st.just(()), known) | st.tuples(odd_values, odd_values), read
+    )
 
 
 # States and checkpoints.
@@ -684,7 +837,14 @@ def _saved() -> dict[str, Any]:
 @_reader("schedule: saved state")
 def _(folder: Path) -> Iterator[Fuzzed]:
     whole = _saved()
-    tensors = [torch.zeros(0), torch.zeros(3), torch.full((1,), float("nan")), torch.ones(1, 2), torch.ones(1, dtype=torch.int64), np.ones(2)]
+    tensors = [
+        torch.zeros(0),
+        torch.zeros(3),
+        torch.full((1,), float("nan")),
+        torch.ones(1, 2),
+        torch.ones(1, dtype=torch.int64),
+        np.ones(2),
+    ]
 
     def read(state: Any) -> None:
         schedule, model = _schedule()
@@ -695,9 +855,22 @@ def _(folder: Path) -> Iterator[Fuzzed]:
         finally:
             schedule._hooks.remove()
 
-    places = [("steps",), ("controller", "_offset"), ("controller", "_val_best"), ("remembered",), ("guard", "best"), ("meter", "sums", "mean"),
-              ("meter", "sums", "x"), ("meter", "counts", "losses"), ("rollback", "weights"), ("horizon", "decisions"), ("observed",)]  # fmt: skip
-    exchanged = st.builds(lambda names, value: _put(whole, names, value), st.sampled_from(places), st.sampled_from(tensors) | odd_values)
+    places = [
+        ("steps",),
+        ("controller", "_offset"),
+        ("controller", "_val_best"),
+        ("remembered",),
+        ("guard", "best"),
+        ("meter", "sums", "mean"),
+        ("meter", "sums", "x"),
+        ("meter", "counts", "losses"),
+        ("rollback", "weights"),
+        ("horizon", "decisions"),
+        ("observed",),
+    ]
+    exchanged = st.builds(
+        lambda names, value: _put(whole, names, value), st.sampled_from(places), st.sampled_from(tensors) | odd_values
+    )
     yield Fuzzed(altered(whole, raw=False) | exchanged, read)
 
 
@@ -717,6 +890,7 @@ def _(folder: Path) -> Iterator[Fuzzed]:
         schedule, model = _schedule()
         try:
             schedule.load_state_dict(read_state(folder / "state.safetensors"))
+            _train(schedule, model, 7)
         finally:
             schedule._hooks.remove()
 
@@ -737,7 +911,9 @@ class _StopAtCard:
 
 @_reader("meta-training: checkpoint of a schedule's")
 def _(folder: Path) -> Iterator[Fuzzed]:
-    settings = MetaTrainingSettings(steps=15, decisions=(3, 3), horizon=(6, 12), groups=1, group_size=5, copies=5, seed=2)
+    settings = MetaTrainingSettings(
+        steps=15, decisions=(3, 3), horizon=(6, 12), groups=1, group_size=5, copies=5, seed=2
+    )
 
     def train() -> None:
         with contextlib.suppress(_StoppedError):
@@ -790,13 +966,32 @@ def _(folder: Path) -> Iterator[Fuzzed]:
         if code == 2:
             raise MetatunerError(said.getvalue())
 
-    text = st.sampled_from([each for each in TEXTS if "\x00" not in each]) | st.text(st.characters(exclude_characters="\x00"), max_size=6)
-    verbs = st.sampled_from([
-        ["prior", "show", "table:past.csv"], ["prior", "show", "table:past.csv", "space.py:space"], ["prior", "show", "table:past.csv", "--json"],
-        ["policies", "show", "policy"], ["policies", "export", "policy", "out"], ["report"], ["report", "--output"], ["prior", "show"], ["policies", "show"],
-        ["policies", "export"], ["doctor", "--study"], ["doctor", "--storage", "past.csv", "--study"], ["sync"], ["tune"], ["compare"],
-        ["transfer", "--prior"], ["prior", "export"], ["learn"], ["--version"],
-    ])  # fmt: skip
+    text = st.sampled_from([each for each in TEXTS if "\x00" not in each]) | st.text(
+        st.characters(exclude_characters="\x00"), max_size=6
+    )
+    verbs = st.sampled_from(
+        [
+            ["prior", "show", "table:past.csv"],
+            ["prior", "show", "table:past.csv", "space.py:space"],
+            ["prior", "show", "table:past.csv", "--json"],
+            ["policies", "show", "policy"],
+            ["policies", "export", "policy", "out"],
+            ["report"],
+            ["report", "--output"],
+            ["prior", "show"],
+            ["policies", "show"],
+            ["policies", "export"],
+            ["doctor", "--study"],
+            ["doctor", "--storage", "past.csv", "--study"],
+            ["sync"],
+            ["tune"],
+            ["compare"],
+            ["transfer", "--prior"],
+            ["prior", "export"],
+            ["learn"],
+            ["--version"],
+        ]
+    )
     arguments = st.builds(lambda verb, more: [*verb, *more], verbs, st.lists(text, max_size=2))
     yield Fuzzed(st.tuples(arguments, tables(TABLE), json_files(Path("policy/card.json").read_bytes())), read)
 
@@ -817,12 +1012,16 @@ def _(folder: Path) -> Iterator[Fuzzed]:
             assert "p4ssw0rd" not in str(error)
             raise
 
-    schemes = st.sampled_from(["http://", "https://", "sqlite:///", "postgresql://", "mysql+x://", "HTTP://", "://"])
+    schemes = st.sampled_from(["http://", "https://", "postgresql://", "mysql+x://", "HTTP://", "://"])
     people = st.sampled_from(["", "u:p4ssw0rd@", "p4ssw0rd@", "u:p4ssw0rd@@", ":p4ssw0rd@", "a@b:p4ssw0rd@"])
     hosts = st.sampled_from(["", "[", "[::1]", "host", "host:x", "host:99999", "ü"])
     rest = st.sampled_from([*TEXTS, "?password=p4ssw0rd", "?a=1&token=p4ssw0rd#x", "/a?x=p:/b@c"]) | st.text(max_size=6)
     whole = st.builds(lambda *parts: "".join(parts), schemes, people, hosts, rest)
-    yield Fuzzed(whole | st.builds(str.__add__, st.sampled_from(["sqlite:", "file:", "databricks", "", "//"]), rest), read)
+    yield Fuzzed(
+        whole
+        | st.builds(str.__add__, st.sampled_from(["sqlite:", "sqlite:///", "file:", "databricks", "", "//"]), rest),
+        read,
+    )
 
 
 @functools.cache

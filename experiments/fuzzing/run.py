@@ -3,7 +3,8 @@
     python experiments/fuzzing/run.py [--inputs 700] [--only NAME ...] [--seed 0] [--out results.json]
 
 Each reader is given inputs of two kinds, whole ones that were altered and random ones. What it raises must be a
-`MetatunerError`; what it accepts is used. Failures are counted by what was raised and where, each with its smallest input.
+`MetatunerError`; what it accepts is used. Failures are counted by what was raised and where, each with its smallest
+input.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def main() -> None:
     memory = {} if args.only else measured()
     args.out.write_text(json.dumps({"readers": results, "memory": memory}, indent=1) + "\n")
     total = sum(each["inputs"] for each in results.values())
-    print(f"{total:,} inputs, {sum(len(each['failures']) for each in results.values())} kinds of failure; memory: {memory}")
+    kinds = sum(len(each["failures"]) for each in results.values())
+    print(f"{total:,} inputs, {kinds} kinds of failure; memory: {memory}")
 
 
 def fuzz(fuzzed: Any, inputs: int, seed: int) -> dict[str, Any]:
@@ -87,7 +89,11 @@ def fuzz(fuzzed: Any, inputs: int, seed: int) -> dict[str, Any]:
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
-        max_examples=inputs, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+        max_examples=inputs,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
     )
     @hypothesis.given(fuzzed.inputs)
     def run(given: Any) -> None:
@@ -125,7 +131,8 @@ def _where(error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "experiments" not in frame.filename]
     ours = [frame for frame in frames if "site-packages" not in frame.filename and "/lib/python" not in frame.filename]
     frame = (ours or frames or traceback.extract_tb(error.__traceback__))[-1]
-    return f"{type(error).__name__} in {'/'.join(Path(frame.filename).parts[-2:])}:{frame.name}:{frame.lineno}: {str(error)[:100]}"
+    place = "/".join(Path(frame.filename).parts[-2:])
+    return f"{type(error).__name__} in {place}:{frame.name}:{frame.lineno}: {str(error)[:100]}"
 
 
 if __name__ == "__main__":
