@@ -227,7 +227,8 @@ def _check_choices(name: str, choices: tuple[Any, ...]) -> None:
         if not isinstance(choice, _CHOICES) or (isinstance(choice, str) and not _is_text(choice)):
             raise SearchSpaceError(
                 f"{name!r} has the choice {_shown(choice)} ({type(choice).__name__}): expected texts, numbers, "
-                "booleans or None, which can be stored; give such names, and look up in the objective what they stand for"
+                "booleans or None, which can be stored; give such names, and look up in the objective what they stand "
+                "for"
             )
 
 
