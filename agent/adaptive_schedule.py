@@ -58,6 +58,7 @@ from .optimizer_hooks import OptimizerHooks
 from .policy import DEFAULT_POLICY, Policy
 from .ranks import Ranks
 from .rollback import Rollback
+from .schedule_state import require_fitting
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -314,7 +315,8 @@ class AdaptiveSchedule:
         Where this schedule was made for another number of steps, the training gets another end, as by `extend`.
 
         Raises:
-            CheckpointError: The state is of another schedule: another policy or set of hyperparameters.
+            CheckpointError: The state is of another schedule: another policy or set of hyperparameters. Or it is no
+                whole state. Nothing has been changed then.
             ConfigurationError: This schedule is to end before the saved one stood.
         """
         wanted = self.total_steps
@@ -324,6 +326,7 @@ class AdaptiveSchedule:
                 f"the saved state is of {found}, this schedule is {self._identity()}: construct it with the same "
                 "arguments as the one that was saved"
             )
+        require_fitting(state, self.state_dict(rollback=False), optimizers.parameters(self._optimizer))
         self.steps = state["steps"]
         self._begun, self._due, self._stepped = state["flags"]
         self._diverged_in_a_row, self._skipped_in_a_row = state["in_a_row"]

@@ -116,7 +116,7 @@ def is_orphan(owner: str) -> bool:
     """Whether an owner was a process of this machine that has ended."""
     host, _, rest = owner.partition("/")
     process, _, began = rest.partition("/")
-    if host != _host() or not process.isdecimal():
+    if host != _host() or not (process.isascii() and process.isdigit()):
         return False
     return _name_of(int(process)) != f"{host}/{process}/{began.partition('/')[0]}"
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from ..envs.controller import HYPERPARAMETER_SIGNALS
 from ..envs.errors import PolicyFileError
+from ..envs.references import REFERENCES
 from ..envs.signals import GLOBAL_SIGNALS
 from .actor import Actor, ActorShape, RecurrentActor
-from .policy_files import SCHEDULE, card_in, fill, policy_folder, require_entries, write_policy
+from .policy_files import SCHEDULE, built, card_in, policy_folder, require_entries, write_policy
 
 DEFAULT_POLICY = "schedule-default"
 ZERO = "zero"
@@ -24,6 +25,9 @@ ZERO = "zero"
 
 _SIZES = {"summary": 1, "width": 1, "memory": 0}
 """Sizes of the network on a card, with the least of each."""
+
+_FURTHEST = 1e9
+"""What lies beyond is no signal: a policy sees them clipped to a few units."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,7 @@ class Policy:
             seen, own = tuple(card["global_signals"]), tuple(card["own_signals"])
             mask = own.index("adjusted") if "adjusted" in own else None
             shape = ActorShape(len(seen), len(own), **card["network"], adjusted=mask)
-            actor = RecurrentActor(Actor(shape)) if shape.memory else Actor(shape)
-            fill(actor, folder, card)
+            actor = built(lambda: RecurrentActor(Actor(shape)) if shape.memory else Actor(shape), folder, card)
         return cls(str(card["name"]), actor, int(card["decisions"]), card, seen, own)
 
     def save(self, folder: str | Path) -> Path:
@@ -157,4 +160,24 @@ def _checked(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
             f"the policy of {path} was trained on signals that this metatuner does not make ({', '.join(unknown)}): "
             "retrain it, or use the metatuner that wrote it"
         )
+    if card.get("reference", "constant") not in tuple(REFERENCES):
+        raise PolicyFileError(
+            f"{path} tells the reference {card['reference']!r}; expected one of {', '.join(REFERENCES)}"
+        )
+    _require_ranges(path, card.get("signal_ranges", {}))
     return card
+
+
+def _require_ranges(path: Path, ranges: object) -> None:
+    if not isinstance(ranges, dict) or not all(
+        name in GLOBAL_SIGNALS
+        and isinstance(each, list)
+        and len(each) == 2
+        and all(type(end) in (int, float) for end in each)
+        and -_FURTHEST <= each[0] <= each[1] <= _FURTHEST
+        for name, each in ranges.items()
+    ):
+        raise PolicyFileError(
+            f"{path} lacks valid ranges of signals: expected for each one its least and its greatest value; restore "
+            "the policy's folder"
+        )

@@ -6,16 +6,18 @@ import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from ..envs.errors import PolicyFileError, UnknownPolicyError
+from ..envs.plain_files import read_json, read_plain, require_regular
 
 SCHEMA_VERSION = 1
 SHIPPED = Path(__file__).parent / "policies"
@@ -27,6 +29,11 @@ _OF_NO_FILE = "zero"
 WEIGHTS, CARD = "policy.safetensors", "card.json"
 _SOURCES = "metatuner.policy_sources"
 """The group of entry points that fetch policies from elsewhere, so that this package need not know where."""
+
+_HEADER = 2**20
+"""Bytes of a safetensors file beside its numbers, at most."""
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def shipped_policies() -> list[str]:
@@ -65,7 +72,7 @@ def read_card(source: str | Path) -> dict[str, Any]:
     """
     with policy_folder(source) as folder:
         card = card_in(folder)
-        weights_in(folder, card)
+        require_weights(folder, card)
         return card
 
 
@@ -77,7 +84,7 @@ def card_in(folder: Path, kind: str | None = None) -> dict[str, Any]:
     """
     path = folder / CARD
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = read_json(path)
     except (ValueError, OSError) as error:
         raise PolicyFileError(f"{path} is not a readable JSON file ({error}): restore the policy's folder") from error
     if not isinstance(card, dict) or card.get("schema_version") != SCHEMA_VERSION:
@@ -106,44 +113,86 @@ def require_entries(path: Path, card: Mapping[str, Any], expected: Mapping[str, 
             raise PolicyFileError(f"{path} lacks a valid entry {key!r}: restore the policy's folder")
 
 
-def weights_in(folder: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights in a folder, those that the card tells.
+def require_weights(folder: Path, card: Mapping[str, Any]) -> None:
+    """Checks that the weights in a folder are those that the card tells; they are not taken into memory.
 
     Raises:
         PolicyFileError: They are damaged, altered, or not plain data.
     """
     path = folder / WEIGHTS
-    data = path.read_bytes()
+    with _readable(path):
+        require_regular(path)
+        with path.open("rb") as file:
+            _require_no_code(path, file.read(2))
+            file.seek(0)
+            _require_same(path, hashlib.file_digest(file, "sha256").hexdigest(), card)
+
+
+def built(make: Callable[[], Network], folder: Path, card: Mapping[str, Any]) -> Network:
+    """A network with the weights in a folder.
+
+    Memory is taken for what the file holds, whatever it and the card promise.
+
+    Args:
+        make: Makes the network that the card tells; on PyTorch's meta device, where it takes no memory.
+        folder: The policy's folder.
+        card: Its card.
+
+    Raises:
+        PolicyFileError: The weights are damaged, altered, not plain data, no finite numbers, or have other shapes than
+            the card tells.
+    """
+    with torch.device("meta"):
+        network = make()
+    expected = network.state_dict()
+    path = folder / WEIGHTS
+    with _readable(path):
+        data = read_plain(path, _HEADER + sum(each.nbytes for each in expected.values()))
+    _require_no_code(path, data)
+    _require_same(path, hashlib.sha256(data).hexdigest(), card)
+    weights = _tensors(path, data)
+    if {name: (each.shape, each.dtype) for name, each in weights.items()} != {
+        name: (each.shape, each.dtype) for name, each in expected.items()
+    }:
+        raise PolicyFileError(
+            f"the weights in {path} do not have the shapes that {CARD} tells: take both files from one policy"
+        )
+    if not all(bool(each.isfinite().all()) for each in weights.values()):
+        raise PolicyFileError(f"the weights in {path} are not all finite numbers: take a policy that was trained well")
+    network.load_state_dict(weights, assign=True)
+    return network.eval()
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Whoever cannot read the file within is told what to do."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise PolicyFileError(f"{path} cannot be read ({error}): restore the policy's folder") from error
+
+
+def _require_no_code(path: Path, data: bytes) -> None:
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise PolicyFileError(
             f"{path} is a pickle or a zip archive, not safetensors; it is refused because loading it can run any code "
             "it holds: save the policy with its save method"
         )
-    if hashlib.sha256(data).hexdigest() != card["sha256"]:
+
+
+def _require_same(path: Path, sha256: str, card: Mapping[str, Any]) -> None:
+    if sha256 != card["sha256"]:
         raise PolicyFileError(
             f"{path} does not match the sha256 in {CARD}: it was cut short or altered; restore the policy's folder"
         )
+
+
+def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
-    except safetensors.SafetensorError as error:
+    # A type that PyTorch has not, or a shape that it cannot count, is found by the reader's Python half.
+    except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError, OverflowError, TypeError) as error:
         raise PolicyFileError(f"{path} is not a safetensors file ({error}): restore the policy's folder") from error
-
-
-def fill(network: nn.Module, folder: Path, card: Mapping[str, Any]) -> None:
-    """Puts the weights in a folder into a network.
-
-    Raises:
-        PolicyFileError: They are damaged, or have other shapes than the card tells.
-    """
-    weights = weights_in(folder, card)
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise PolicyFileError(
-            f"the weights in {folder / WEIGHTS} do not have the shapes that {CARD} tells: take both files from one "
-            "policy"
-        ) from error
-    network.eval()
 
 
 def write_policy(folder: str | Path, network: nn.Module, card: Mapping[str, Any]) -> Path:
@@ -163,12 +212,16 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
 
 
 def _require_folder(folder: Path) -> None:
-    if folder.is_file():
+    try:
+        is_file, is_folder = folder.is_file(), folder.is_dir()
+    except OSError:  # such as a name that is too long
+        is_file = is_folder = False
+    if is_file:
         raise PolicyFileError(
             f"{folder} is a file; a policy is a folder with {WEIGHTS} and {CARD}. Pickles and stable-baselines3 "
             "archives are refused because loading one can run any code it holds"
         )
-    if not folder.is_dir():
+    if not is_folder:
         names = ", ".join([*shipped_policies(), _OF_NO_FILE])
         raise UnknownPolicyError(f"no policy is called {str(folder)!r}: expected one of {names}, or a policy's folder")
     for part in (WEIGHTS, CARD):

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 from ..envs.conditional_space import ConditionalSpace
 from ..envs.errors import ConfigurationError, PolicyFileError, StoreError
+from ..envs.plain_files import require_regular
 from ..envs.prior import Prior
-from .policy_files import CARD, SEARCH, WEIGHTS, card_in, policy_folder, weights_in, write_card
+from .policy_files import CARD, SEARCH, WEIGHTS, card_in, policy_folder, require_weights, write_card
 from .priors import prior_of
 
 PRIOR = "prior.csv"
@@ -43,7 +44,7 @@ def export_policy(source: str | Path, folder: str | Path) -> Path:
     target = Path(folder)
     with policy_folder(source) as found:
         card = card_in(found)
-        weights_in(found, card)
+        require_weights(found, card)
         table = table_in(found, card)
         if target.resolve() == found.resolve() or target.is_file():
             raise ConfigurationError(f"expected another folder than the policy's own, and no file, got {str(folder)!r}")
@@ -127,6 +128,8 @@ def prior_with(source: str | Path, tree: ConditionalSpace, *, without: str | Non
 
 def _hash(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        require_regular(path)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise PolicyFileError(f"{path} cannot be read ({error}): restore the policy's folder") from error

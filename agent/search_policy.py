@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..envs.errors import PolicyFileError
 from ..envs.search_state import CONTEXT, FEATURES, Moves
-from .policy_files import SEARCH, card_in, fill, policy_folder, require_entries, write_policy
+from .policy_files import SEARCH, built, card_in, policy_folder, require_entries, write_policy
 from .search_actor import SearchActor, SearchActorShape
 
 DEFAULT_SEARCH_POLICY = "search-default"
@@ -48,8 +48,7 @@ class SearchPolicy:
         with policy_folder(source) as folder:
             card = card_in(folder, SEARCH)
             _check(folder / "card.json", card)
-            actor = SearchActor(SearchActorShape(**card["network"]))
-            fill(actor, folder, card)
+            actor = built(lambda: SearchActor(SearchActorShape(**card["network"])), folder, card)
         return cls(str(card["name"]), actor, card)
 
     def save(self, folder: str | Path) -> Path:

@@ -9,12 +9,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import optuna
-from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, get_storage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage, get_storage
 
 from ..envs.errors import ConfigurationError, MissingPackageError
-from .journal_lock import OwnedLock
 from .patient_storage import PatientStorage
+from .study_journal import open_journal
 
 _GRPC_WAIT_S = 10.0
 _WAITS_S = (0.1, 0.2, 0.5, 1.0, 2.0)
@@ -42,7 +41,7 @@ def open_storage(address: str | Path) -> BaseStorage:
     """
     text = str(address)
     if isinstance(address, Path) or "://" not in text:
-        return JournalStorage(JournalFileBackend(text, lock_obj=OwnedLock(text)))
+        return open_journal(text)
     if text.startswith("grpc://"):
         return PatientStorage(_proxy(text))
     if text.startswith("postgresql://") and importlib.util.find_spec("psycopg2") is None:

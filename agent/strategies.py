@@ -20,6 +20,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 
 from ..envs.errors import ConfigurationError, MissingPackageError
+from .cmaes_sampler import PlainCmaEsSampler
 from .hyperopt_sampler import HyperoptSampler
 from .policy_sampler import PolicySampler
 from .portfolio_sampler import PortfolioSampler
@@ -155,7 +156,7 @@ def _gp(setting: Setting) -> BaseSampler:
 
 
 def _cmaes(setting: Setting) -> BaseSampler:
-    return samplers.CmaEsSampler(seed=setting.fresh_seed, warn_independent_sampling=False)
+    return PlainCmaEsSampler(seed=setting.fresh_seed, warn_independent_sampling=False)
 
 
 def _ga(setting: Setting) -> BaseSampler:

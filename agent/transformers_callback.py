@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from ..envs.errors import CheckpointError, ConfigurationError, MissingPackageError
 from .adaptive_schedule import AdaptiveSchedule
 from .schedule_options import ScheduleOptions
+from .schedule_state import read_state, write_state
 
 try:
     from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
@@ -73,7 +74,7 @@ class TransformersAdaptiveSchedule(TrainerCallback):
         self._resumed_at = state.global_step
         if state.global_step:
             file = self._saved_file(args, state)
-            self.schedule.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+            self.schedule.load_state_dict(read_state(file))
         self._losses.listen(model, args)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -105,8 +106,7 @@ class TransformersAdaptiveSchedule(TrainerCallback):
             return
         file = _checkpoint(args, state) / _file_name(args.process_index)
         file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(self.schedule.state_dict(), file.with_suffix(".tmp"))
-        file.with_suffix(".tmp").replace(file)
+        write_state(self.schedule.state_dict(), file)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -192,4 +192,4 @@ def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
 
 
 def _file_name(rank: int) -> str:
-    return f"metatuner_{rank}.pt"
+    return f"metatuner_{rank}.safetensors"

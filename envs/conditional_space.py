@@ -32,6 +32,8 @@ NestedSpace: TypeAlias = "Mapping[str, BaseDistribution | Mapping[Any, NestedSpa
 _CHOICES = str | int | float | bool | None
 _LARGEST = 2**63
 _SHOWN = 20
+_DEEPEST = 100
+_LONGEST = 500
 
 
 class ConditionalSpace:
@@ -53,13 +55,13 @@ class ConditionalSpace:
     def __init__(self, space: NestedSpace) -> None:
         if not isinstance(space, Mapping) or not space:
             raise SearchSpaceError(
-                f"expected a dict from names to Optuna distributions, got {space!r}; for an Optuna objective leave it "
-                "out"
+                f"expected a dict from names to Optuna distributions, got {_shown(space)}; for an Optuna objective "
+                "leave it out"
             )
         self.nested = space
         self.distributions: dict[str, BaseDistribution] = {}
         self.conditions: dict[str, str] = {}
-        self._collect(space, "", frozenset())
+        self._collect(space, "", frozenset(), 0)
         self.common = {name: each for name, each in self.distributions.items() if name not in self.conditions}
 
     def configuration(self, choose: Callable[[str, BaseDistribution], Any]) -> dict[str, Any]:
@@ -122,17 +124,22 @@ class ConditionalSpace:
                 config |= self._chosen(each[config[name]], choose)
         return config
 
-    def _collect(self, space: NestedSpace, condition: str, taken: frozenset[str]) -> frozenset[str]:
+    def _collect(self, space: NestedSpace, condition: str, taken: frozenset[str], level: int) -> frozenset[str]:
         """Takes in a space, or a branch of it.
 
         Args:
             space: The space or branch.
             condition: When it is active, in words; empty where always.
             taken: Names that are active with it.
+            level: How deep it lies.
 
         Returns:
             Its names and those that are active with it.
         """
+        if level > _DEEPEST:
+            raise SearchSpaceError(
+                f"the space is more than {_DEEPEST} choices deep, or holds itself: expected choices that end somewhere"
+            )
         for name, each in space.items():
             found = _distribution(name, each)
             if name in taken:
@@ -148,7 +155,7 @@ class ConditionalSpace:
             taken |= {name}
             if isinstance(each, Mapping):
                 branches = [
-                    self._collect(_branch(name, choice, branch), f"{name} is {choice!r}", taken)
+                    self._collect(_branch(name, choice, branch), f"{name} is {choice!r}", taken, level + 1)
                     for choice, branch in each.items()
                 ]
                 taken = taken.union(*branches)
@@ -157,7 +164,7 @@ class ConditionalSpace:
 
 def _distribution(name: object, each: object) -> BaseDistribution:
     if not isinstance(name, str) or not name or not _is_text(name):
-        raise SearchSpaceError(f"expected names of hyperparameters as texts of at least one letter, got {name!r}")
+        raise SearchSpaceError(f"expected names of hyperparameters as texts of at least one letter, got {_shown(name)}")
     match each:
         case FloatDistribution() | IntDistribution():
             _check_range(name, each)
@@ -169,21 +176,23 @@ def _distribution(name: object, each: object) -> BaseDistribution:
             _check_choices(name, tuple(each))
             return CategoricalDistribution(tuple(each))
     raise SearchSpaceError(
-        f"expected names and Optuna distributions, such as FloatDistribution(0.1, 1.0), got {name!r}: {each!r}"
+        f"expected names and Optuna distributions, such as FloatDistribution(0.1, 1.0), got {name!r}: {_shown(each)}"
     )
 
 
 def _branch(name: str, choice: object, branch: object) -> NestedSpace:
     if not isinstance(branch, Mapping):
         raise SearchSpaceError(
-            f"expected a dict with the hyperparameters that {name}={choice!r} brings, or an empty one, got {branch!r}"
+            f"expected a dict with the hyperparameters that {name}={choice!r} brings, or an empty one, got "
+            f"{_shown(branch)}"
         )
     return branch
 
 
 def _check_range(name: str, each: FloatDistribution | IntDistribution) -> None:
     low, high = each.low, each.high
-    if isinstance(each, IntDistribution) and not -_LARGEST <= each.low <= each.high <= _LARGEST:
+    whole = isinstance(low, int) and isinstance(high, int) and -_LARGEST <= low <= high <= _LARGEST
+    if isinstance(each, IntDistribution) and not whole:
         raise SearchSpaceError(
             f"{name!r} goes from {_short(each.low)} to {_short(each.high)}: expected whole numbers between -2**63 and "
             "2**63, from the smaller to the larger; tune the logarithm of larger ones"
@@ -198,8 +207,17 @@ def _check_range(name: str, each: FloatDistribution | IntDistribution) -> None:
         raise SearchSpaceError(f"{name!r} has steps of {each.step}: expected steps above 0")
 
 
-def _short(number: int) -> str:
-    return str(number) if abs(number) <= _LARGEST else f"a number of {number.bit_length()} bits"
+def _short(number: float) -> str:
+    is_long = isinstance(number, int) and abs(number) > _LARGEST
+    return f"a number of {int(number).bit_length()} bits" if is_long else str(number)
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # whatever its __repr__ raises; what is too deep cannot be shown either
+        text = f"something of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _check_choices(name: str, choices: tuple[Any, ...]) -> None:
@@ -208,8 +226,9 @@ def _check_choices(name: str, choices: tuple[Any, ...]) -> None:
     for choice in choices:
         if not isinstance(choice, _CHOICES) or (isinstance(choice, str) and not _is_text(choice)):
             raise SearchSpaceError(
-                f"{name!r} has the choice {choice!r} ({type(choice).__name__}): expected texts, numbers, booleans or "
-                "None, which can be stored; give such names, and look up in the objective what they stand for"
+                f"{name!r} has the choice {_shown(choice)} ({type(choice).__name__}): expected texts, numbers, "
+                "booleans or None, which can be stored; give such names, and look up in the objective what they stand "
+                "for"
             )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
 from ..envs import records
+from ..envs.plain_files import json_of
 from ..envs.records import Record, TrialState
 
 _KINDS: dict[str, type[Record]] = {
@@ -30,6 +32,56 @@ _KINDS: dict[str, type[Record]] = {
     )
 }
 _NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in _KINDS.values()}
+_LARGEST = 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < _LARGEST)
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value) and abs(value) < _LARGEST
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, TrialState)
+
+
+# By what records are annotated with. What recorders may be given is taken as well: steps with a fraction, tags that are
+# numbers.
+_FITS: dict[object, Callable[[Any], bool]] = {
+    "int": _is_finite,
+    "int | None": lambda value: value is None or _is_finite(value),
+    "float": _is_number,
+    "float | None": lambda value: value is None or _is_number(value),
+    "str": _is_text,
+    "TrialState": _is_state,
+    "Mapping[str, float]": _are_numbers,
+    "Mapping[str, str]": _is_dict,
+    "Mapping[str, object]": _is_dict,
+}
+_CHECKS = {
+    kind: {
+        field.name: _are_texts if field.name in ("space", "conditions") else _FITS[field.type] for field in fields(kind)
+    }
+    for kind in _KINDS.values()
+}
 
 
 def is_known(record: object) -> bool:
@@ -61,15 +113,20 @@ def decode(line: str) -> Record:
     Raises:
         ValueError: It is no record, or of a kind that this version does not know.
     """
-    values = json.loads(line)
-    if not isinstance(values, dict) or (kind := _KINDS.get(values.pop("kind", ""))) is None:
+    values = json_of(line)
+    name = values.pop("kind", "") if isinstance(values, dict) else None
+    if not isinstance(name, str) or (kind := _KINDS.get(name)) is None:
         raise ValueError(f"expected a record of a known kind, got {line[:80]!r}")
     if "state" in values:
         values["state"] = TrialState(values["state"])
+    checks = _CHECKS[kind]
+    odd = [name for name, value in values.items() if name in checks and not checks[name](value)]
+    if odd:
+        raise ValueError(f"a {name} has no valid {', '.join(odd)}")
     try:
         return kind(**values)
     except TypeError as error:
-        raise ValueError(f"a {kind.__name__} does not fit this version: {error}") from error
+        raise ValueError(f"a {name} does not fit this version: {error}") from error
 
 
 def _plain(value: Any) -> Any:

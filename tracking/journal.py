@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ..envs.errors import StoreError
 from ..envs.records import Record, StudyFinished, StudyStarted, TrialFinished, TrialStarted
 from .codec import decode, encode
 
@@ -103,11 +104,16 @@ def read(path: Path, start: int = 0) -> Iterator[Entry]:
     """The records from an offset on, up to the end or to the first line that is not whole.
 
     A whole line that is no record of this version is passed over with a warning.
+
+    Raises:
+        StoreError: The file cannot be read.
     """
     try:
         file = path.open("rb")
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise StoreError(f"the journal {path} cannot be read ({error.strerror}): restore or delete it") from error
     with file:
         file.seek(start)
         end = start

@@ -51,7 +51,7 @@ def load(storage: str, name: str) -> Study:
 
     shown = without_credentials(storage)
     for file in _files(storage):
-        if not file.exists():
+        if not _exists(file):
             raise StoreError(f"there is no study storage {shown}: name an existing one with --storage")
     try:
         opened = _open(storage)
@@ -78,6 +78,8 @@ def records(study: Study) -> Iterator[Record]:
     from optuna.distributions import distribution_to_json
 
     trials = study.get_trials(deepcopy=False)
+    if not all(isinstance(name, str) for trial in trials for name in trial.params):
+        raise StoreError(f"the study {study.study_name!r} has hyperparameters whose names are no texts: it was altered")
     metric = (study.metric_names or ["objective"])[0]
     space = {name: distribution_to_json(found) for trial in trials for name, found in trial.distributions.items()}
     yield StudyStarted(
@@ -123,8 +125,18 @@ def _files(storage: str) -> list[Path]:
     """The local file that the storage must have: Optuna would make a new one."""
     if "://" not in storage:
         return [Path(storage)]
-    parts = urlsplit(storage)
+    try:
+        parts = urlsplit(storage)
+    except ValueError:  # whoever opens it says what is wrong
+        return []
     return [Path(parts.path[1:])] if parts.scheme.startswith("sqlite") else []
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _open(storage: str) -> BaseStorage:

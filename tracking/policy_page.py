@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from .names import shorten
 
@@ -34,4 +35,9 @@ def describe_policy(card: Mapping[str, Any], name: str) -> str:
 
 
 def _figure(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
+    return f"{value:.4g}" if is_figure(value) else str(value)
+
+
+def is_figure(value: object) -> TypeGuard[float]:
+    """Whether a card's entry is a number, not one of hundreds of digits."""
+    return isinstance(value, int | float) and (value != value or abs(value) <= sys.float_info.max)

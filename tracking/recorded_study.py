@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from ..envs.errors import StoreError, UnknownExperimentError
+from ..envs.errors import ConfigurationError, StoreError, UnknownExperimentError
+from ..envs.plain_files import json_of
 from ..envs.records import Decision, Proposal, StudyStarted, TrialFinished, TrialStarted, TrialState
 from .curves import curves
 from .names import clean_name, meant_name
@@ -29,6 +30,7 @@ from .operations import (
 )
 from .store import Store, connect, resolve
 from .study_runs import all_studies, study_runs
+from .study_state import require_sound
 from .study_summary import StudySummary
 from .table import read_decisions
 from .told_trials import is_number
@@ -218,25 +220,30 @@ def _read(client: MlflowClient, store: Store, experiment: str, run: Run) -> Reco
 def _started(client: MlflowClient, run: Run, judged: Sequence[tuple[float | None, TrialState | None]]) -> StudyStarted:
     tags = run.data.tags
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
-    space = json.loads(_file(client, run, SPACE_FILE)) if SPACE_FILE in files else {}
-    conditions = json.loads(_file(client, run, CONDITIONS_FILE)) if CONDITIONS_FILE in files else {}
+    space = _texts(client, run, SPACE_FILE, json.dumps) if SPACE_FILE in files else {}
+    conditions = _texts(client, run, CONDITIONS_FILE, str) if CONDITIONS_FILE in files else {}
     values = [value for value, state in judged if state is TrialState.FINISHED and value is not None]
     best = run.data.metrics.get("best_value")
     # Studies recorded before the direction was a tag: their best value tells which way is better.
     rises = best is not None and len(set(values)) > 1 and best == max(values)
-    return StudyStarted(
+    started = StudyStarted(
         name=tags.get(STUDY_TAG, ""),
         params={meant_name(key, tags): value for key, value in run.data.params.items()},
         tags=tags,
         key=tags[KEY_TAG],
         metric=tags.get(METRIC_TAG, VALUE_METRIC),
         direction=tags.get(DIRECTION_TAG, "maximize" if rises else "minimize"),
-        space={name: json.dumps(each) for name, each in space.items()},
+        space=space,
         conditions=conditions,
         budget=tags.get(BUDGET_TAG, ""),
         command=tags.get(COMMAND_TAG, ""),
         time_ms=run.info.start_time,
     )
+    try:
+        require_sound(started)
+    except ConfigurationError as error:
+        raise _damaged(run, SPACE_FILE, error) from error
+    return started
 
 
 def _sum_up(summary: StudySummary, run: Run) -> None:
@@ -304,7 +311,27 @@ def _recorded(
 def _decisions(client: MlflowClient, run: Run) -> Sequence[Decision]:
     if not any(file.path == DECISIONS_FILE for file in client.list_artifacts(run.info.run_id)):
         return ()  # it runs, or its table was never sent
-    return read_decisions(_file(client, run, DECISIONS_FILE), int(run.data.tags["metatuner.trial"]))
+    try:
+        return read_decisions(_file(client, run, DECISIONS_FILE), int(run.data.tags["metatuner.trial"]))
+    except ValueError as error:
+        raise _damaged(run, DECISIONS_FILE, error) from error
+
+
+def _texts(client: MlflowClient, run: Run, path: str, text_of: Callable[[Any], str]) -> dict[str, str]:
+    """The entries of an artifact that is a JSON object, as texts."""
+    try:
+        found = json_of(_file(client, run, path))
+        if not isinstance(found, dict):
+            raise ValueError(f"expected an object, got {type(found).__name__}")
+        return {name: text_of(each) for name, each in found.items()}
+    except ValueError as error:
+        raise _damaged(run, path, error) from error
+
+
+def _damaged(run: Run, path: str, error: Exception) -> StoreError:
+    return StoreError(
+        f"the artifact {path} of run {run.info.run_id} was damaged or altered ({error}): bring it back from a copy"
+    )
 
 
 def _file(client: MlflowClient, run: Any, path: str) -> str:

@@ -8,7 +8,6 @@ from. The alias `champion` names the one to use.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 import tempfile
@@ -19,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..envs.errors import ConfigurationError, MetatunerError, PolicyFileError, StoreError, UnknownPolicyError
+from ..envs.plain_files import read_json, require_regular
 from .operations import KIND_TAG
-from .policy_page import describe_policy
+from .policy_page import describe_policy, is_figure
 from .redaction import one_line
 from .store import Kind, connect, resolve
 from .transport import Transport
@@ -234,11 +234,11 @@ def _download(uri: str, folder: Path, tracking_uri: str) -> Path:
 def _checked_card(folder: Path) -> dict[str, Any]:
     """The card of a policy's folder whose weights are those that the card tells."""
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        weights = (folder / WEIGHTS).read_bytes()
+        card = read_json(folder / CARD)
+        sha256 = _sha256(folder / WEIGHTS)
     except (OSError, ValueError) as error:
         raise PolicyFileError(f"{folder} is no policy: expected {WEIGHTS} and {CARD} ({error})") from error
-    if not isinstance(card, dict) or card.get("sha256") != hashlib.sha256(weights).hexdigest():
+    if not isinstance(card, dict) or card.get("sha256") != sha256:
         raise PolicyFileError(f"the weights in {folder} do not match the sha256 in {CARD}: restore the policy's folder")
     if "prior" in card and (
         not isinstance(card["prior"], dict) or card["prior"].get("sha256") != _hash(folder / PRIOR)
@@ -250,9 +250,15 @@ def _checked_card(folder: Path) -> dict[str, Any]:
 def _hash(path: Path) -> str | None:
     """The file's sha256; None where it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return _sha256(path)
     except OSError:
         return None
+
+
+def _sha256(path: Path) -> str:
+    require_regular(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(card: dict[str, Any]) -> tuple[str, ...]:
@@ -261,12 +267,13 @@ def _files(card: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _version_tags(card: dict[str, Any], learnt_from: Sequence[str]) -> dict[str, str]:
-    evaluation = card.get("evaluation") or {}
+    evaluation = card.get("evaluation")
+    figures = evaluation.items() if isinstance(evaluation, dict) else ()
     return {
         "sha256": str(card["sha256"]),
         "schema_version": str(card.get("schema_version")),
         "policy_kind": str(card.get("kind")),
-        **{_tag(key): f"{value:.6g}" for key, value in evaluation.items() if isinstance(value, int | float)},
+        **{_tag(key): f"{value:.6g}" for key, value in figures if is_figure(value)},
         "learnt_from": ",".join(learnt_from),
     }
 

@@ -11,11 +11,13 @@ from collections import deque
 from dataclasses import asdict
 from itertools import islice
 
-from ..envs.errors import StoreError
+from ..envs.errors import ConfigurationError, StoreError
+from ..envs.records import FileArtifact, Record, StudyStarted
 from . import journal
 from .operations import Log, Operation, StartRun, merged, pieces
 from .projection import Projection
 from .study_folder import StudyFolder
+from .study_state import StudyState, require_sound
 from .transport import Transport, UnsentError
 
 _MOST_AT_ONCE = 20_000
@@ -38,6 +40,7 @@ class Shipper:
         target = folder.target
         self._folder, self._transport = folder, transport
         self._projection = Projection(target.study, folder.kept_file, draw=target.plots)
+        self._state, self._begun = StudyState(), False
         self._waiting: deque[Operation] = deque()
         self._lost_runs: set[str] = set()
         self._attempts = 0
@@ -46,7 +49,7 @@ class Shipper:
         for entry in journal.read(folder.records):
             if entry.end > self.sent:
                 break
-            self._projection.take(entry.record)
+            self._operations(entry.record)
         self._projection.flush()
 
     def ship(self) -> bool:
@@ -69,9 +72,27 @@ class Shipper:
         self._remember()
         operations: list[Operation] = []
         for entry in islice(journal.read(self._folder.records, self._taken), _MOST_AT_ONCE):
-            operations += self._projection.take(entry.record)
+            operations += self._operations(entry.record)
             self._taken = entry.end
         self._waiting.extend(merged([*operations, *self._projection.flush()]))
+
+    def _operations(self, record: Record) -> list[Operation]:
+        """What a record asks for. A journal that was altered may hold what no recorder takes: it is passed over."""
+        try:
+            if isinstance(record, StudyStarted):
+                require_sound(record)
+            elif not self._begun:
+                raise ConfigurationError(f"a {type(record).__name__} came before the start of its study")
+            if isinstance(record, FileArtifact) and not self._folder.keeps(record.source):
+                raise ConfigurationError(f"a file artifact has no copy {record.source!r}")
+            if not self._state.accepts(record):
+                return []
+        except ConfigurationError as error:
+            _log.warning("a record of %s is passed over: %s", self._folder.records, error)
+            return []
+        self._state.take(record)
+        self._begun = True
+        return self._projection.take(record)
 
     def _remember(self) -> None:
         """Once: what an earlier process has done in this study and shipped whole belongs on the study's page."""

@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -23,11 +24,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..envs.errors import StoreError
+from ..envs.plain_files import read_json, read_plain
 from . import journal
 from .file_copy import copy_file
 
 JOURNAL_VARIABLE = "METATUNER_JOURNAL"
 DEFAULT_JOURNAL = ".metatuner/journal"
+
+_KEY = re.compile(r"[0-9a-f]{32}")
+_COPY = re.compile(r"files/[0-9a-f]{32}")
+_LONGEST_NUMBER = 20
 
 
 def journal_root(folder: str | Path | None = None) -> Path:
@@ -128,17 +134,21 @@ class StudyFolder:
         """
         path = self.path / "target.json"
         try:
-            target = Target(**json.loads(path.read_text(encoding="utf-8")))
+            target = Target(**read_json(path))
         except (OSError, ValueError, TypeError) as error:
             raise StoreError(f"{path} does not say where the study goes ({error}): restore or delete it") from error
+        texts = (target.study, target.tracking_uri, target.experiment)
+        if not all(isinstance(each, str) for each in texts) or not _KEY.fullmatch(target.study):
+            raise StoreError(f"{path} does not say where the study goes, got {texts!r}: restore or delete it")
         return target
 
     @property
     def acknowledged(self) -> int:
         """The offset in the journal up to which MLflow has everything."""
         try:
-            return int(self._acknowledged.read_text(encoding="ascii"))
-        except (FileNotFoundError, ValueError):
+            told = int(read_plain(self._acknowledged, _LONGEST_NUMBER))
+            return told if 0 <= told <= self.records.stat().st_size else 0
+        except (OSError, ValueError):
             return 0  # sending again what MLflow has changes nothing
 
     def acknowledge(self, end: int) -> None:
@@ -156,7 +166,7 @@ class StudyFolder:
         try:
             with self._refused.open("rb") as file:
                 return sum(1 for _ in file)
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             return 0
 
     def refuse(self, what: dict[str, object]) -> None:
@@ -182,6 +192,10 @@ class StudyFolder:
         name = f"files/{uuid.uuid4().hex}"
         copy_file(source, self.path / name)
         return name
+
+    def keeps(self, name: str) -> bool:
+        """Whether this is the name of a copy that `keep_file` may have made: it leads nowhere else."""
+        return _COPY.fullmatch(name) is not None
 
     def kept_file(self, name: str) -> Path:
         """A copy that `keep_file` made."""

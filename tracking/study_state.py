@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from ..envs.errors import ConfigurationError
+from ..envs.plain_files import json_of
 from ..envs.records import (
     Artifact,
     FileArtifact,
@@ -119,8 +120,9 @@ def require_sound(study: StudyStarted) -> None:
 
     for name, text in study.space.items():
         try:
+            json_of(text)
             json_to_distribution(text)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigurationError(
                 f"expected {name!r} of the search space as JSON of optuna.distributions.distribution_to_json, got "
                 f"{text!r}"

@@ -53,20 +53,31 @@ def sync(
         progress: Told after each study: how many are done, and how many there are.
 
     Raises:
-        StoreError: There is no such folder.
+        StoreError: There is no such folder, or it does not say where a study goes; all others are sent then.
     """
     if not root.is_dir():
         raise StoreError(f"there is no journal folder {root}: name one, or set METATUNER_JOURNAL")
     folders = StudyFolder.all(root)
-    results = []
+    results: list[Synced] = []
+    damaged: list[StoreError] = []
     for index, folder in enumerate(folders):
-        results.append(_sync_study(folder, tracking_uri))
+        try:
+            target = folder.target
+        except StoreError as error:
+            damaged.append(error)
+        else:
+            results.append(_sync_study(folder, target, tracking_uri))
         progress(index + 1, len(folders))
+    if damaged:  # once all others are sent
+        raise damaged[0]
     return results
 
 
-def _sync_study(folder: StudyFolder, tracking_uri: str | None) -> Synced:
-    target, before = folder.target, folder.remaining
+def _sync_study(folder: StudyFolder, target: Target, tracking_uri: str | None) -> Synced:
+    try:
+        before = folder.remaining
+    except StoreError as error:
+        return Synced(folder.path, target, 0, 0, folder.refused, str(error))
     problem = ""
     try:
         with folder.needed(), folder.lock("writer") as nobody_writes, folder.lock("shipper") as nobody_ships:

@@ -57,8 +57,15 @@ def proposals_csv(trials: Sequence[TrialSummary]) -> str:
 
 
 def read_decisions(text: str, trial: int) -> list[Decision]:
-    """The decisions of a trial, out of the table that `decisions_csv` wrote of them."""
-    return [_decision(row, trial) for row in csv.DictReader(io.StringIO(text, newline=""))]
+    """The decisions of a trial, out of the table that `decisions_csv` wrote of them.
+
+    Raises:
+        ValueError: It is no such table.
+    """
+    try:
+        return [_decision(row, trial) for row in csv.DictReader(io.StringIO(text, newline=""))]
+    except (KeyError, TypeError, AttributeError, OverflowError, csv.Error) as error:  # a column or a cell is missing
+        raise ValueError(f"expected a table of decisions ({error!r})") from error
 
 
 def _decision(row: Mapping[str, str], trial: int) -> Decision:

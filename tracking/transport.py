@@ -285,8 +285,8 @@ class Transport:
             return None
 
     def _upload(self, run_id: str, upload: Upload) -> None:
-        if not upload.source.exists():
-            return  # it was sent before, and the copy went with it
+        if not upload.source.exists() or upload.source.is_symlink():
+            return  # it was sent before, and the copy went with it; a link is no copy
         folder, name = posixpath.split(upload.path)
         with tempfile.TemporaryDirectory(prefix="metatuner-") as temporary:
             link = Path(temporary) / name  # MLflow takes the artifact's name from the file's

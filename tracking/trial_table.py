@@ -23,6 +23,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from ..envs.errors import StoreError
 from ..envs.records import TrialState
@@ -30,6 +31,8 @@ from .told_trials import ToldTrial, is_number
 
 RESERVED = ("task", "trial", "step", "state", "value")
 PREFIX = "params."
+
+_LONGEST_LINE = 2**22
 
 
 def read_table(path: str | Path, metric: str = "objective") -> Iterator[ToldTrial]:
@@ -45,7 +48,7 @@ def read_table(path: str | Path, metric: str = "objective") -> Iterator[ToldTria
     reader = None
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(_lines(file), strict=True)
             header = _Header.read(path, next(reader, []), metric)
             current: _Rows | None = None
             for cells in reader:
@@ -68,6 +71,14 @@ def read_table(path: str | Path, metric: str = "objective") -> Iterator[ToldTria
         raise StoreError(f"{path}{at}: expected a CSV file in UTF-8 ({error})") from error
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} cannot be read ({error}): name a CSV file") from error
+
+
+def _lines(file: IO[str]) -> Iterator[str]:
+    """Lines, each of bounded length: a file may be one of gigabytes."""
+    while line := file.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise csv.Error(f"a line of {_LONGEST_LINE:,} characters or more")
+        yield line
 
 
 @dataclass(frozen=True, slots=True)

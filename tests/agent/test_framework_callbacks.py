@@ -193,7 +193,7 @@ def test_a_checkpoint_without_a_schedule_is_refused(lively: Policy, tmp_path: Pa
     state = SimpleNamespace(global_step=10, max_steps=20)
     callback = TransformersAdaptiveSchedule(policy=lively)
     optimizer = torch.optim.Adam(model.parameters())
-    with pytest.raises(CheckpointError, match=r"resumes at step 10.*holds no metatuner_0\.pt"):
+    with pytest.raises(CheckpointError, match=r"resumes at step 10.*holds no metatuner_0\.safetensors"):
         callback.on_train_begin(args, state, None, model=model, optimizer=optimizer)  # type: ignore[arg-type]
 
 
