@@ -22,7 +22,7 @@ copyright = "the metatuner authors, Apache-2.0"  # noqa: A001 - Sphinx's name
 
 root_doc = "docs/index"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
-include_patterns = ["docs/**.md", "experiments/**.md", "CHANGELOG.md"]
+include_patterns = ["docs/**.md", "experiments/*/README.md", "experiments/**/table*.md", "CHANGELOG.md"]
 # Hidden folders first: .typing links back to the root, and .venv is large.
 exclude_patterns = ["**/.*", ".*", "agent", "build", "cli", "dist", "docs/_build", "envs", "tests", "tracking"]
 
@@ -58,10 +58,15 @@ def _open_folders(app: Sphinx, name: str, source: list[str]) -> None:
     folder = (_ROOT / name).parent
 
     def opened(link: re.Match[str]) -> str:
-        inside = (folder / link[1]).resolve() / "README.md"
-        return f"{link[1].rstrip('/')}/README.md" if inside.is_file() and inside.parent != _ROOT else link[1]
+        is_page = (folder / link[1] / "README.md").is_file()
+        return f"{link[1].rstrip('/')}/README.md" if is_page else link[1]
 
     source[0] = _LINK.sub(opened, source[0])
+    if Path(name).name.startswith("table"):
+        # A script's table, to which its README leads: a page needs a title.
+        source[0] = f"---\norphan: true\n---\n\n# Figures of {folder.name}\n\n" + source[0].replace("###", "##")
+    # Sphinx cannot have links to files in the headings that it lists.
+    source[0] = re.sub(r"^#.*", lambda heading: re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading[0]), source[0], flags=re.M)
 
 
 def _lead_to_the_first_page(app: Sphinx, error: Exception | None) -> None:
