@@ -31,14 +31,14 @@ def command_line() -> str:
         "",
         f"`metatuner`, or `python -m metatuner`. {parser.description}",
         "",
-        "Every verb has `--help` with an example. On a terminal there is a progress bar, in a pipe there are plain lines on",
-        "standard error. The exit code is 0 for success, 2 with one line for bad input, 130 after Ctrl-C. Where a verb has them,",
-        "these options mean the same everywhere:",
+        "Every verb has `--help` with an example. On a terminal there is a progress bar, in a pipe there are plain lines",
+        "on standard error. The exit code is 0 for success, 2 with one line for bad input, 130 after Ctrl-C. Where a verb",
+        "has them, these options mean the same everywhere:",
         "",
         "| option | meaning |",
         "|---|---|",
-        "| `--tracking-uri URI` | MLflow store: sqlite:///FILE or http://HOST:PORT (default: `MLFLOW_TRACKING_URI`, else "
-        "./mlflow.db) |",
+        "| `--tracking-uri URI` | MLflow store: sqlite:///FILE or http://HOST:PORT (default: "
+        "`MLFLOW_TRACKING_URI`, else ./mlflow.db) |",
         "| `--json` | print the result as JSON and nothing else |",
         "",
         "Tab completes verbs, options and files, once your shell knows how:",
@@ -73,8 +73,8 @@ def _verb(command: str, parser: argparse.ArgumentParser) -> list[str]:
     actions = list(_verbs(parser))
     for name, each in actions:
         lines += ["", f"### {command.removeprefix('metatuner ')} {name}", "", *_verb(f"{command} {name}", each)]
-    rows = [] if actions else [_row(action) for action in parser._actions if not ALWAYS_THERE & {*action.option_strings}]
-    if rows:
+    rows = [_row(action) for action in parser._actions if not ALWAYS_THERE & {*action.option_strings}]
+    if rows and not actions:
         lines += ["", "| argument | meaning |", "|---|---|", *rows]
     return lines
 
@@ -109,9 +109,9 @@ def figures() -> str:
         "",
         "<!--- written by docs/generate.py from experiments/*/README.md: do not edit -->",
         "",
-        "One folder a question: a script, its result, and the command, given in the repository's root. Here are the commands, the",
-        "files that they write, and the first table of each; the question leads to the page that says what was measured, on what,",
-        "and where we lose.",
+        "One folder a question: a script, its result, and the command, given in the repository's root. Here are the",
+        "commands, the files that they write, and the first table of results; the page behind each says what was measured,",
+        "on what, and where we lose.",
     ]
     for readme in sorted(EXPERIMENTS.glob("*/README.md")):
         text, folder = readme.read_text(), f"../experiments/{readme.parent.name}"

@@ -12,6 +12,7 @@ import contextlib
 import doctest
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 import unittest
@@ -120,6 +121,42 @@ def test_examples_in_docstrings_run(name: str, own_folder: Path) -> None:
 
 def test_the_functions_that_a_reader_begins_with_have_examples() -> None:
     assert {"tune", "PolicySampler", "PolicySearchCV", "hyperopt_suggest", "record_study"} <= set(with_examples())
+
+
+def test_every_source_on_the_page_of_science_is_in_the_file_that_it_names() -> None:
+    rows = re.findall(r"^\| .* \| (.*) \| `(\S+\.py)` \|$", (ROOT / "docs" / "science.md").read_text(), re.MULTILINE)
+    assert len(rows) > 30
+    for sources, file in rows:
+        text = (ROOT / file).read_text()
+        for source in sources.split(";"):
+            name, year = re.match(r" ?([\w&]+)\D*(\d{4})", source).groups()  # type: ignore[union-attr]
+            assert name in text, (file, source)
+            assert year in text, (file, source)
+
+
+def test_pages_that_are_written_by_a_script_are_as_it_would_write_them() -> None:
+    script = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_site_is_built_without_a_warning_and_fetches_nothing_when_it_is_looked_at(tmp_path: Path) -> None:
+    """Slow: Sphinx reads all pages and docstrings."""
+    options = ["-q", "-W", "--keep-going", "-c", ROOT / "docs", "-d", tmp_path / "read", ROOT, tmp_path / "site"]
+    command = [sys.executable, "-m", "sphinx", *map(str, options)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert {f"{page.stem}.html" for page in PAGES[1:]} <= {page.name for page in pages}
+    for page in pages:
+        fetched = re.findall(r"<(?:script|img|link|iframe)[^>]*(?:src|href)=[\"'](?:https?:)?//", page.read_text())
+        assert not fetched, page.name
+
+
+def test_scripts_that_experiments_name_are_there() -> None:
+    for page in sorted((ROOT / "experiments").glob("*/README.md")):
+        for script in re.findall(r"\bpython (experiments/\S+\.py)", page.read_text()):
+            assert (ROOT / script).is_file(), page
 
 
 def test_every_block_is_of_a_kind_that_is_looked_at_and_few_are_not_run() -> None:
