@@ -31,9 +31,9 @@ def command_line() -> str:
         "",
         f"`metatuner`, or `python -m metatuner`. {parser.description}",
         "",
-        "Every verb has `--help` with an example. On a terminal there is a progress bar, in a pipe there are plain lines",
-        "on standard error. The exit code is 0 for success, 2 with one line for bad input, 130 after Ctrl-C. Where a verb",
-        "has them, these options mean the same everywhere:",
+        "Every verb has `--help` with an example. On a terminal there is a progress bar, in a pipe there are plain",
+        "lines on standard error. The exit code is 0 for success, 2 with one line for bad input, 130 after Ctrl-C.",
+        "Where a verb has them, these options mean the same everywhere:",
         "",
         "| option | meaning |",
         "|---|---|",
@@ -110,8 +110,8 @@ def figures() -> str:
         "<!--- written by docs/generate.py from experiments/*/README.md: do not edit -->",
         "",
         "One folder a question: a script, its result, and the command, given in the repository's root. Here are the",
-        "commands, the files that they write, and the first table of results; the page behind each says what was measured,",
-        "on what, and where we lose.",
+        "commands, the files that they write, and the first table of results; the page behind each says what was",
+        "measured, on what, and where we lose.",
     ]
     for readme in sorted(EXPERIMENTS.glob("*/README.md")):
         text, folder = readme.read_text(), f"../experiments/{readme.parent.name}"
