@@ -153,6 +153,23 @@ def test_the_site_is_built_without_a_warning_and_fetches_nothing_when_it_is_look
         assert not fetched, page.name
 
 
+def test_the_chinese_readme_has_the_same_code_links_and_figures() -> None:
+    english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md"))
+    for what in (r"```\w+\n.*?```", r"\]\((?!README)(.*?)\)", r"^#+ "):
+        found = [re.findall(what, text, re.DOTALL | re.MULTILINE) for text in (english, chinese)]
+        assert found[0] == found[1], what
+    tables = [re.findall(r"^\|.*\|$", text, re.MULTILINE) for text in (english, chinese)]
+    for one, other in zip(*tables, strict=True):
+        # Numbers that stand for words in one language, such as "a quarter", are words in both.
+        assert sorted(re.findall(r"\d+\.\d+", one)) == sorted(re.findall(r"\d+\.\d+", other)), one
+
+
+def test_links_of_pages_lead_to_files() -> None:
+    for page in [*PAGES, ROOT / "README.zh-CN.md"]:
+        for link in re.findall(r"\]\(([^)#:\s]+)(?:#[\w-]+)?\)", page.read_text()):
+            assert (page.parent / link).exists(), (page.name, link)
+
+
 def test_scripts_that_experiments_name_are_there() -> None:
     for page in sorted((ROOT / "experiments").glob("*/README.md")):
         for script in re.findall(r"\bpython (experiments/\S+\.py)", page.read_text()):
