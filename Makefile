@@ -49,7 +49,7 @@ release-check: .venv/.installed-test
 	@$(BIN)/python -m build --outdir dist . >/dev/null
 	@if $(BIN)/python -c 'import twine' 2>/dev/null; then $(BIN)/python -m twine check --strict dist/*; fi
 	@set -e; for python in python3.11 python3.12 python3.13; do \
-	  command -v $$python >/dev/null || { echo "$$python: not there, not checked"; continue; }; \
+	  $$python -c pass 2>/dev/null || { echo "$$python: not there, not checked"; continue; }; \
 	  place=$$(mktemp -d); trap 'rm -rf "$$place"' EXIT; \
 	  $$python -m venv "$$place/venv"; \
 	  "$$place/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl; \
