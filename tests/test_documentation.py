@@ -164,6 +164,11 @@ def test_the_chinese_readme_has_the_same_code_links_and_figures() -> None:
         assert sorted(re.findall(r"\d+\.\d+", one)) == sorted(re.findall(r"\d+\.\d+", other)), one
 
 
+def test_the_reference_has_every_public_name() -> None:
+    documented = set(re.findall(r"auto\w+:: metatuner\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE))
+    assert set(metatuner.__all__) - {"__version__", "MetatunerError"} <= documented
+
+
 def test_links_of_pages_lead_to_files() -> None:
     for page in [*PAGES, ROOT / "README.zh-CN.md"]:
         for link in re.findall(r"\]\(([^)#:\s]+)(?:#[\w-]+)?\)", page.read_text()):
