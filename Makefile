@@ -17,12 +17,14 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progre
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean FORCE
+.PHONY: help demo test check docs release-check clean FORCE
 
 help:
 	@echo 'make demo    install into .venv, then run "metatuner demo"'
 	@echo 'make test    install into .venv with the test tools, then run the tests'
 	@echo 'make check   formatting, lint, types and the import contract'
+	@echo 'make docs    build the documentation as a site, any warning being an error'
+	@echo 'make release-check   build wheel and sdist, and try the wheel on every Python of 3.11, 3.12, 3.13 that is there'
 	@echo 'make clean   remove .venv, builds and caches'
 	@echo
 	@echo 'ARGS="..." goes to the command:    make test ARGS="-k schedule -x"'
@@ -37,6 +39,25 @@ test: OMP_NUM_THREADS = 1
 test: .venv/.installed-test
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
+docs: .venv/.installed-test
+	@$(BIN)/python -m sphinx -q -W --keep-going -c docs -d docs/_build/read . docs/_build/site
+	@echo 'the documentation: docs/_build/site/index.html'
+
+# Each Python that is there gets the wheel and what it needs in an environment of its own: minutes, and gigabytes.
+release-check: .venv/.installed-test
+	@rm -rf dist build
+	@$(BIN)/python -m build --outdir dist . >/dev/null
+	@if $(BIN)/python -c 'import twine' 2>/dev/null; then $(BIN)/python -m twine check --strict dist/*; fi
+	@set -e; for python in python3.11 python3.12 python3.13; do \
+	  $$python -c pass 2>/dev/null || { echo "$$python: not there, not checked"; continue; }; \
+	  place=$$(mktemp -d); trap 'rm -rf "$$place"' EXIT; \
+	  $$python -m venv "$$place/venv"; \
+	  "$$place/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl; \
+	  (cd "$$place" && venv/bin/metatuner --version && venv/bin/metatuner doctor >doctor.txt \
+	    && venv/bin/metatuner demo --steps 50 --json >demo.json && test -s demo.json); \
+	  rm -rf "$$place"; echo "$$python: installed, and it works"; \
+	done
+
 check: .venv/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,7 +65,7 @@ check: .venv/.installed-test
 	$(BIN)/lint-imports --no-logo
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build dist docs/_build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed: pyproject.toml constraints.txt

@@ -20,7 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 for success, 2 with one line for bad input, 130 after Ctrl-C.
     """
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        # Whoever types the name alone wants to know what there is.
+        parser.print_help(sys.stderr)
+        parser.exit(BAD_INPUT, "metatuner: error: expected a VERB, one of those above\n")
+    args = parser.parse_args(argv)
     try:
         code: int = args.run(args)
     except KeyboardInterrupt:

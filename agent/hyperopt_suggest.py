@@ -39,7 +39,14 @@ def hyperopt_suggest(
     standard deviations wide, and the probabilities of `hp.pchoice` are not used: what was tried tells more.
 
     Example:
-        best = fmin(objective, space, algo=hyperopt_suggest, max_evals=100, trials=Trials())
+        >>> import metatuner as mt
+        >>> import numpy as np
+        >>> from hyperopt import Trials, fmin, hp
+        >>> space, generator = {"x": hp.uniform("x", -5, 5)}, np.random.default_rng(0)
+        >>> options = {"max_evals": 12, "trials": Trials(), "rstate": generator, "show_progressbar": False}
+        >>> best = fmin(lambda config: (config["x"] - 2) ** 2, space, algo=mt.hyperopt_suggest, **options)
+        >>> round(best["x"])
+        2
 
     Args:
         new_ids: Ids of the trials to propose.

@@ -27,8 +27,12 @@ class PolicySampler(BaseSampler):
     """Proposes as a learned policy would.
 
     Example:
-        study = optuna.create_study(sampler=PolicySampler(past=[last_months_study]))
-        study.optimize(objective, n_trials=30)
+        >>> import metatuner as mt
+        >>> import optuna
+        >>> study = optuna.create_study(sampler=mt.PolicySampler(seed=0))  # and past=[last_months_study]
+        >>> study.optimize(lambda trial: (trial.suggest_float("x", -5, 5) - 2) ** 2, n_trials=12)
+        >>> round(study.best_value)
+        0
 
     Hyperparameters that only some trials have are drawn at random, unless the space is given.
 

@@ -27,8 +27,14 @@ class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no
     """Searches an estimator's hyperparameters by cross-validation, as a learned policy would.
 
     Example:
-        search = PolicySearchCV(RandomForestClassifier(), {"max_depth": IntDistribution(1, 9)}, n_iter=20)
-        search.fit(X, y).best_params_
+        >>> import metatuner as mt
+        >>> from optuna.distributions import IntDistribution
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.tree import DecisionTreeClassifier
+        >>> space = {"max_depth": IntDistribution(1, 9), "min_samples_leaf": IntDistribution(1, 20)}
+        >>> search = mt.PolicySearchCV(DecisionTreeClassifier(random_state=0), space, n_iter=8, random_state=0)
+        >>> sorted(search.fit(*load_iris(return_X_y=True)).best_params_)
+        ['max_depth', 'min_samples_leaf']
 
     Args:
         estimator: What is tuned.

@@ -145,8 +145,11 @@ def tune(
     leaves nothing behind but the trial that it ran, which another one tries again.
 
     Example:
-        result = tune(lambda config: (config["x"] - 2) ** 2, {"x": FloatDistribution(-5, 5)}, budget=30)
-        result.best_config
+        >>> import metatuner as mt
+        >>> from optuna.distributions import FloatDistribution
+        >>> result = mt.tune(lambda config: (config["x"] - 2) ** 2, {"x": FloatDistribution(-5, 5)}, budget=12)
+        >>> sorted(result.best_config), round(result.best_value)
+        (['x'], 0)
 
     Args:
         objective: Takes a configuration, a dict, and returns a number; or yields one for each unit of budget, so that

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .. import __version__
-from . import compare, demo, doctor, learn, policies, prior, report, sync, train, transfer, tune, ui, worker
+from . import compare, completion, demo, doctor, learn, policies, prior, report, sync, train, transfer, tune, ui, worker
 
 _VERBS = {
     "demo": demo,
@@ -21,6 +21,7 @@ _VERBS = {
     "ui": ui,
     "sync": sync,
     "doctor": doctor,
+    "completion": completion,
 }
 
 

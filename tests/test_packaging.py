@@ -19,6 +19,9 @@ import metatuner
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+WORKSHOP = ("docs", "tests", "experiments")
+"""Folders with code that is not installed."""
+
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -48,7 +51,7 @@ def source_files() -> list[Path]:
 
 
 def test_the_listed_packages_are_the_folders_that_hold_code() -> None:
-    code = [path for path in source_files() if path.suffix == ".py" and path.parts[0] not in {"tests", "experiments"}]
+    code = [path for path in source_files() if path.suffix == ".py" and path.parts[0] not in WORKSHOP]
     packages = {".".join(("metatuner", *path.parent.parts)) for path in code}
 
     assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == packages
@@ -112,8 +115,8 @@ def test_the_wheel_is_complete_and_works_on_its_own(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     info = f"metatuner-{metatuner.__version__}.dist-info"
     policies = {p.parent.as_posix() for p in source_files() if p.match("agent/policies/*/*")}
-    expected = {f"metatuner/{p.as_posix()}" for p in source_files() if p.suffix == ".py"}
-    expected = {name for name in expected if not name.startswith(("metatuner/tests/", "metatuner/experiments/"))}
+    code = [p for p in source_files() if p.suffix == ".py" and p.parts[0] not in WORKSHOP]
+    expected = {f"metatuner/{p.as_posix()}" for p in code}
     expected |= {f"metatuner/{folder}/{file}" for folder in policies for file in ("card.json", "policy.safetensors")}
     expected |= {"metatuner/py.typed", f"{info}/licenses/LICENSE"}
     expected |= {f"{info}/{file}" for file in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt")}

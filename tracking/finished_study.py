@@ -26,8 +26,12 @@ def record_study(
 
     Whoever proposed and ran the trials, they look like those of `tune`. Recording a study again adds what is new.
 
-        study.optimize(objective, n_trials=100)
-        mt.record_study(study)
+    Example:
+        >>> import metatuner as mt
+        >>> import optuna
+        >>> study = optuna.create_study()
+        >>> study.optimize(lambda trial: trial.suggest_float("x", -5, 5) ** 2, n_trials=5)
+        >>> run_id = mt.record_study(study, experiment="finished")
 
     Args:
         study: Optuna's study, or the `Trials` that `fmin` has filled.

@@ -31,12 +31,14 @@ _log = logging.getLogger(__name__)
 class MLflowRecorder:
     """A recorder (`metatuner.envs.records.Recorder`) whose studies are MLflow runs and whose trials are their children.
 
-    Usage:
-
-        with MLflowRecorder(experiment="my-model") as recorder:
-            tuner = AdaptiveSchedule(optimizer, total_steps=1000, recorder=recorder)
-            ...
-        print("see it with:", recorder.ui_command)
+    Example:
+        >>> import metatuner as mt
+        >>> from metatuner.envs.records import Metrics, TrialStarted
+        >>> with mt.MLflowRecorder(experiment="my-model") as recorder:  # or AdaptiveSchedule(..., recorder=recorder)
+        ...     recorder.record(TrialStarted(trial=0, name="by hand", params={"lr": 0.1}))
+        ...     recorder.record(Metrics(trial=0, step=1, values={"val/loss": 0.5}))
+        >>> recorder.ui_command
+        'metatuner ui'
 
     Leaving the `with` block ends what is still open: as finished, after an exception as failed, after Ctrl-C as killed.
     A recorder that nobody closes is closed when Python ends. After that nothing is recorded.

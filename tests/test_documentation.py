@@ -1,0 +1,194 @@
+"""Everything that README.md and docs/ show is run: pages from top to bottom, each in an empty folder of its own.
+
+- A block of Python is run after those before it on its page; one that begins with `# NAME.py` is written to that file.
+- In a block of `console`, commands of metatuner are run in this process; those of make, pip and python are held against
+  the Makefile, the extras and the files that there are.
+- What cannot be run says why, by a comment that readers do not see: `<!--- skip: next "it needs a server" -->`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
+
+import metatuner
+import pytest
+import torch
+from metatuner.__main__ import main
+from sybil import Document, Example, Sybil
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown import CodeBlockParser, SkipParser
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LANGUAGES = {"python", "console", "text", "json", "{toctree}", "{eval-rst}"}
+MOST_SKIPPED = 12
+
+_run = PythonEvaluator()
+
+
+def evaluate_python(example: Example) -> None:
+    if name := re.match(r"# (\w+\.py)\n", example.parsed):
+        Path(name[1]).write_text(example.parsed)
+    else:
+        _run(example)
+
+
+def evaluate_console(example: Example) -> None:
+    for line in re.sub(r"\\\n", " ", example.parsed).splitlines():
+        words = shlex.split(line, comments=True)
+        while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+            words.pop(0)
+        if words[:1] == ["metatuner"]:
+            assert main(words[1:]) == 0, line
+        elif words:
+            assert exists(*words), f"{example.path}, line {example.line}: {line}"
+
+
+def exists(command: str, *arguments: str) -> bool:
+    """Whether there is what a command that is not run speaks of."""
+    if command == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        return all(word in targets for word in arguments if "=" not in word)
+    if command == "python":
+        return arguments[0] == "-m" or (ROOT / arguments[0]).is_file()
+    if command == "pip":
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        asked = re.findall(r"\[(.+?)\]", " ".join(arguments))
+        return all(extra in extras for each in asked for extra in each.split(","))
+    return command in ("cd", "export", "source")
+
+
+PARSED = Sybil(
+    parsers=[SkipParser(), CodeBlockParser("python", evaluate_python), CodeBlockParser("console", evaluate_console)]
+)
+
+
+def parsed(page: Path) -> Document:
+    return PARSED.parse(page)
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder that is the current one; what is imported from it is forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    for name in ("MLFLOW_TRACKING_URI", "METATUNER_JOURNAL"):
+        monkeypatch.delenv(name, raising=False)
+    torch.manual_seed(0)
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+# Of frameworks that pages use: what is old in them, and advice that such small examples do not need.
+@pytest.mark.filterwarnings(
+    "ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning",
+    "ignore:The '.*_dataloader' does not have many workers",
+    "ignore:Checkpoint directory .* exists and is not empty",
+    "ignore:.*seed_everything.*:UserWarning",
+)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_shows_runs(page: Path, own_folder: Path) -> None:
+    for example in parsed(page).examples():
+        with contextlib.suppress(unittest.SkipTest):
+            example.evaluate()
+
+
+def with_examples() -> list[str]:
+    """Public names whose files have examples in docstrings."""
+    homes = {name: ROOT.joinpath(*home.strip(".").split(".")) for name, home in metatuner._HOME.items()}
+    return [name for name, home in homes.items() if ">>> " in home.with_suffix(".py").read_text()]
+
+
+@pytest.mark.parametrize("name", with_examples())
+def test_examples_in_docstrings_run(name: str, own_folder: Path) -> None:
+    runner = doctest.DocTestRunner(verbose=False)
+    for example in doctest.DocTestFinder().find(getattr(metatuner, name), name, globs={}):
+        runner.run(example)
+    assert runner.failures == 0
+
+
+def test_the_functions_that_a_reader_begins_with_have_examples() -> None:
+    assert {"tune", "PolicySampler", "PolicySearchCV", "hyperopt_suggest", "record_study"} <= set(with_examples())
+
+
+def test_every_source_on_the_page_of_science_is_in_the_file_that_it_names() -> None:
+    rows = re.findall(r"^\| .* \| (.*) \| `(\S+\.py)` \|$", (ROOT / "docs" / "science.md").read_text(), re.MULTILINE)
+    assert len(rows) > 30
+    for sources, file in rows:
+        text = (ROOT / file).read_text()
+        for source in sources.split(";"):
+            name, year = re.match(r" ?([\w&]+)\D*(\d{4})", source).groups()  # type: ignore[union-attr]
+            assert name in text, (file, source)
+            assert year in text, (file, source)
+
+
+def test_pages_that_are_written_by_a_script_are_as_it_would_write_them() -> None:
+    script = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_site_is_built_without_a_warning_and_fetches_nothing_when_it_is_looked_at(tmp_path: Path) -> None:
+    """Slow: Sphinx reads all pages and docstrings."""
+    options = ["-q", "-W", "--keep-going", "-c", ROOT / "docs", "-d", tmp_path / "read", ROOT, tmp_path / "site"]
+    command = [sys.executable, "-m", "sphinx", *map(str, options)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert {f"{page.stem}.html" for page in PAGES[1:]} <= {page.name for page in pages}
+    for page in pages:
+        fetched = re.findall(r"<(?:script|img|link|iframe)[^>]*(?:src|href)=[\"'](?:https?:)?//", page.read_text())
+        assert not fetched, page.name
+
+
+def test_the_chinese_readme_has_the_same_code_links_and_figures() -> None:
+    english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md"))
+    for what in (r"```\w+\n.*?```", r"\]\((?!README)(.*?)\)", r"^#+ "):
+        found = [re.findall(what, text, re.DOTALL | re.MULTILINE) for text in (english, chinese)]
+        assert found[0] == found[1], what
+    tables = [re.findall(r"^\|.*\|$", text, re.MULTILINE) for text in (english, chinese)]
+    for one, other in zip(*tables, strict=True):
+        # Numbers that stand for words in one language, such as "a quarter", are words in both.
+        assert sorted(re.findall(r"\d+\.\d+", one)) == sorted(re.findall(r"\d+\.\d+", other)), one
+
+
+def test_the_reference_has_every_public_name() -> None:
+    documented = set(re.findall(r"auto\w+:: metatuner\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE))
+    assert set(metatuner.__all__) - {"__version__", "MetatunerError"} <= documented
+
+
+def test_links_of_pages_lead_to_files() -> None:
+    for page in [*PAGES, ROOT / "README.zh-CN.md"]:
+        for link in re.findall(r"\]\(([^)#:\s]+)(?:#[\w-]+)?\)", page.read_text()):
+            assert (page.parent / link).exists(), (page.name, link)
+
+
+def test_scripts_that_experiments_name_are_there() -> None:
+    for page in sorted((ROOT / "experiments").glob("*/README.md")):
+        for script in re.findall(r"\bpython (experiments/\S+\.py)", page.read_text()):
+            assert (ROOT / script).is_file(), page
+
+
+def test_every_block_is_of_a_kind_that_is_looked_at_and_few_are_not_run() -> None:
+    skipped = 0
+    for page in PAGES:
+        text = page.read_text()
+        fences = re.findall(r"^ *```(.*)$", text, re.MULTILINE)
+        assert {fence.split()[0] for fence in fences[::2]} <= LANGUAGES, page.name
+        assert not any(fences[1::2]), f"{page.name}: a block is not closed"
+        reasons = re.findall(r"<!--- skip: next(.*)-->", text)
+        assert all(re.fullmatch(r' "\w.+" ', reason) for reason in reasons), page.name
+        skipped += len(reasons)
+    assert skipped <= MOST_SKIPPED
