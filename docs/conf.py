@@ -22,7 +22,7 @@ copyright = "the metatuner authors, Apache-2.0"  # noqa: A001 - Sphinx's name
 
 root_doc = "docs/index"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
-include_patterns = ["docs/**.md", "experiments/*/README.md", "experiments/**/table*.md", "CHANGELOG.md"]
+include_patterns = ["docs/**.md", "experiments/*/README.md", "experiments/**/table*.md", "CHANGELOG.md", "SECURITY.md"]
 # Hidden folders first: .typing links back to the root, and .venv is large.
 exclude_patterns = ["**/.*", ".*", "agent", "build", "cli", "dist", "docs/_build", "envs", "tests", "tracking"]
 

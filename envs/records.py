@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 KEY_ATTRIBUTE = "metatuner:key"
@@ -119,7 +119,7 @@ class TrialSeen(Record):
     name: str
     started_ms: int
     params: Mapping[str, object] = field(default_factory=dict)
-    why: Mapping[str, Any] = field(default_factory=dict)
+    why: Mapping[str, object] = field(default_factory=dict)
     state: TrialState = TrialState.FINISHED
     value: float | None = None
 
@@ -195,9 +195,11 @@ class Proposal(Record):
         return cls(trial=trial, source=source, words=words, foretold=foretold, time_ms=time_ms)
 
     @classmethod
-    def kept(cls, trial: int, why: Mapping[str, Any], time_ms: int) -> Proposal:
-        """That of a mapping such as `WHY_ATTRIBUTE` holds."""
-        foretold = {str(name): float(value) for name, value in why.get("foretold", {}).items()}
+    def kept(cls, trial: int, why: Mapping[str, object], time_ms: int) -> Proposal:
+        """That of a mapping such as `WHY_ATTRIBUTE` holds; what of it is none is left out."""
+        figures = why.get("foretold")
+        told = figures.items() if isinstance(figures, Mapping) else ()
+        foretold = {str(name): float(value) for name, value in told if isinstance(value, int | float)}
         source, words = str(why.get("source", "")), str(why.get("words", ""))
         return cls(trial=trial, source=source, words=words, foretold=foretold, time_ms=time_ms)
 

@@ -70,6 +70,7 @@ _FITS: dict[object, Callable[[Any], bool]] = {
     "int | None": lambda value: value is None or _is_finite(value),
     "float": _is_number,
     "float | None": lambda value: value is None or _is_number(value),
+    "bool": lambda value: isinstance(value, bool),
     "str": _is_text,
     "TrialState": _is_state,
     "Mapping[str, float]": _are_numbers,

@@ -6,7 +6,7 @@ The same study gives the same records whenever it is read, so that recording it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,7 +100,7 @@ def _trial(trial: FrozenTrial, metric: str) -> Iterator[Record]:
     started, ended = _ms(trial.datetime_start), _ms(trial.datetime_complete or trial.datetime_start)
     name = str(trial.user_attrs.get(STRATEGY_ATTRIBUTE, "optuna"))
     yield TrialStarted(trial=trial.number, name=name, params=trial.params, time_ms=started)
-    if (why := trial.user_attrs.get(WHY_ATTRIBUTE)) is not None:
+    if isinstance(why := trial.user_attrs.get(WHY_ATTRIBUTE), Mapping):
         yield Proposal.kept(trial.number, why, started)
     for step, value in sorted(trial.intermediate_values.items()):
         yield Metrics(trial=trial.number, step=step, values={metric: value}, time_ms=ended)
