@@ -40,6 +40,7 @@ test: .venv/.installed-test
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 docs: .venv/.installed-test
+	@$(BIN)/python docs/generate.py
 	@$(BIN)/python -m sphinx -q -W --keep-going -c docs -d docs/_build/read . docs/_build/site
 	@echo 'the documentation: docs/_build/site/index.html'
 
