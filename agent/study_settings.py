@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.study import Study
 
-from ..envs.errors import StoreError
+from ..envs.errors import MetatunerError, StoreError
 from .storages import open_storage
 
 _ATTRIBUTE = "metatuner:settings"  # a study's user attribute
@@ -19,6 +19,12 @@ KEPT = (
     "heartbeat",
 )  # fmt: skip
 """The arguments of `tune` that all workers of a study share."""
+
+
+def title_of(objective: object) -> str:
+    """What tells objectives apart that have the same name: where a function comes from."""
+    kind = objective if hasattr(objective, "__qualname__") else type(objective)
+    return f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', '')}"
 
 
 def keep_settings(study: Study, settings: dict[str, Any]) -> None:
@@ -50,7 +56,7 @@ def settings_of(storage: str | Path, name: str) -> dict[str, Any] | None:
                 )
             time.sleep(0.05)  # it was made a moment ago
         return dict(study.user_attrs[_ATTRIBUTE])
-    except (StoreError, optuna.exceptions.OptunaError) as error:
-        if isinstance(error, StoreError):
-            raise
+    except MetatunerError:
+        raise
+    except Exception as error:
         raise StoreError(f"the study's storage cannot be opened ({error}): check its address") from error

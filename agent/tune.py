@@ -43,7 +43,7 @@ from .roll_call import DEFAULT_BEAT_S, Beating, RollCall
 from .storages import open_storage
 from .strategies import Setting, policy_of, strategy_named
 from .study_news import StudyNews
-from .study_settings import KEPT, keep_settings
+from .study_settings import KEPT, keep_settings, title_of
 from .trial_folder import TrialFolders
 from .trial_loop import Progress, TrialLoop
 from .trial_queue import add_known, enqueue
@@ -252,7 +252,8 @@ def tune(
         study.sampler, study.pruner = sampler, pruner or own_pruner
         if storage is not None:
             arguments = dict(locals())
-            keep_settings(study, {each: arguments[each] for each in KEPT} | {"strategy": proposer})
+            kept = {each: arguments[each] for each in KEPT}
+            keep_settings(study, kept | {"strategy": proposer, "objective": title_of(objective)})
         with contextlib.ExitStack() as stack:
             roll = beating = None
             if storage is not None:

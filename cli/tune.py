@@ -105,7 +105,27 @@ def run(args: argparse.Namespace) -> int:
     objective = load_objective(args)
     if not args.storage:
         _STUDIES.mkdir(parents=True, exist_ok=True)
+    if not args.name:
+        _require_same(objective[0], name, args.storage or _journal(name))
     return run_study(args, objective, name, args.storage or _journal(name), settings_in(args), resume=not args.fresh)
+
+
+def _require_same(objective: Any, name: str, storage: str) -> None:
+    """Functions of two files may have one name, which is their studies' name where none is given."""
+    from ..agent.study_settings import settings_of, title_of
+    from ..envs.errors import ConfigurationError, StoreError
+
+    if "://" not in storage and not Path(storage).exists():
+        return
+    try:
+        known = (settings_of(storage, name) or {}).get("objective", title_of(objective))
+    except StoreError:
+        return  # `tune` tells what is wrong, if anything is
+    if known != title_of(objective):
+        raise ConfigurationError(
+            f"there is a study {name!r} already, of {known}, and you ask to tune {title_of(objective)}: give this one "
+            f"a name (--name), or go on with that one nevertheless (--name {name})"
+        )
 
 
 def settings_in(args: argparse.Namespace) -> dict[str, Any]:

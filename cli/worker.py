@@ -32,8 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
-    from ..agent.study_settings import settings_of
+    from ..agent.study_settings import KEPT, settings_of
 
     objective = tune.load_objective(args)
-    settings = settings_of(args.storage, args.study) or tune.settings_in(args)
+    begun = settings_of(args.storage, args.study)
+    settings = tune.settings_in(args) if begun is None else {each: begun[each] for each in KEPT}
     return tune.run_study(args, objective, args.study, args.storage, settings)

@@ -61,6 +61,33 @@ def test_it_tunes_resumes_and_records(tmp_path: Path, capsys: pytest.CaptureFixt
     assert all(run["status"] == "FINISHED" and {"lr", "depth"} <= set(run) for run in trials)
 
 
+def test_two_files_whose_functions_have_one_name_are_two_studies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--budget", "2", "--strategy", "random", "--json"]
+    assert main(["tune", "objective.py:train", *command]) == 0
+    (tmp_path / "another.py").write_text((tmp_path / "objective.py").read_text())
+    assert main(["tune", "another.py:train", *command]) == 2
+    assert "of objective.train, and you ask to tune another.train" in capsys.readouterr().err
+    assert main(["tune", "another.py:train", *command, "--name", "train"]) == 0  # it was moved
+
+
+def test_a_worker_joins_with_the_settings_that_the_study_was_begun_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--storage", f"sqlite:///{tmp_path / 'studies.db'}", "--json"]
+    assert (
+        main(["tune", "objective.py:train", "--name", "shared", "--budget", "3", "--strategy", "random", *where]) == 0
+    )
+    capsys.readouterr()
+    assert main(["worker", "objective.py:train", "--study", "shared", "--budget", "9", *where]) == 0
+    assert json.loads(capsys.readouterr().out)["trials"] == 3  # the budget is the study's
+    assert main(["worker", "objective.py:train", "--study", "new", "--budget", "2", *where]) == 0
+    assert json.loads(capsys.readouterr().out)["trials"] == 2
+    assert main(["worker", "objective.py:train", "--study", "new", "--storage", "nonsense://host"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_past_studies_tell_where_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["tune", "objective.py:train", "--units", "4", "--json"]
     assert main([*command, "--name", "before", "--budget", "12", "--strategy", "random"]) == 0
