@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .agent.policy_scheduler import PolicyScheduler
     from .agent.policy_search_cv import PolicySearchCV
     from .agent.transformers_callback import TransformersAdaptiveSchedule
+    from .agent.trial_probe import TrialProbe
     from .agent.tune import TuneResult, tune
     from .envs.errors import MetatunerError
     from .envs.schedule import ScheduleEnv
@@ -53,6 +54,7 @@ __all__ = [
     "SearchEnv",
     "TorchTraining",
     "TransformersAdaptiveSchedule",
+    "TrialProbe",
     "TuneRecorder",
     "TuneResult",
     "__version__",
@@ -76,6 +78,7 @@ _HOME = {
     "SearchEnv": ".envs.search",
     "TorchTraining": ".envs.torch_training",
     "TransformersAdaptiveSchedule": ".agent.transformers_callback",
+    "TrialProbe": ".agent.trial_probe",
     "TuneRecorder": ".tracking.tune_recorder",
     "TuneResult": ".agent.tune",
     "hyperopt_suggest": ".agent.hyperopt_suggest",

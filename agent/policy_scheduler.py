@@ -13,6 +13,7 @@ quantiles, its exploitation. What is new is exploration.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from ..envs.errors import ConfigurationError, MissingPackageError, SearchSpaceEr
 from ..envs.records import Decision
 from .policy import DEFAULT_POLICY, Policy
 from .reported_schedule import ReportedSchedule
+from .trial_probe import MEASURED
 
 try:
     from ray.tune.result import TRAINING_ITERATION
@@ -36,6 +38,9 @@ except ImportError as error:
     raise MissingPackageError(
         f"PolicyScheduler needs Ray Tune, which cannot be imported ({error}): install metatuner[ray]"
     ) from error
+
+_log = logging.getLogger(__name__)
+_PREFIX = f"{MEASURED}/"
 
 HOPELESS = 8
 """After so many diverged intervals in a row a trial is not taken back any more: it is not the learning rate's doing."""
@@ -62,7 +67,11 @@ class PolicyScheduler(PopulationBasedTraining):
 
     The trainable must report the validation loss, with a checkpoint, at each interval at least, go on from
     `tune.get_checkpoint()`, and take hyperparameters from its configuration after it has loaded the checkpoint (an
-    optimiser's state has its own). Report the loss before the first step, too, where that is cheap.
+    optimiser's state has its own). It should report what a `TrialProbe` measures: a policy that sees losses alone is no
+    match for chance, as experiments/ray_population shows.
+
+    With `reuse_actors=True` in the `TuneConfig` going on takes milliseconds instead of a second; but then Ray (2.60)
+    gives up a trial whose node dies at that moment, in spite of `max_failures`.
 
     A trial's policy begins anew when an experiment is restored (`Tuner.restore`): Ray keeps no state of schedulers.
 
@@ -78,7 +87,6 @@ class PolicyScheduler(PopulationBasedTraining):
             a training: 25.
         total_time: Where trials end; None tells the policy that nobody knows.
         val_loss: The result that is the validation loss, positive, lower is better. None: the metric.
-        train_loss: The result that is the mean training loss since the last report. None: there is none.
         adaptive: Whether the optimiser normalises its steps, as Adam does and SGD does not.
         quantile_fraction: The share of trials at the bottom, and at the top.
         resample_probability: How often a clone takes a value at random instead of a perturbed one.
@@ -104,7 +112,6 @@ class PolicyScheduler(PopulationBasedTraining):
         perturbation_interval: float = 1,
         total_time: float | None = None,
         val_loss: str | None = None,
-        train_loss: str | None = None,
         adaptive: bool = True,
         quantile_fraction: float = 0.25,
         resample_probability: float = 0.0,
@@ -127,9 +134,10 @@ class PolicyScheduler(PopulationBasedTraining):
             **options,
         )
         self._decisions = None if total_time is None else max(1, round(total_time / perturbation_interval))
-        self._val_loss, self._train_loss = val_loss, train_loss
+        self._total_time, self._val_loss = total_time, val_loss
         self._adaptive, self._guarded, self._recorder = adaptive, guard, recorder
         self._schedules: dict[Any, ReportedSchedule] = {}
+        self._seeing = True
         self._adjusted: set[Any] = set()  # running trials whose configuration the policy has just changed
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -138,7 +146,13 @@ class PolicyScheduler(PopulationBasedTraining):
         Raises:
             ConfigurationError: There is no validation loss.
         """
+        before = self._trial_state.get(trial)
         super().on_trial_add(tune_controller, trial)
+        if before is not None:
+            # It failed and is tried again from its checkpoint: it is the same training.
+            before.last_checkpoint = None
+            self._trial_state[trial], self._schedules[trial] = before, self._schedules[trial].branch()
+            return
         if self._val_loss is None and self._mode != "min":
             raise ConfigurationError(
                 f"the policy acts on a validation loss, which is lower where it is better, but {self._metric!r} is to "
@@ -159,16 +173,28 @@ class PolicyScheduler(PopulationBasedTraining):
         Raises:
             TrainingError: The first validation loss of a trial is not positive.
         """
+        if self._total_time is not None and result.get(self._time_attr, 0) >= self._total_time:
+            return TrialScheduler.CONTINUE  # nothing comes after it
         val_loss = result.get(self._val_loss or self._metric)
         if val_loss is not None and self._time_attr in result:
-            train_loss = result.get(self._train_loss) if self._train_loss is not None else None
+            measured = {name.removeprefix(_PREFIX): v for name, v in result.items() if name.startswith(_PREFIX)}
+            if not measured:
+                self._warn_of_blindness()
             over = int(result[self._time_attr] // self._perturbation_interval)
-            self._schedules[trial].report(float(val_loss), train_loss, decision=over)
+            self._schedules[trial].report(float(val_loss), measured, decision=over)
         decision: str = super().on_trial_result(tune_controller, trial, result)
         if trial not in self._adjusted:
             return decision
         self._adjusted.discard(trial)
         return decision if decision == TrialScheduler.NOOP else TrialScheduler.PAUSE
+
+    def _warn_of_blindness(self) -> None:
+        if self._seeing and self._policy.actor is not None:
+            _log.warning(
+                "trials report no measurements, so the policy acts on validation losses alone, which it has not "
+                "learnt: report those of a TrialProbe, too"
+            )
+        self._seeing = False
 
     def _save_trial_state(self, state: Any, time: float, result: dict[str, Any], trial: Any) -> float:
         """An interval of the trial has ended: the policy decides, for it and for those that will be its clones."""
