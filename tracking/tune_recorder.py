@@ -9,9 +9,11 @@ here it is a metric of each step, `hp/NAME`, beside what the trial reports.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from ..envs.errors import ConfigurationError, MissingPackageError
@@ -197,8 +199,12 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _told(trial: Trial) -> str:
-    """Why a trial failed, in a line."""
-    error = trial.get_error()
+    """Why a trial failed, in a line: Ray keeps what was raised in a file."""
+    try:
+        with Path(trial.pickled_error_file).open("rb") as file:
+            error = pickle.load(file)
+    except Exception:  # it may be of a class that this process cannot load, or of a disk that is gone
+        return "Ray tells why in its error file"
     cause = getattr(error, "cause", None) or error
     lines = str(cause).strip().splitlines()
-    return f"{type(cause).__name__}: {lines[-1] if lines else ''}".removesuffix(": ")
+    return f"{type(cause).__name__}: {lines[0] if lines else ''}".removesuffix(": ")

@@ -27,6 +27,7 @@ os.environ.update(
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
     RAY_USAGE_STATS_ENABLED="0",
     RAY_enable_worker_prestart="0",  # starting a process takes longer than training here
+    RAY_worker_niceness="0",
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
 )
 
