@@ -14,6 +14,7 @@ quantiles, its exploitation. What is new is exploration.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -83,8 +84,8 @@ class PolicyScheduler(PopulationBasedTraining):
         metric: The result by which trials are ranked; None takes that of the `TuneConfig`, like `mode`.
         mode: "min" or "max".
         time_attr: The result that tells how far a trial is.
-        perturbation_interval: How much of it lies between two decisions. Policies know about `policy.decisions` of them
-            a training: 25.
+        perturbation_interval: How much of it lies between two decisions. Policies have learnt on trainings of
+            `policy.decisions` decisions or so.
         total_time: Where trials end; None tells the policy that nobody knows.
         val_loss: The result that is the validation loss, positive, lower is better. None: the metric.
         adaptive: Whether the optimiser normalises its steps, as Adam does and SGD does not.
@@ -173,16 +174,18 @@ class PolicyScheduler(PopulationBasedTraining):
         Raises:
             TrainingError: The first validation loss of a trial is not positive.
         """
+        decision: str = TrialScheduler.CONTINUE
         if self._total_time is not None and result.get(self._time_attr, 0) >= self._total_time:
-            return TrialScheduler.CONTINUE  # nothing comes after it
+            return decision  # nothing comes after it
         val_loss = result.get(self._val_loss or self._metric)
         if val_loss is not None and self._time_attr in result:
             measured = {name.removeprefix(_PREFIX): v for name, v in result.items() if name.startswith(_PREFIX)}
             if not measured:
                 self._warn_of_blindness()
-            over = int(result[self._time_attr] // self._perturbation_interval)
+            # The interval that this result is in is not over.
+            over = max(0, math.ceil(result[self._time_attr] / self._perturbation_interval) - 1)
             self._schedules[trial].report(float(val_loss), measured, decision=over)
-        decision: str = super().on_trial_result(tune_controller, trial, result)
+        decision = super().on_trial_result(tune_controller, trial, result)
         if trial not in self._adjusted:
             return decision
         self._adjusted.discard(trial)
@@ -207,13 +210,13 @@ class PolicyScheduler(PopulationBasedTraining):
     ) -> None:
         """A trial becomes the clone of a better one, as Ray has it, or goes on with what the policy has decided."""
         schedule, better = self._schedules[trial], [each for each in upper_quantile if each is not trial]
-        if schedule.diverged and better:
-            lower_quantile, upper_quantile = [*lower_quantile, trial], better
+        if schedule.diverged:
+            lower_quantile, upper_quantile = [*lower_quantile, trial] if better else [], better
         super()._checkpoint_or_exploit(trial, tune_controller, upper_quantile, lower_quantile)
         if self._schedules[trial] is not schedule:
             return
         self._adjust(trial, schedule)
-        if schedule.diverged and 0 < schedule.diverged_in_a_row < HOPELESS and trial.checkpoint:
+        if 0 < schedule.diverged_in_a_row < HOPELESS and trial.checkpoint:
             # What was saved before this result is what it goes back to; there the next interval ends again.
             tune_controller.pause_trial(trial, should_checkpoint=False)
             self._trial_state[trial].last_perturbation_time -= self._perturbation_interval

@@ -27,6 +27,7 @@ _MEASURED = (
     "log_grad_norm",
     "alignment",
     "relative_update",
+    "diverged",
 )
 
 
@@ -88,7 +89,7 @@ class ReportedSchedule:
         Args:
             val_loss: The validation loss. Never the test loss: the policy acts on what it hears.
             measured: What else was measured since the last report, by its name in `Interval`.
-            decision: With the first report, how many intervals are over.
+            decision: With the first report, how many intervals were over when that one began.
 
         Raises:
             TrainingError: The first loss is not positive.
@@ -178,7 +179,7 @@ def _interval(reports: Sequence[Mapping[str, float]]) -> Interval:
     if columns["relative_update"]:
         found["relative_update"] = columns["relative_update"][-1]
     val_loss = reports[-1]["val_loss"]
-    finite = all(math.isfinite(value) for value in (val_loss, *train, *columns["relative_update"]))
+    finite = all(math.isfinite(value) for value in (val_loss, *train)) and not any(columns["diverged"])
     return Interval.of(**found, val_loss=val_loss if math.isfinite(val_loss) else math.nan, diverged=not finite)
 
 

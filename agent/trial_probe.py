@@ -9,6 +9,9 @@ tune.report({"val_loss": val_loss, **probe.report()}, checkpoint=...)
 
 from __future__ import annotations
 
+import math
+from dataclasses import fields
+
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -52,8 +55,9 @@ class TrialProbe:
             return {}
         interval = self._probe.interval(None)
         self._probe.begin(self._steps)
-        names = set(interval.__dataclass_fields__) - {"val_loss", "diverged", "first_update"}
-        measured = {name: float(getattr(interval, name)[0]) for name in sorted(names)}
+        values = {field.name: float(getattr(interval, field.name)[0]) for field in fields(interval)}
+        # What is not finite was not measured, or is told by `diverged`.
+        measured = {name: value for name, value in values.items() if math.isfinite(value)}
         if self._first_update is not None:
             measured["first_update"] = self._first_update
         return {MEASURED: measured}

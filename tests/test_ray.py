@@ -11,6 +11,7 @@ from typing import Any
 
 import metatuner as mt
 import pytest
+from metatuner.envs.errors import ConfigurationError, SearchSpaceError
 from metatuner.tracking.sqlite_file import ensure_database
 from optuna.distributions import FloatDistribution, IntDistribution
 
@@ -206,6 +207,38 @@ def test_a_population_is_adjusted_recorded_and_restored(cluster: Any, tmp_path: 
     assert [[run.info.run_id for run in each] for each in again.values()] == [
         [run.info.run_id for run in runs[trial]] for trial in again
     ], "trials that had finished are left alone"
+
+
+def test_a_lone_trial_that_diverges_goes_back_with_a_lower_rate(cluster: Any, tmp_path: Path, uri: str) -> None:
+    from ray import tune
+
+    recorder = mt.TuneRecorder("val_loss", tracking_uri=uri, plots=False)
+    scheduler = mt.PolicyScheduler({"lr": tune.loguniform(1e-4, 10)}, "zero", total_time=EPOCHS, recorder=recorder)
+    results = tune.Tuner(
+        trainable(),
+        param_space={"lr": 3.0},
+        tune_config=tune.TuneConfig(metric="val_loss", mode="min", scheduler=scheduler, reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=str(tmp_path), callbacks=[recorder], verbose=0),
+    ).fit()
+
+    assert not results.errors
+    ((run,),) = runs_of(uri, recorder.run_id).values()
+    assert run.data.metrics["hp/lr"] == pytest.approx(0.75)
+    assert run.data.metrics["val_loss"] == pytest.approx(0.01, rel=0.1)
+    assert curve(uri, run, "went_on_from")[2] == 1
+
+
+def test_wrong_arguments_are_told() -> None:
+    from ray import tune
+
+    lr = {"lr": tune.loguniform(1e-4, 1)}
+    for mutations in ({}, {"lr": [0.1, 0.2]}, {"lr": tune.choice([0.1, 0.2])}, {"lr": tune.randn(0, 1)}):
+        with pytest.raises(SearchSpaceError):
+            mt.PolicyScheduler(mutations)
+    with pytest.raises(ConfigurationError, match="total_time must be above 0"):
+        mt.PolicyScheduler(lr, total_time=0)
+    with pytest.raises(ConfigurationError, match="'min' or 'max', got 'minimize'"):
+        mt.TuneRecorder("val_loss", "minimize")
 
 
 def test_the_learned_search_proposes_for_ray(cluster: Any, tmp_path: Path) -> None:

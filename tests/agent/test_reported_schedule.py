@@ -99,6 +99,15 @@ def test_a_loss_that_explodes_is_a_divergence_and_cuts_the_rate(loss: float) -> 
     assert not mine.diverged
 
 
+def test_a_training_that_is_heard_of_late_is_told_how_far_it_is() -> None:
+    mine = schedule(Policy.load("zero"), decisions=10)
+    mine.report(1.0, decision=6)
+    decision = mine.decide(700)
+
+    assert decision.number == 7
+    assert decision.signals["progress"] == pytest.approx(0.7)
+
+
 def test_a_loss_that_cannot_be_compared_is_refused() -> None:
     with pytest.raises(TrainingError, match="must be positive"):
         schedule(Policy.load("zero")).report(-1.0)
@@ -170,3 +179,18 @@ def test_a_probe_measures_only_where_steps_were_taken() -> None:
     assert measured["train_loss"] == measured["first_loss"] == 3.0
     assert measured["first_update"] == pytest.approx(0.1 * math.sqrt(3) / math.sqrt(3))
     assert probe.report() == {}
+
+
+def test_a_probe_tells_that_a_loss_or_the_weights_are_not_finite() -> None:
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    probe = TrialProbe(optimizer, 1)
+    told = ReportedSchedule(Policy.load("zero"), adjustables(["lr"]), {"lr": 0.1})
+    for loss, factor, diverged in ((1.0, 1.0, False), (math.nan, 1.0, True), (1.0, math.inf, True)):
+        optimizer.zero_grad()
+        (factor * weight.sum()).backward()
+        optimizer.step()
+        probe.step(loss)
+        told.report(1.0, probe.report()["measured"])
+        told.decide(1)
+        assert told.diverged is diverged
