@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import secrets
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def cluster() -> Iterator[Any]:
         "RAY_worker_niceness": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     }
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
             patch.setenv(name, value)
@@ -59,6 +61,8 @@ def cluster() -> Iterator[Any]:
         finally:
             ray.shutdown()
             cluster.shutdown()
+            for each, handler in handlers.items():
+                signal.signal(each, handler)
 
 
 @pytest.fixture
