@@ -38,7 +38,6 @@ def cluster() -> Iterator[Any]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # so that a node's address is the loopback interface
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_enable_worker_prestart": "0",
         "RAY_worker_niceness": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     }
