@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from .agent.lightning_callback import LightningAdaptiveSchedule
     from .agent.policy import Policy
     from .agent.policy_sampler import PolicySampler
+    from .agent.policy_scheduler import PolicyScheduler
     from .agent.policy_search_cv import PolicySearchCV
     from .agent.transformers_callback import TransformersAdaptiveSchedule
     from .agent.trial_folder import trial_folder
+    from .agent.trial_probe import TrialProbe
     from .agent.tune import TuneResult, tune
     from .envs.errors import MetatunerError
     from .envs.schedule import ScheduleEnv
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from .envs.torch_training import TorchTraining
     from .tracking.finished_study import record_study
     from .tracking.recorder import MLflowRecorder
+    from .tracking.tune_recorder import TuneRecorder
 
 __version__ = "0.1.0"
 
@@ -46,11 +49,14 @@ __all__ = [
     "MetatunerError",
     "Policy",
     "PolicySampler",
+    "PolicyScheduler",
     "PolicySearchCV",
     "ScheduleEnv",
     "SearchEnv",
     "TorchTraining",
     "TransformersAdaptiveSchedule",
+    "TrialProbe",
+    "TuneRecorder",
     "TuneResult",
     "__version__",
     "hyperopt_suggest",
@@ -68,11 +74,14 @@ _HOME = {
     "MetatunerError": ".envs.errors",
     "Policy": ".agent.policy",
     "PolicySampler": ".agent.policy_sampler",
+    "PolicyScheduler": ".agent.policy_scheduler",
     "PolicySearchCV": ".agent.policy_search_cv",
     "ScheduleEnv": ".envs.schedule",
     "SearchEnv": ".envs.search",
     "TorchTraining": ".envs.torch_training",
     "TransformersAdaptiveSchedule": ".agent.transformers_callback",
+    "TrialProbe": ".agent.trial_probe",
+    "TuneRecorder": ".tracking.tune_recorder",
     "TuneResult": ".agent.tune",
     "hyperopt_suggest": ".agent.hyperopt_suggest",
     "record_study": ".tracking.finished_study",

@@ -81,20 +81,21 @@ class ScheduleController:
         self._high = np.array([each.high for each in self.hyperparameters])
         self.begin(np.ones((n, h)), Interval.of(val_loss=np.ones(n)))
 
-    def begin(self, reference: Array, started: Interval) -> None:
+    def begin(self, reference: Array, started: Interval, decision: int = 0) -> None:
         """Begins n schedules.
 
         Args:
             reference: Starting values, shape (n, h).
             started: What was measured before the first step, of n trainings. Where the validation loss is unknown, the
                 loss of the first mini-batch stands in.
+            decision: The number of the first decision; above 0 where part of the training is over.
 
         Raises:
             TrainingError: A loss that is not positive.
         """
         n, h = reference.shape
         nothing = np.full(n, np.nan)
-        self.decision = 0
+        self.decision = decision
         self._offset, self._last_action = np.zeros((n, h)), np.zeros((n, h))
         self._start = self._base = self._natural(reference)
         self._val_start = self._val_last = self._val_best = np.array(started.val_loss, dtype=np.float64)
@@ -212,6 +213,13 @@ class ScheduleController:
         """Moves the hyperparameters by actions in [-1, 1], shape (n, h); a move stops at the distribution's bounds."""
         self._last_action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0) * self._adjusted
         self._move(self._last_action * self._moves)
+
+    def displace(self, distance: ArrayLike) -> None:
+        """Takes in that someone else moved the hyperparameters, by distances on their natural scales, shape (n, h).
+
+        The policy sees where they are, but not a move of its own. They stop at the distribution's bounds.
+        """
+        self._move(np.asarray(distance, dtype=np.float64))
 
     def values(self, reference: Array) -> Array:
         """The hyperparameters that follow from reference values, shape (..., n, h).

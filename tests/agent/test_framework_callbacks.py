@@ -124,6 +124,8 @@ def require_untouched_cosine(rates: list[float]) -> None:
     [
         ("LightningAdaptiveSchedule", "lightning", "lightning"),
         ("TransformersAdaptiveSchedule", "transformers", "transformers"),
+        ("PolicyScheduler", "ray", "ray"),
+        ("TuneRecorder", "ray", "ray"),
     ],
 )
 def test_a_missing_framework_is_said_to_be_missing(name: str, package: str, extra: str) -> None:
