@@ -30,14 +30,20 @@ def trial_folder() -> Path:
     may still write: write files whole, under another name, and rename them.
 
     Example:
-        def train(config):
-            kept = mt.trial_folder() / "state.json"
-            losses = json.loads(kept.read_text()) if kept.exists() else []
-            yield from losses
-            for epoch in range(len(losses), 10):
-                ...
-                kept.with_suffix(".new").write_text(json.dumps([*losses, loss]))
-                kept.with_suffix(".new").replace(kept)
+        >>> import json
+        >>> import metatuner as mt
+        >>> from optuna.distributions import FloatDistribution
+        >>> def train(config):
+        ...     kept = mt.trial_folder() / "losses.json"
+        ...     losses = json.loads(kept.read_text()) if kept.exists() else []
+        ...     yield from losses
+        ...     for epoch in range(len(losses) + 1, 4):
+        ...         losses.append(config["x"] + 1 / epoch)
+        ...         kept.with_suffix(".new").write_text(json.dumps(losses))
+        ...         kept.with_suffix(".new").replace(kept)
+        ...         yield losses[-1]
+        >>> len(mt.tune(train, {"x": FloatDistribution(0, 1)}, budget=1, units=3).trials[0].intermediate_values)
+        3
 
     Raises:
         ConfigurationError: Nobody runs a trial here.

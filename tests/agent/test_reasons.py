@@ -26,11 +26,12 @@ def curve(config: dict[str, float]) -> Iterator[float]:
 
 
 def whys(trials: list[FrozenTrial]) -> list[str]:
-    return [str(trial.user_attrs["metatuner:why"]) for trial in trials]
+    found = [trial.user_attrs["metatuner:why"] for trial in trials]
+    return [f"{why['source']}: {why['words']}" for why in found]
 
 
 def kinds(trials: list[FrozenTrial]) -> list[str]:
-    return [why.partition(":")[0] for why in whys(trials)]
+    return [trial.user_attrs["metatuner:why"]["source"] for trial in trials]
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +70,8 @@ def test_a_continuation_names_its_trial() -> None:
     continued = [trial for trial in trials if "metatuner:continues" in trial.user_attrs]
     assert continued
     for trial in continued:
-        assert str(trial.user_attrs["metatuner:why"]).startswith(
-            f"continuation: trial {trial.user_attrs['metatuner:continues']} "
-        )
+        (why,) = whys([trial])
+        assert why.startswith(f"continuation: trial {trial.user_attrs['metatuner:continues']} ")
 
 
 def test_optuna_has_it_too() -> None:
