@@ -101,13 +101,19 @@ def _trial(trial: FrozenTrial, metric: str) -> Iterator[Record]:
     name = str(trial.user_attrs.get(STRATEGY_ATTRIBUTE, "optuna"))
     yield TrialStarted(trial=trial.number, name=name, params=trial.params, time_ms=started)
     if (why := trial.user_attrs.get(WHY_ATTRIBUTE)) is not None:
-        yield Proposal.told(trial.number, str(why), trial.user_attrs.get(FORETOLD_ATTRIBUTE, {}), started)
+        yield Proposal.told(trial.number, str(why), _foretold(trial), started)
     for step, value in sorted(trial.intermediate_values.items()):
         yield Metrics(trial=trial.number, step=step, values={metric: value}, time_ms=ended)
     if (state := _state(trial)) is not None:
         judged = None if state is TrialState.FAILED else trial.value
         costs = {"resource/wall_s": (ended - started) / 1000}
         yield TrialFinished(trial=trial.number, state=state, value=judged, costs=costs, time_ms=ended)
+
+
+def _foretold(trial: FrozenTrial) -> dict[str, float]:
+    found = trial.user_attrs.get(FORETOLD_ATTRIBUTE)
+    figures = found.items() if isinstance(found, dict) else ()
+    return {name: value for name, value in figures if isinstance(value, int | float)}
 
 
 def _state(trial: FrozenTrial) -> TrialState | None:
