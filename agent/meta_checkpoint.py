@@ -15,11 +15,15 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.save_util import recursive_getattr
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ..envs.errors import CheckpointError
+from ..envs.plain_files import json_of
 from ..envs.schedule_vec_env import ScheduleVecEnv
 
+_MOST_STEPS = 2**62
 _REPLAYED = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
@@ -79,35 +83,47 @@ class MetaCheckpoint:
         """
         try:
             with safetensors.safe_open(self._path, "pt") as file:
-                facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+                facts: dict[str, Any] = json_of(file.metadata()["facts"])
+                settings = facts["settings"]
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"{self._path} is not a whole checkpoint ({error}): delete it to begin afresh"
             ) from error
-        if facts["settings"] != self._settings:
+        if settings != self._settings:
             raise CheckpointError(
-                f"{self._path} belongs to a run with settings {facts['settings']}, not {self._settings}: give the same "
+                f"{self._path} belongs to a run with settings {settings}, not {self._settings}: give the same "
                 "settings to go on with it, or another folder (or --fresh) to begin anew"
             )
-        parts: dict[str, Any] = {
-            name: {**state, "state": _nested(_part(tensors, f"part/{name}/"))}
-            if "param_groups" in state
-            else _part(tensors, f"part/{name}/")
-            for name, state in model.get_parameters().items()
-        }
-        model.set_parameters(parts)
-        if isinstance(model, OffPolicyAlgorithm):
-            _replay(model).pos, _replay(model).full = facts["replay"]
-        for name, value in _tensors_of(model).items():
-            # In place, since what is replayed lies in numpy's memory.
-            value.data.copy_(tensors[f"tensor/{name}"])
-        model.num_timesteps, model._n_updates = facts["num_timesteps"], facts["updates"]
-        env.episode = facts["episode"]
-        torch.set_rng_state(tensors["random/torch"])
-        kind, position, has_gauss, gauss = facts["numpy"]
-        keys = tensors["random/numpy"].numpy().astype(np.uint32)
-        np.random.set_state((kind, keys, position, has_gauss, gauss))  # noqa: NPY002 - stable-baselines3 draws from it
+        try:
+            _go_on(model, env, facts, tensors)
+        # What is not there, or of another shape: the run that was made for it is given up.
+        except (RuntimeError, KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise CheckpointError(f"{self._path} does not fit its run ({error}): delete it to begin afresh") from error
+
+
+def _go_on(model: BaseAlgorithm, env: ScheduleVecEnv, facts: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Puts a state into a freshly made run."""
+    counts = [facts["num_timesteps"], facts["updates"], facts["episode"] + 1]
+    if not all(type(each) is int and 0 <= each < _MOST_STEPS for each in counts):
+        raise ValueError(f"expected numbers of steps, updates and episodes, got {counts}")
+    parts: dict[str, Any] = {}
+    for name, state in model.get_parameters().items():
+        parts[name] = _part(tensors, f"part/{name}/")
+        if "param_groups" in state:
+            parts[name] = {**state, "state": _gathered(recursive_getattr(model, name), parts[name])}
+    model.set_parameters(parts)
+    if isinstance(model, OffPolicyAlgorithm):
+        _replay(model).pos, _replay(model).full = facts["replay"]
+    for name, value in _tensors_of(model).items():
+        # In place, since what is replayed lies in numpy's memory.
+        value.data.copy_(tensors[f"tensor/{name}"])
+    model.num_timesteps, model._n_updates = facts["num_timesteps"], facts["updates"]
+    env.episode = facts["episode"]
+    torch.set_rng_state(tensors["random/torch"])
+    kind, position, has_gauss, gauss = facts["numpy"]
+    keys = tensors["random/numpy"].numpy().astype(np.uint32)
+    np.random.set_state((kind, keys, position, has_gauss, gauss))  # noqa: NPY002 - stable-baselines3 draws from it
 
 
 def _tensors_of(model: BaseAlgorithm) -> dict[str, Tensor]:
@@ -130,10 +146,18 @@ def _flat(states: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     return {f"{i}/{name}": value for i, state in states.items() for name, value in state.items()}
 
 
-def _nested(flat: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+def _gathered(optimizer: Optimizer, flat: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """What an optimiser has gathered of each of its parameters.
+
+    Raises:
+        IndexError, ValueError: It is of other parameters.
+    """
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
     states: dict[int, dict[str, Tensor]] = {}
     for name, value in flat.items():
         i, key = name.split("/")
+        if value.shape not in ((), parameters[int(i)].shape):
+            raise ValueError(f"{key} of parameter {i} has the shape {tuple(value.shape)}")
         states.setdefault(int(i), {})[key] = value
     return states
 

@@ -40,6 +40,7 @@ from .search_policy import SearchPolicy
 
 _MOVES = 128  # of each search between two updates
 _CHECKPOINT = "checkpoint.safetensors"
+_MOST_STEPS = 2**62
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def learn_to_search(
         model = _learner(settings, env)
         if found is not None:
             model.num_timesteps = found[0]
-            model.set_parameters(_parameters(model, found[1]))
+            checkpoint.put_into(model, found[1])
         elif begin is not None:
             _learnt(model).load_state_dict(begin.state_dict())
         model.set_logger(Logger(folder=None, output_formats=[RecorderOutput(recorder, trial)]))
@@ -274,7 +275,9 @@ class _Checkpoint:
                 facts = file.metadata()
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             settings, steps = facts["settings"], int(facts["steps"])
-        except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+            if not 0 <= steps < _MOST_STEPS:
+                raise ValueError(f"expected a number of steps, got {steps}")
+        except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"{self._path} is not a whole checkpoint ({error}): delete it to begin afresh"
             ) from error
@@ -285,9 +288,12 @@ class _Checkpoint:
             )
         return steps, tensors
 
-
-def _parameters(model: MaskablePPO, policy: dict[str, Tensor]) -> dict[str, Any]:
-    return {**model.get_parameters(), "policy": policy}
+    def put_into(self, model: MaskablePPO, policy: dict[str, Tensor]) -> None:
+        try:
+            parts: dict[str, Any] = {**model.get_parameters(), "policy": policy}
+            model.set_parameters(parts)
+        except RuntimeError as error:
+            raise CheckpointError(f"{self._path} does not fit its run ({error}): delete it to begin afresh") from error
 
 
 def search_card(settings: SearchTrainingSettings) -> dict[str, object]:

@@ -413,7 +413,7 @@ def open_study(
 
     Raises:
         ConfigurationError: It is there and should not be, or has the other direction.
-        StoreError: The storage cannot be opened.
+        StoreError: The storage cannot be opened, or the study there has not one value a trial.
     """
     aim = StudyDirection[direction.upper()]
     try:
@@ -434,6 +434,9 @@ def open_study(
     except Exception as error:
         # Without the address, which may hold a password.
         raise StoreError(f"the study's storage cannot be opened ({error}): check its address") from error
+    values = (trial.values for trial in study.get_trials(deepcopy=False))
+    if len(study.directions) != 1 or any(each is not None and len(each) != 1 for each in values):
+        raise StoreError(f"the study {name!r} has trials with several values, or none: give another name")
     if study.direction is not aim:
         raise ConfigurationError(
             f"the study {name!r} is there, to {study.direction.name.lower()}, and you ask to {direction}: give another "

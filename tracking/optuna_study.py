@@ -80,6 +80,8 @@ def records(study: Study) -> Iterator[Record]:
     trials = study.get_trials(deepcopy=False)
     if not all(isinstance(name, str) for trial in trials for name in trial.params):
         raise StoreError(f"the study {study.study_name!r} has hyperparameters whose names are no texts: it was altered")
+    if any(trial.state.is_finished() and trial.values is not None and len(trial.values) != 1 for trial in trials):
+        raise StoreError(f"the study {study.study_name!r} has trials with several values, or none: it was altered")
     metric = (study.metric_names or ["objective"])[0]
     space = {name: distribution_to_json(found) for trial in trials for name, found in trial.distributions.items()}
     yield StudyStarted(

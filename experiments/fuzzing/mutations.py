@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -207,11 +208,18 @@ def _reheaded(draw: st.DrawFn, whole: bytes) -> bytes:
     """A safetensors file with another header: 8 bytes of length, JSON, then numbers."""
     (length,) = struct.unpack("<Q", whole[:8])
     header, body = json.loads(whole[8 : 8 + length]), whole[8 + length :]
-    for _ in range(draw(st.integers(0, 2))):
+    for _ in range(draw(st.integers(1, 2))):
         name = draw(st.sampled_from(sorted(header)))
         if not isinstance(header[name], dict) or name == "__metadata__":
             continue
-        match draw(st.sampled_from(["shape", "type", "offsets", "values"])):
+        match draw(st.sampled_from(["shape", "reshape", "rename", "type", "offsets", "values"])):
+            case "reshape":  # as many numbers in another order
+                shape = header[name]["shape"]
+                other = draw(st.sampled_from([shape[::-1], [*shape, 1], [math.prod(shape)]]))
+                header = {**header, name: {**header[name], "shape": other}}
+            case "rename":
+                new = draw(st.sampled_from(["x", f"{name}.x", name.rpartition("/")[0] + "/99/x", name.upper()]))
+                header = {(new if key == name else key): each for key, each in header.items()}
             case "shape":
                 shapes = [
                     [],
@@ -238,7 +246,15 @@ def _reheaded(draw: st.DrawFn, whole: bytes) -> bytes:
                 at = 4 * draw(st.integers(0, len(body) // 4 - 2))
                 value = draw(st.sampled_from([math.nan, math.inf, -math.inf, 3e38, 1e-40]))
                 body = body[:at] + struct.pack("<f", value) + body[at + 4 :]
-    text = as_json(draw(altered(header)) if draw(st.booleans()) else header)
+    told = header.get("__metadata__", {})
+    if told and draw(st.integers(0, 3)) == 0:
+        name = draw(st.sampled_from(sorted(told)))
+        with contextlib.suppress(ValueError):
+            told = {**told, name: as_json(draw(altered(json.loads(told[name])))).decode("utf-8", "replace")}
+        header = {**header, "__metadata__": told}
+    text = as_json(draw(altered(header)) if draw(st.integers(0, 3)) == 0 else header)
+    if draw(st.booleans()):
+        return struct.pack("<Q", len(text)) + text + body
     length = draw(st.sampled_from([len(text)] * 6 + [0, len(text) - 1, len(text) + 1, 10**8, 10**11, 2**64 - 1]))
     body = draw(st.sampled_from([body, body, body, body[:-4], body + b"\0" * 4, b""]))
     return struct.pack("<Q", length) + text + body

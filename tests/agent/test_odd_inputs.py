@@ -491,6 +491,12 @@ def test_a_storage_of_garbage_is_refused(tmp_path: Path) -> None:
     assert "cannot be opened" in str(outcome(lambda config: 1.0, storage=f"sqlite:///{tmp_path / 'study.db'}"))
 
 
+def test_a_study_of_several_objectives_is_refused(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    optuna.create_study(storage=storage, study_name="study", directions=["minimize", "maximize"])
+    assert "several values" in str(outcome(lambda config: 1.0, storage=storage, name="study"))
+
+
 def test_a_study_that_is_resumed_with_another_space(tmp_path: Path) -> None:
     options: dict[str, Any] = {"storage": str(tmp_path / "study.journal"), "name": "study"}
     outcome(lambda config: 1.0, {"k": CategoricalDistribution("ab"), "x": FloatDistribution(0, 1)}, **options)
