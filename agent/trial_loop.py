@@ -101,6 +101,12 @@ class TrialLoop:
         """Whether the budget is spent, so that nobody has anything left to do."""
         return self._purse.is_empty or (self._left is not None and not self._left() and not self._purse.unfinished)
 
+    def tidy(self) -> None:
+        """Voids what waits to be tried again though another trial has done so, which nobody may have come to yet."""
+        for trial in self._purse.queue():
+            if is_repeated(trial, self._purse.trials) and self._takes(trial._trial_id):
+                end(self._study, trial, void="another trial repeats the same one")
+
     def _run_thread(self) -> None:
         # Samplers of Optuna that know when they are done ask for the end, which is an error elsewhere.
         self._study._thread_local.in_optimize_loop = True

@@ -352,9 +352,12 @@ def _work(loop: TrialLoop, roll: RollCall, beating: Beating, news: StudyNews, in
     try:
         with interrupts.taken_over():
             loop.run()
+            roll.look()  # the leader may have died a moment ago
             while loop.has_ended and roll.others() and (roll.leads or not roll.has_leader):
                 time.sleep(_POLL_S)
                 roll.look()
+            if loop.has_ended:
+                loop.tidy()
     finally:
         beating.then = lambda: None
         news.tell(not roll.others() or (roll.leads and loop.has_ended))

@@ -134,16 +134,23 @@ def _environment(record: Record) -> Artifact:
     return Artifact(trial=None, path="environment.json", text=environment_json(), time_ms=record.time_ms)
 
 
-def left_open(past: Iterable[Record]) -> list[Record]:
-    """The ends that a study lacks because the process that ran it died."""
+def left_open(past: Iterable[Record], *, resigns: bool = False) -> list[Record]:
+    """The ends that a study lacks because the process that ran it died.
+
+    Args:
+        past: The records.
+        resigns: Whether another process ends the study itself, where it is shared.
+    """
     state, last = StudyState(), 0
     for record in past:
         state.take(record)
         last = max(last, record.time_ms)
     message = "the process that ran it ended before it did"
-    trials = [
+    trials: list[Record] = [
         TrialFinished(trial=trial, state=TrialState.KILLED, message=message, time_ms=last)
         for trial in sorted(state.running)
     ]
-    study = [StudyFinished(state=TrialState.KILLED, message=message, time_ms=last)] if state.is_open else []
-    return [*trials, *study]
+    if not state.is_open:
+        return trials
+    resigned = [StudyLed(leads=False, time_ms=last)] if resigns and state.is_shared else []
+    return [*trials, *resigned, StudyFinished(state=TrialState.KILLED, message=message, time_ms=last)]

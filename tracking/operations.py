@@ -140,6 +140,17 @@ class Settle(Operation):
     trials: Mapping[int, Sequence[Operation]]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IfRunning(Operation):
+    """Do what follows if the store shows the run as running: another process may have ended it.
+
+    Attributes:
+        operations: What is to be done.
+    """
+
+    operations: Sequence[Operation]
+
+
 def merged(operations: Sequence[Operation]) -> list[Operation]:
     """The same with one `Log` a run, without what is replaced later: requests are what shipping spends its time on.
 

@@ -63,6 +63,7 @@ from .operations import (
     Describe,
     Draw,
     EndRun,
+    IfRunning,
     Operation,
     ReopenRun,
     Settle,
@@ -378,12 +379,15 @@ class Projection:
     def _finish_study(self, record: StudyFinished) -> list[Operation]:
         if not self._leads:
             return []
-        return [
+        end = [
             *self._settled(),
             self._described(over=True),
             *self._proposals(over=True),
             *self._finish(self._log(None), record, self._study_plots()),
         ]
+        if self._summary.started.shared and record.state is TrialState.KILLED:
+            return [IfRunning(run=self._key, operations=end)]
+        return end
 
     def _finish(
         self, log: RunLog, record: TrialFinished | StudyFinished, drawings: Sequence[Operation]

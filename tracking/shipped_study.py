@@ -63,7 +63,7 @@ class ShippedStudy:
             self.past = [entry.record for entry in journal.read(folder.records)]
             self._writer = JournalWriter(folder.records)
         self._keeps_files = True
-        for record in left_open(self.past):
+        for record in left_open(self.past, resigns=True):
             self.append(record)
             self.past.append(record)
         self._wanted, self._closed, self._given_up = threading.Event(), threading.Event(), threading.Event()

@@ -30,11 +30,12 @@ class StudyState:
 
     Attributes:
         is_open: Whether the study has started and not ended.
+        is_shared: Whether other processes may record it too.
         running: Numbers of trials that have started and not ended.
     """
 
     def __init__(self) -> None:
-        self.is_open = False
+        self.is_open = self.is_shared = False
         self.running: set[int] = set()
         self._over: dict[int, TrialState] = {}
         self._attempts: dict[int, int] = {}
@@ -89,7 +90,7 @@ class StudyState:
         """Notes what an accepted record changes."""
         match record:
             case StudyStarted():
-                self.is_open = True
+                self.is_open, self.is_shared = True, record.shared
                 self._started_ms[None] = max(record.time_ms, self._started_ms[None])
             case StudyFinished():
                 self.is_open = False

@@ -24,6 +24,7 @@ from .operations import (
     Describe,
     Draw,
     EndRun,
+    IfRunning,
     Log,
     Operation,
     ReopenRun,
@@ -204,6 +205,10 @@ class Transport:
                 self._open.set_terminated(run_id, operation.status, operation.time_ms)
             case Settle():
                 self._settle(operation)
+            case IfRunning():
+                if self._open.get_run(run_id).info.status == "RUNNING":
+                    for each in operation.operations:
+                        self._do(each)
             case ReopenRun():
                 self._open.update_run(run_id, status="RUNNING")
             case _:

@@ -9,7 +9,7 @@ here it is a metric of each step, `hp/NAME`, beside what the trial reports.
 
 from __future__ import annotations
 
-import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Real
@@ -199,12 +199,11 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _told(trial: Trial) -> str:
-    """Why a trial failed, in a line: Ray keeps what was raised in a file."""
+    """Why a trial failed, in a line: of the last failure in Ray's file, the one that names the error, or the first."""
     try:
-        with Path(trial.pickled_error_file).open("rb") as file:
-            error = pickle.load(file)
-    except Exception:  # it may be of a class that this process cannot load, or of a disk that is gone
+        text = Path(trial.error_file).read_text(errors="replace")
+    except (OSError, TypeError):  # there is none, or its disk is gone
         return "Ray tells why in its error file"
-    cause = getattr(error, "cause", None) or error
-    lines = str(cause).strip().splitlines()
-    return f"{type(cause).__name__}: {lines[0] if lines else ''}".removesuffix(": ")
+    lines = text.rpartition("Failure # ")[2].splitlines()[1:]
+    named = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(: |$)", line)]
+    return named[-1] if named else "".join(lines[:1])
