@@ -32,7 +32,7 @@ from .purse import cost_of
 from .quiet import quiet_optuna
 from .strategies import Setting, strategy_named
 from .trial_runner import CONTINUES_ATTRIBUTE, TRAINING_COST, Objective
-from .tune import open_study, tune
+from .tune import key_of, open_study, tune
 
 COMPARISON_TAG, REPEAT_TAG = "metatuner.comparison", "metatuner.repeat"
 """Tags of each run's study: which comparison it belongs to, and which repeat it is."""
@@ -187,6 +187,7 @@ def _run(
     if place is not None:
         with quiet_optuna():
             study, _ = open_study(name, place, settings.direction, resume=True)
+            key_of(study)  # `tune` need not wait for another process to do so
         _require_same(study, settings, tree, repeat)
         if _DONE_ATTRIBUTE in study.user_attrs:
             return study

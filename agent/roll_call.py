@@ -132,12 +132,13 @@ class RollCall:
         return self.leads or (self._leader is not None and not self.is_gone(self._leader))
 
     def leave(self) -> None:
-        """This worker ends."""
-        self._study.set_user_attr(_WORKER + self.name, _LEFT)
+        """This worker ends. One that cannot say so is taken for dead after a while."""
+        with contextlib.suppress(Exception):
+            self._study.set_user_attr(_WORKER + self.name, _LEFT)
 
 
 class Beating:
-    """Shows signs of life and looks around, in a thread, until it is closed. Then the worker leaves.
+    """Shows signs of life and looks around, in a thread, until it is closed.
 
     Args:
         roll: The roll call.
@@ -166,5 +167,3 @@ class Beating:
         """Ends it."""
         self._over.set()
         self._thread.join()
-        with contextlib.suppress(Exception):  # whoever cannot say so is taken for dead after a while
-            self._roll.leave()

@@ -50,7 +50,7 @@ from .trial_queue import add_known, enqueue
 from .trial_runner import Config, Constraints, Objective, TrialRunner
 
 _FOLDER = Path(".metatuner", "trials")
-_POLL_S, _KEY_WAIT_S = 0.2, 2.0
+_POLL_S, _KEY_WAIT_S = 0.2, 10.0
 
 _RECORDERS = "metatuner.recorders"
 """The group of entry points that make recorders, so that this package need not know where records go."""
@@ -232,9 +232,15 @@ def tune(
         own = prior_with(policy, tree, without=title, units=units or 1)
         priors += [] if own is None else [own]
     past = [*past, *(study for each in priors for study in each.studies)]
-    with quiet_optuna():
+    with quiet_optuna(), contextlib.ExitStack() as stack:
         study, made = open_study(title, storage, direction, resume=resume)
-        key = _key(study, made=made)
+        if not made:
+            _wait_for_key(study)
+        roll = None
+        if storage is not None:
+            roll = RollCall(study, heartbeat, made=made)
+            stack.callback(roll.leave)
+        key = key_of(study)
         setting = Setting(
             None if tree is None else tree.common,
             budget,
@@ -254,87 +260,85 @@ def tune(
             arguments = dict(locals())
             kept = {each: arguments[each] for each in KEPT}
             keep_settings(study, kept | {"strategy": proposer, "objective": title_of(objective)})
-        with contextlib.ExitStack() as stack:
-            roll = beating = None
-            if storage is not None:
-                roll = RollCall(study, heartbeat, made=made)
-                beating = Beating(roll)
-                stack.callback(beating.close)
-            retry_cut_off(study, _is_gone(roll))
-            enqueue(study, given, tree)
-            add_known(study, _listed("known", known), tree)
-            purse = Purse(study, min(budget, len(given)) if strategy == "manual" else budget, units)
-            left = functools.partial(_left, purse, study) if strategy in ("grid", "manual") else None
-            into, run_id = stack.enter_context(_recording(recorder, tracking_uri, experiment))
-            into.record(
-                StudyStarted(
-                    name=title,
-                    # Tags, not params: a study may go on with others.
-                    tags={
-                        **(tags or {}),
-                        "metatuner.strategy": proposer,
-                        "metatuner.seed": str(seed),
-                        **_prior_tag(priors),
-                    },
-                    key=key,
-                    metric=metric,
-                    direction=direction,
-                    space={} if tree is None else {n: distribution_to_json(d) for n, d in tree.distributions.items()},
-                    conditions={} if tree is None else tree.conditions,
-                    budget=f"{purse.budget} full trainings",
-                    shared=roll is not None,
-                )
+        beating = None
+        if roll is not None:
+            beating = Beating(roll)
+            stack.callback(beating.close)
+        retry_cut_off(study, _is_gone(roll))
+        enqueue(study, given, tree)
+        add_known(study, _listed("known", known), tree)
+        purse = Purse(study, min(budget, len(given)) if strategy == "manual" else budget, units)
+        left = functools.partial(_left, purse, study) if strategy in ("grid", "manual") else None
+        into, run_id = stack.enter_context(_recording(recorder, tracking_uri, experiment))
+        into.record(
+            StudyStarted(
+                name=title,
+                # Tags, not params: a study may go on with others.
+                tags={
+                    **(tags or {}),
+                    "metatuner.strategy": proposer,
+                    "metatuner.seed": str(seed),
+                    **_prior_tag(priors),
+                },
+                key=key,
+                metric=metric,
+                direction=direction,
+                space={} if tree is None else {n: distribution_to_json(d) for n, d in tree.distributions.items()},
+                conditions={} if tree is None else tree.conditions,
+                budget=f"{purse.budget} full trainings",
+                shared=roll is not None,
             )
-            interrupts = Interrupts()
-            paused = None
-            if isinstance(study.sampler, PolicySampler) and units and not isolated and space is not None:
-                paused = PausedTrials()
-                stack.callback(paused.close)
-                study.sampler.paused = paused.__contains__
-            follows = study.sampler if isinstance(study.sampler, PolicySampler) else None
-            if follows and roll is not None:
-                follows.shared = True
-            folders = TrialFolders(Path(folder), key)
-            runner = TrialRunner(
-                objective,
-                tree,
-                into,
-                proposer,
-                metric,
-                constraints,
-                trial_timeout,
-                isolated,
-                n_workers > 1,
-                interrupts,
-                units,
-                paused,
-                follows.continued_by if follows else lambda trial: None,
-                follows.why if follows else lambda trial: None,
-                Claims(study, follows.may_meet) if follows and roll is not None else lambda trial: None,
-                folders,
-            )
-            loop = TrialLoop(
-                study,
-                runner,
-                purse,
-                this_process() if roll is None else roll.name,
-                seed=seed if isinstance(strategy, str) else None,
-                roll=roll,
-                threads=n_workers,
-                timeout_s=timeout,
-                interrupts=interrupts,
-                progress=progress,
-                left=left,
-            )
-            if roll is None or beating is None:
-                with interrupts.taken_over():
-                    loop.run()
-            else:
-                _work(loop, roll, beating, StudyNews(study, into, proposer), interrupts)
-            if roll is None or loop.has_ended:
-                folders.remove_all()
-            into.record(StudyFinished())
-        return TuneResult(study, run_id())
+        )
+        interrupts = Interrupts()
+        paused = None
+        if isinstance(study.sampler, PolicySampler) and units and not isolated and space is not None:
+            paused = PausedTrials()
+            stack.callback(paused.close)
+            study.sampler.paused = paused.__contains__
+        follows = study.sampler if isinstance(study.sampler, PolicySampler) else None
+        if follows and roll is not None:
+            follows.shared = True
+        folders = TrialFolders(Path(folder), key)
+        runner = TrialRunner(
+            objective,
+            tree,
+            into,
+            proposer,
+            metric,
+            constraints,
+            trial_timeout,
+            isolated,
+            n_workers > 1,
+            interrupts,
+            units,
+            paused,
+            follows.continued_by if follows else lambda trial: None,
+            follows.why if follows else lambda trial: None,
+            Claims(study, follows.may_meet) if follows and roll is not None else lambda trial: None,
+            folders,
+        )
+        loop = TrialLoop(
+            study,
+            runner,
+            purse,
+            this_process() if roll is None else roll.name,
+            seed=seed if isinstance(strategy, str) else None,
+            roll=roll,
+            threads=n_workers,
+            timeout_s=timeout,
+            interrupts=interrupts,
+            progress=progress,
+            left=left,
+        )
+        if roll is None or beating is None:
+            with interrupts.taken_over():
+                loop.run()
+        else:
+            _work(loop, roll, beating, StudyNews(study, into, proposer), interrupts)
+        if roll is None or loop.has_ended:
+            folders.remove_all()
+        into.record(StudyFinished())
+    return TuneResult(study, run_id())
 
 
 def _is_gone(roll: RollCall | None) -> Callable[[FrozenTrial], bool]:
@@ -462,14 +466,19 @@ def _require_compatible(study: Study, space: ConditionalSpace | None) -> None:
                 ) from error
 
 
-def _key(study: Study, *, made: bool) -> str:
-    """What tells this study from all others, of the same name too. Whoever made the study gives it one."""
+def _wait_for_key(study: Study) -> None:
+    """Another worker may have made the study a moment ago: it says that it leads, and then gives the study its key."""
     deadline = time.monotonic() + _KEY_WAIT_S
     while KEY_ATTRIBUTE not in study.user_attrs:
-        if made or study.get_trials(deepcopy=False) or time.monotonic() > deadline:
-            study.set_user_attr(KEY_ATTRIBUTE, uuid.uuid4().hex)
-        else:
-            time.sleep(_POLL_S / 10)  # another worker has made it a moment ago
+        if study.get_trials(deepcopy=False) or time.monotonic() > deadline:
+            return  # it is a study of Optuna's
+        time.sleep(_POLL_S / 10)
+
+
+def key_of(study: Study) -> str:
+    """What tells this study from all others, of the same name too; it is given to one that has none."""
+    if KEY_ATTRIBUTE not in study.user_attrs:
+        study.set_user_attr(KEY_ATTRIBUTE, uuid.uuid4().hex)
     return str(study.user_attrs[KEY_ATTRIBUTE])
 
 
