@@ -675,6 +675,7 @@ def _(folder: Path) -> Iterator[Fuzzed]:
                 SPACE,
                 6,
                 strategy="random",
+                timeout=0.3,  # a trial that seems to run elsewhere may be waited for
                 storage=path,
                 name="study",
                 recorder=r.NullRecorder(),
