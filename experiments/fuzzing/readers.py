@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import struct
 import tempfile
@@ -637,7 +638,7 @@ def _optuna_journal(path: Path) -> bytes:
         )
         study = optuna.load_study(study_name="study", storage=JournalStorage(JournalFileBackend(str(path))))
         trial = study.ask(SPACE)  # and one that a process leaves behind
-        trial.set_user_attr("metatuner:owner", "host/1/2")
+        trial.set_user_attr("metatuner:owner", f"{socket.gethostname()}/1/2")
     return path.read_bytes()
 
 
@@ -674,6 +675,7 @@ def _(folder: Path) -> Iterator[Fuzzed]:
                 SPACE,
                 6,
                 strategy="random",
+                timeout=0.3,  # a trial that seems to run elsewhere may be waited for
                 storage=path,
                 name="study",
                 recorder=r.NullRecorder(),
