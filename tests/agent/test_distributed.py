@@ -67,8 +67,7 @@ def test_ranks_stay_bit_identical_and_resume_after_a_kill(folder: Path, tmp_path
     while not (home / "rank0.log").exists() or (home / "rank0.log").read_text().count("\n") < 33:
         assert [rank.poll() for rank in killed] == [None, None], [rank.printed for rank in killed]
         time.sleep(0.01)
-    for rank in killed:
-        rank.kill()
+    killed[0].kill(*killed[1:])
     assert 25 <= max(int(file.stem.split("-")[1]) for file in home.glob("rank0-*.pt")) < 60
     finish(started(home, folder))
     assert logs(home) == whole
