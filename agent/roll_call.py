@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 import uuid
@@ -38,6 +39,14 @@ class _Watched:
     sign: int
     every_s: float
     silent_s: float = 0.0
+
+
+def _read(value: object) -> tuple[int, float] | None:
+    """A worker's sign, and seconds between two; None where it has left, or where it is no sign at all."""
+    match value:
+        case [int(sign), int() | float() as every_s] if 0.0 < every_s < math.inf:
+            return sign, float(every_s)
+    return None
 
 
 class RollCall:
@@ -87,10 +96,11 @@ class RollCall:
                 self._watched[name].silent_s += passed
             for name, value in shown.items():
                 self._watch(name, value, passed)
-        self._elect(attributes.get(_LEADER))
+        leader = attributes.get(_LEADER)
+        self._elect(leader if isinstance(leader, str) else None)
 
     def _watch(self, name: str, value: Any, passed_s: float) -> None:
-        sign, every_s = (int(value[0]), float(value[1])) if isinstance(value, list) else (_LEFT, self.every_s)
+        sign, every_s = _read(value) or (_LEFT, self.every_s)
         before = self._watched.get(name)
         if before is None or before.sign != sign:
             self._watched[name] = _Watched(sign, every_s)
