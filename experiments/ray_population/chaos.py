@@ -12,7 +12,6 @@ import random
 import secrets
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -33,6 +32,7 @@ import ray  # noqa: E402
 from mlflow import MlflowClient  # noqa: E402
 from ray import tune  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
+from ray.tune import Callback  # noqa: E402
 from ray.tune.search.optuna import OptunaSearch  # noqa: E402
 
 NODE = {"node_ip_address": "127.0.0.1", "include_dashboard": False}
@@ -69,29 +69,23 @@ def _train(config: dict[str, Any]) -> None:
 
 
 def _tuned(cluster: Cluster, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    uri, over, kills = f"sqlite:///{folder / 'mlflow.db'}", threading.Event(), Counter[str]()
-    killer = threading.Thread(target=_kill, args=(cluster, random.Random(args.seed), args.every, over, kills))
+    uri, killer = f"sqlite:///{folder / 'mlflow.db'}", Killer(cluster, random.Random(args.seed), args.every)
     space = {"x": tune.uniform(-5, 5), "y": tune.uniform(-5, 5)}
     search = OptunaSearch(space, sampler=mt.PolicySampler(seed=0), metric="loss", mode="min")
     recorder = mt.TuneRecorder("loss", tracking_uri=uri, experiment="chaos", plots=False)
     began = time.monotonic()
-    killer.start()
-    try:
-        found = tune.Tuner(
-            _train,
-            tune_config=tune.TuneConfig(
-                search_alg=search, num_samples=args.trials, max_concurrent_trials=2 * args.nodes, reuse_actors=False
-            ),
-            run_config=tune.RunConfig(
-                storage_path=str(folder / "ray"),
-                callbacks=[recorder],
-                failure_config=tune.FailureConfig(max_failures=-1),
-                verbose=0,
-            ),
-        ).fit()
-    finally:
-        over.set()
-        killer.join()
+    found = tune.Tuner(
+        _train,
+        tune_config=tune.TuneConfig(
+            search_alg=search, num_samples=args.trials, max_concurrent_trials=2 * args.nodes, reuse_actors=False
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(folder / "ray"),
+            callbacks=[recorder, killer],
+            failure_config=tune.FailureConfig(max_failures=-1),
+            verbose=0,
+        ),
+    ).fit()
     client = MlflowClient(uri)
     (experiment,) = [each for each in client.search_experiments() if each.name == "chaos"]
     runs = client.search_runs([experiment.experiment_id], max_results=5000)
@@ -100,7 +94,7 @@ def _tuned(cluster: Cluster, folder: Path, args: argparse.Namespace) -> dict[str
     losses = sorted(each.metrics["loss"] for each in found)
     return {
         "seconds": round(time.monotonic() - began),
-        "nodes killed": kills["killed"],
+        "nodes killed": killer.killed,
         "finished in Ray": len(found) - found.num_errors,
         "errors": found.num_errors,
         "different configurations": len({(each.config["x"], each.config["y"]) for each in found}),
@@ -115,11 +109,30 @@ def _tuned(cluster: Cluster, folder: Path, args: argparse.Namespace) -> dict[str
     }
 
 
-def _kill(cluster: Cluster, chance: random.Random, every_s: float, over: threading.Event, kills: Counter[str]) -> None:
-    while not over.wait(every_s):
-        cluster.remove_node(chance.choice(list(cluster.worker_nodes)), allow_graceful=False)
-        kills["killed"] += 1
-        cluster.add_node(**NODE, num_cpus=2, wait=False)
+class Killer(Callback):
+    """Kills a node now and then, and adds another one in its place.
+
+    Args:
+        cluster: The cluster.
+        chance: Which node.
+        every_s: Seconds between two.
+    """
+
+    def __init__(self, cluster: Cluster, chance: random.Random, every_s: float) -> None:
+        self.killed = 0
+        self._cluster, self._chance, self._every_s, self._last_s = cluster, chance, every_s, time.monotonic()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray keeps callbacks in a file, where a cluster cannot be."""
+        return {}
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Kills one, if it is time."""
+        if time.monotonic() - self._last_s > self._every_s:
+            self._cluster.remove_node(self._chance.choice(list(self._cluster.worker_nodes)), allow_graceful=False)
+            self._cluster.add_node(**NODE, num_cpus=2, wait=False)
+            self.killed += 1
+            self._last_s = time.monotonic()
 
 
 if __name__ == "__main__":
