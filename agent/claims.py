@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ _LOOK_AGAIN_S, _LONGEST_S = 0.005, 5.0
 
 
 class Claims:
-    """Lets each new configuration of a study be tried once.
+    """Lets each new configuration of a study be tried once. Several threads may use it.
 
     Whoever has chosen writes it down, looks who else has, and claims it: the first one by number, unless a later one
     has claimed it already because it looked before this one wrote (Lamport's bakery, 1974).
@@ -32,6 +33,7 @@ class Claims:
         self._study, self._may_meet = study, may_meet
         self._ended: set[tuple[Any, ...]] = set()
         self._open, self._read = set[int](), 0
+        self._lock = threading.Lock()
 
     def __call__(self, trial: Trial) -> None:
         """Claims a trial's configuration.
@@ -42,7 +44,7 @@ class Claims:
         if not self._may_meet(trial.number):
             return
         mine, deadline = _identity(trial.params), time.monotonic() + _LONGEST_S
-        while rivals := self._rivals(trial.number, mine):
+        while rivals := self._rivals_now(trial.number, mine):
             if None in rivals or any(each is not None and _comes_first(each, trial.number) for each in rivals):
                 trial.set_user_attr(VOID_ATTRIBUTE, "another trial has this configuration")
                 raise GivenUp
@@ -51,9 +53,12 @@ class Claims:
             time.sleep(_LOOK_AGAIN_S)
         trial.set_user_attr(_CLAIMED, True)
 
-    def _rivals(self, number: int, mine: tuple[Any, ...]) -> list[FrozenTrial | None]:
+    def _rivals_now(self, number: int, mine: tuple[Any, ...]) -> list[FrozenTrial | None]:
         """Other trials with this configuration that run; None for those that have ended."""
-        trials = self._study.get_trials(deepcopy=False)
+        with self._lock:
+            return self._rivals(self._study.get_trials(deepcopy=False), number, mine)
+
+    def _rivals(self, trials: list[FrozenTrial], number: int, mine: tuple[Any, ...]) -> list[FrozenTrial | None]:
         rivals: list[FrozenTrial | None] = []
         for other in sorted({*self._open, *range(self._read, len(trials))}):
             each = trials[other]

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
@@ -17,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from ..envs.linux_process import process_times
 from ..envs.records import MESSAGE_ATTRIBUTE, OWNER_ATTRIBUTE, VOID_ATTRIBUTE
 
+GIVEN_ATTRIBUTE = "metatuner:given"  # a trial's user attribute: its configuration was given, and is tried once
 RETRY_ATTRIBUTE = "metatuner:retry_of"  # a trial's user attribute: the number of the one that it repeats
 _TRIES_ATTRIBUTE = "metatuner:tries"  # a trial's user attribute: how many times its configuration was cut off before
 _FIRST_ATTRIBUTE = "metatuner:first_try"  # a trial's user attribute: the number of the first that had its configuration
@@ -97,19 +99,32 @@ def end(study: Study, trial: FrozenTrial, void: str = "") -> None:
 def give_back(study: Study, trial: FrozenTrial, why: str) -> None:
     """Ends a trial that was taken from the queue too early, and enqueues it anew."""
     end(study, trial, void=why)
-    names = (RETRY_ATTRIBUTE, _TRIES_ATTRIBUTE, _FIRST_ATTRIBUTE)
+    names = (GIVEN_ATTRIBUTE, RETRY_ATTRIBUTE, _TRIES_ATTRIBUTE, _FIRST_ATTRIBUTE)
     kept = {name: trial.user_attrs[name] for name in names if name in trial.user_attrs}
     study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=kept)
 
 
 def is_repeated(trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> bool:
-    """Whether an earlier trial repeats the same one that was cut off."""
-    first = trial.user_attrs.get(RETRY_ATTRIBUTE)
-    return first is not None and any(
-        each.user_attrs.get(RETRY_ATTRIBUTE) == first and VOID_ATTRIBUTE not in each.user_attrs
+    """Whether an earlier trial repeats the same one that was cut off, or was given the same configuration.
+
+    Workers that begin, or look, at the same moment enqueue what the others do.
+    """
+    mine = _enqueued_as(trial)
+    return mine is not None and any(
+        _enqueued_as(each) == mine and VOID_ATTRIBUTE not in each.user_attrs
         for each in trials
         if each.number < trial.number
     )
+
+
+def _enqueued_as(trial: FrozenTrial) -> tuple[str, Any] | None:
+    """Why a trial was enqueued; None for one that was not."""
+    attributes = trial.user_attrs
+    if RETRY_ATTRIBUTE in attributes:
+        return RETRY_ATTRIBUTE, attributes[RETRY_ATTRIBUTE]
+    if GIVEN_ATTRIBUTE in attributes:
+        return GIVEN_ATTRIBUTE, trial.system_attrs.get("fixed_params")
+    return None
 
 
 def is_orphan(owner: str) -> bool:

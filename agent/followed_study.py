@@ -75,8 +75,9 @@ class FollowedStudy:
         """Learns from the trials that ended since the last time."""
         trials = study._get_trials(deepcopy=False, use_cache=True)
         self._unread |= set(range(self._next, len(trials)))
-        self._next = len(trials)
-        for number in sorted(self._unread):
+        self._next = max(self._next, len(trials))
+        # Another thread may have caught up with more since this one read.
+        for number in sorted(each for each in self._unread if each < len(trials)):
             if trials[number].state.is_finished():
                 self._unread.discard(number)
                 self._learn_ended(study, trials[number])
@@ -168,7 +169,7 @@ class FollowedStudy:
         return True
 
     def _look_ahead(self) -> None:
-        most = self.state.spent + LOOKAHEAD
+        most = self.state.spent + self.state.in_flight + LOOKAHEAD
         self.state.budget = most if self._budget is None else min(self._budget, most)
 
     def _learn_ended(self, study: Study, trial: FrozenTrial) -> None:

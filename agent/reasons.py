@@ -1,6 +1,6 @@
 """Why a search does what it does next, in words: what the chosen move promises, and who says so.
 
-Words follow from the figures that the choice was made by, see `envs.search_state`, in units of the distance from the
+Words follow from the figures that the choice was made by, see `envs.search_moves`, in units of the distance from the
 best to the median configuration. What a new configuration is foretold to gain over the median one of those that were
 offered is the sum of two parts: what past tasks expect (the surrogate's mean function), and what the surrogate has
 learnt here, how past tasks differ among it. The larger one names the reason. Where the sum is not above zero, it was
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..envs.search_state import FEATURES, Moves
+from ..envs.search_moves import FEATURES, Moves
 
 
 class Source(StrEnum):

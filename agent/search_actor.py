@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..envs.search_state import CONTEXT, FEATURES, MOVES
+from ..envs.search_moves import CONTEXT, FEATURES, MOVES
 
 _POSSIBLE, _RULE = FEATURES.index("possible"), FEATURES.index("log_worth")
 _TASKS = CONTEXT.index("tasks")

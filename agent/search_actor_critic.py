@@ -8,7 +8,7 @@ from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from ..envs.search_state import MOVES
+from ..envs.search_moves import MOVES
 from .search_actor import SearchActor, SearchActorShape, SearchCritic
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..envs.errors import PolicyFileError
-from ..envs.search_state import CONTEXT, FEATURES, Moves
+from ..envs.search_moves import CONTEXT, FEATURES, Moves
 from .policy_files import SEARCH, built, card_in, policy_folder, require_entries, write_policy
 from .search_actor import SearchActor, SearchActorShape
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from datetime import datetime
 
 from optuna.study import Study
@@ -55,6 +56,7 @@ class StudyNews:
 
 def _seen(trial: FrozenTrial, strategy: str) -> TrialSeen:
     state = TrialState.KILLED if is_cut_off(trial) else _STATES[trial.state]
+    why = trial.user_attrs.get(WHY_ATTRIBUTE)
     begun = trial.datetime_start or trial.datetime_complete
     return TrialSeen(
         trial=trial.number,
@@ -62,7 +64,7 @@ def _seen(trial: FrozenTrial, strategy: str) -> TrialSeen:
         started_ms=_ms(begun),
         time_ms=_ms(trial.datetime_complete),
         params=trial.params,
-        why=trial.user_attrs.get(WHY_ATTRIBUTE, {}),
+        why=why if isinstance(why, Mapping) else {},
         state=state,
         value=trial.value if state in (TrialState.FINISHED, TrialState.PRUNED) else None,
     )

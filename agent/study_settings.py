@@ -55,7 +55,13 @@ def settings_of(storage: str | Path, name: str) -> dict[str, Any] | None:
                     "tune`, and join it then"
                 )
             time.sleep(0.05)  # it was made a moment ago
-        return dict(study.user_attrs[_ATTRIBUTE])
+        found = study.user_attrs[_ATTRIBUTE]
+        if not isinstance(found, dict) or not found.keys() >= set(KEPT):
+            raise StoreError(
+                f"what the study {name!r} was begun with was altered, or is of another version: give all workers the "
+                "same options of `metatuner tune` instead"
+            )
+        return found
     except MetatunerError:
         raise
     except Exception as error:

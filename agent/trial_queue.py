@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 from ..envs.conditional_space import ConditionalSpace
 from ..envs.errors import ConfigurationError
 from .answers import as_number
+from .cut_off_trials import GIVEN_ATTRIBUTE
 from .purse import KNOWN_ATTRIBUTE
 
 _FIXED = "fixed_params"  # where Optuna keeps what an enqueued trial was given
@@ -27,7 +28,7 @@ def enqueue(study: Study, configs: Iterable[Mapping[str, Any]], space: Condition
     for config in configs:
         _require_config(config, space)
         if (same := identity(config, space)) not in there:
-            study.enqueue_trial(dict(config))
+            study.enqueue_trial(dict(config), user_attrs={GIVEN_ATTRIBUTE: True})
             there.add(same)
 
 

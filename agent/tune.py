@@ -43,7 +43,7 @@ from .roll_call import DEFAULT_BEAT_S, Beating, RollCall
 from .storages import open_storage
 from .strategies import Setting, policy_of, strategy_named
 from .study_news import StudyNews
-from .study_settings import KEPT, keep_settings, title_of
+from .study_settings import keep_settings, title_of
 from .trial_folder import TrialFolders
 from .trial_loop import Progress, TrialLoop
 from .trial_queue import add_known, enqueue
@@ -257,9 +257,23 @@ def tune(
             sampler = GridSampler(grid_configs(tree, budget, seed), tree, setting.fresh_seed)
         study.sampler, study.pruner = sampler, pruner or own_pruner
         if storage is not None:
-            arguments = dict(locals())
-            kept = {each: arguments[each] for each in KEPT}
-            keep_settings(study, kept | {"strategy": proposer, "objective": title_of(objective)})
+            keep_settings(
+                study,
+                {
+                    "objective": title_of(objective),
+                    "budget": budget,
+                    "strategy": proposer,
+                    "direction": direction,
+                    "experiment": experiment,
+                    "seed": seed,
+                    "units": units,
+                    "prior": prior,
+                    "metric": metric,
+                    "trial_timeout": trial_timeout,
+                    "isolated": isolated,
+                    "heartbeat": heartbeat,
+                },
+            )
         beating = None
         if roll is not None:
             beating = Beating(roll)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from .errors import ConfigurationError
 from .search_families import SearchFamilies
-from .search_state import CONTEXT, FEATURES, MOVES, SearchState
+from .search_moves import CONTEXT, FEATURES, MOVES
+from .search_state import SearchState
 from .search_task import SearchTask, SearchTasks
 from .signals import LIMIT
 

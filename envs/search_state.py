@@ -1,8 +1,4 @@
-"""A search as its policy sees it: what was tried, what may be tried next, and the features of each such move.
-
-A move starts a new trial, or trains a paused one up to its next rung. Features depend neither on the search space nor
-on the metric's unit, so that one policy serves any search.
-"""
+"""A search as its policy sees it: what was tried, what may be tried next, and what is told of each such move."""
 
 from __future__ import annotations
 
@@ -12,62 +8,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from .doubt import DoubtingSurrogate
 from .past_tasks import PastTasks
+from .search_moves import CONTEXT, FEATURES, MOVES, Moves, log_expected_improvement, log_worth, shortlist
 from .surrogate import MOST, Foretold, Observed, Queried, Surrogate
 from .unit_cube import Cube
 
 Array = NDArray[np.float64]
-
-STARTS, CONTINUATIONS = 20, 12
-MOVES = STARTS + CONTINUATIONS
-"""Moves to choose from, at most."""
-
-FEATURES = (
-    "possible",
-    "continues",
-    "log_worth",
-    "log_improvement",
-    "log_final_improvement",
-    "mean_gain",
-    "std",
-    "told_share",
-    "cost",
-    "cost_of_budget_left",
-    "cost_to_finish",
-    "rung",
-    "rank",
-    "slope",
-    "age",
-    "distance",
-    "adjusts",
-    "prior_mean",
-    "prior_std",
-    "prior_gain",
-)
-"""What is told of each move, in this order."""
-
-CONTEXT = (
-    "budget_left",
-    "budget_spent",
-    "budget",
-    "since_improvement",
-    "trials",
-    "paused",
-    "dimensions",
-    "rungs",
-    "tasks",
-)
-"""What is told of the search as a whole, in this order."""
 
 _POOL, _ADJUSTED, _INCUMBENTS = 256, 48, 3
 _REFILLED = 32  # points that come into the pool together, where so many were taken
 _DESIGN = 5  # trials that are started before any goes on, where no past task tells where to begin
 _HOPELESS = 2  # trials that fail where past tasks promised much: then they are not asked where to begin
 _TEST = 0.26  # of the budget: what it may cost to try something that past tasks do not praise
-_FLOOR = 1e-6
 _SAME = 1e-9  # in widths of a range: what encoding and decoding a configuration may change
 
 
@@ -106,34 +60,6 @@ class SearchTrial:
     def failed(self) -> bool:
         """Whether it gave no number."""
         return bool(self.values) and not math.isfinite(self.values[-1])
-
-
-@dataclass(frozen=True)
-class Moves:
-    """What may be done next, `MOVES` of them, of which those count whose feature "possible" is 1.
-
-    Attributes:
-        features: Shape (MOVES, len(FEATURES)), each within [-5, 5].
-        context: Shape (len(CONTEXT),), each within [-5, 5].
-        points: Configurations, shape (MOVES, d).
-        trials: Trial that each continues, shape (MOVES,); -1 for a new one.
-        expected: What past tasks say of each, shape (T, MOVES, R); None without any.
-        foretold: By how much each would be better than the best one after a full training, and the standard deviation
-            of that, in units of the distance from the best to the median configuration: shape (n, 2) for those n moves
-            that count, NaN where nothing is foretold.
-    """
-
-    features: NDArray[np.float32]
-    context: NDArray[np.float32]
-    points: Array
-    trials: NDArray[np.int64]
-    expected: Array | None
-    foretold: Array
-
-    @property
-    def possible(self) -> NDArray[np.bool_]:
-        """Which ones count, shape (MOVES,)."""
-        return self.features[:, FEATURES.index("possible")] > 0.5
 
 
 class SearchState:
@@ -232,7 +158,7 @@ class SearchState:
 
     def moves(self) -> Moves:
         """What may be done next; none is possible where the budget cannot pay for any."""
-        left = self.budget - self.spent + 1e-9
+        left = self.budget - self.spent - self.in_flight + 1e-9
         to_finish = self._to_finish(left) if self._finishing else None
         free = left if to_finish is None else left - self._to_go(to_finish)
         paused = [
@@ -257,21 +183,31 @@ class SearchState:
         if not len(points):
             return self._padded(np.empty((0, len(FEATURES))), points, trials, None, np.empty((0, 2)))
         features, foretold = self._features(points, trials, expected)
-        kept = _shortlist(features)
+        kept = shortlist(features)
         told_of_kept = None if expected is None else expected[:, kept]
         return self._padded(features[kept], points[kept], trials[kept], told_of_kept, foretold[kept])
 
     def _to_finish(self, left: float) -> SearchTrial | None:
-        """The best trial that is paused and can be paid for to its end; None where a finished one is as good."""
+        """The best trial that can be paid for to its end; None where a finished one is as good."""
         rungs = len(self.rungs)
-        paused = [each for each in self.trials.values() if each.may_go_on(rungs) and self._to_go(each) <= left]
+        begun = [
+            each
+            for each in self.trials.values()
+            if each.values and (each.may_go_on(rungs) or each.running) and self._to_go(each) <= left
+        ]
         finished = [each.values[-1] for each in self.trials.values() if len(each.values) == rungs]
-        best = min(paused, key=lambda each: each.values[-1], default=None)
+        best = min(begun, key=lambda each: each.values[-1], default=None)
         return None if best is None or min(finished, default=math.inf) <= best.values[-1] else best
 
     def _to_go(self, trial: SearchTrial) -> float:
-        """Full trainings that a trial costs to its end."""
-        return 1.0 - self.rungs[len(trial.values) - 1]
+        """Full trainings that a trial costs to its end, beyond what is in flight."""
+        return 1.0 - self.rungs[len(trial.values) - 1 + trial.running]
+
+    @property
+    def in_flight(self) -> float:
+        """Full trainings that those trials which run cost up to their next rungs: workers run some side by side."""
+        running = [len(each.values) for each in self.trials.values() if each.running]
+        return float(self._costs[running].sum())
 
     @property
     def knows(self) -> bool:
@@ -380,7 +316,7 @@ class SearchState:
             column |= {
                 "log_improvement": log_expected_improvement(gain, told),
                 "log_final_improvement": log_expected_improvement(gain, foretold.std),
-                "log_worth": _log_worth(gain, foretold, to_rungs),
+                "log_worth": log_worth(gain, foretold, to_rungs),
                 "mean_gain": gain / 0.3,
                 "std": np.log(foretold.std / 0.3),
                 "told_share": told / foretold.std,
@@ -501,53 +437,3 @@ class SearchState:
             if each.number not in best:
                 values -= len(each.values)
                 del self.trials[each.number]
-
-
-def log_expected_improvement(gain: Array, std: Array) -> Array:
-    """Logarithm of E[max(0, gain + std z)], z standard normal, without underflow (Ament et al. 2023)."""
-    std = np.maximum(std, _FLOOR)
-    z = gain / std
-    near = np.log(np.maximum(z * ndtr(z) + np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi), 1e-300))
-    # Far below, z Phi(z) + phi(z) is phi(z) / z^2 to within 3 / z^2.
-    far = -0.5 * z * z - 0.5 * math.log(2 * math.pi) - 2 * np.log(np.maximum(np.abs(z), 1.0))
-    found: Array = np.log(std) + np.where(z < -10, far, near)
-    return found
-
-
-def _log_worth(gain: Array, foretold: Foretold, costs: Array) -> Array:
-    """What a move promises for each unit of its cost, shape (n,): the geometric mean of two rules.
-
-    Trained to the rung where that pays most, a trial tells so much of its full training (a knowledge gradient, Frazier
-    et al. 2009, over all rungs to come: the next one alone may tell nothing). And a full training improves on the best
-    one by so much.
-
-    Args:
-        gain: By how much the mean that is foretold is better than the best one, shape (n,).
-        foretold: What is foretold of n moves.
-        costs: What each rung costs from here, shape (n, R); none above 0 for rungs that were passed.
-    """
-    told = log_expected_improvement(gain[:, None], foretold.told) - np.log(np.maximum(costs, _FLOOR))
-    promised = log_expected_improvement(gain, foretold.std) - np.log(costs[:, -1])
-    found: Array = (np.where(costs > 0, told, -np.inf).max(1) + promised) / 2
-    return found
-
-
-def _shortlist(features: Array) -> NDArray[np.int64]:
-    """The most promising moves, by more than one measure: whoever chooses among them may then differ."""
-    continues = features[:, FEATURES.index("continues")] > 0.5
-
-    def top(mask: NDArray[np.bool_], name: str, count: int, taken: list[int]) -> None:
-        where = np.flatnonzero(mask)
-        order = where[np.argsort(-features[where, FEATURES.index(name)], kind="stable")]
-        room = [int(i) for i in order if i not in taken][:count]
-        taken.extend(room)
-
-    starts: list[int] = []
-    top(~continues, "log_worth", 10, starts)
-    top(~continues, "log_final_improvement", 4, starts)
-    top(~continues, "prior_gain", 3, starts)
-    top(~continues, "mean_gain", STARTS - len(starts), starts)
-    going: list[int] = []
-    top(continues, "log_worth", 4, going)
-    top(continues, "log_final_improvement", CONTINUATIONS - len(going), going)
-    return np.array(starts + going, dtype=np.int64)

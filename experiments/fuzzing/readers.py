@@ -46,7 +46,7 @@ from metatuner.envs.conditional_space import ConditionalSpace
 from metatuner.envs.controller import observation_size
 from metatuner.envs.errors import MetatunerError
 from metatuner.envs.prior import Prior
-from metatuner.envs.search_state import CONTEXT, FEATURES, MOVES, Moves
+from metatuner.envs.search_moves import CONTEXT, FEATURES, MOVES, Moves
 from metatuner.tracking import journal, optuna_study
 from metatuner.tracking.codec import encode
 from metatuner.tracking.completion import Completion, left_open

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import metatuner as mt
@@ -199,8 +200,11 @@ def test_a_resumed_study_goes_on_without_what_was_in_memory(tmp_path: Any) -> No
     assert 3 < spent <= 4.01
 
 
-def test_workers_share_one_search() -> None:
-    result = tuned(budget=10, n_workers=2, seed=0)
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_workers_share_one_search(tmp_path: Path, seed: int, shared: bool) -> None:
+    options = {"storage": f"sqlite:///{tmp_path / 'study.db'}", "name": "study"} if shared else {}
+    result = tuned(budget=5 if shared else 10, n_workers=8, seed=seed, **options)
     assert result.best_value < 4
     assert not any(trial.state is TrialState.FAIL for trial in result.trials)
 

@@ -12,7 +12,7 @@ from metatuner.agent.search_training import SearchTrainingSettings, train_search
 from metatuner.envs.errors import CheckpointError, ConfigurationError
 from metatuner.envs.families import Split
 from metatuner.envs.search_families import SearchFamilies
-from metatuner.envs.search_state import CONTEXT, FEATURES, MOVES
+from metatuner.envs.search_moves import CONTEXT, FEATURES, MOVES
 from metatuner.envs.search_task import SearchTask
 
 SETTINGS = SearchTrainingSettings(steps=256, seed=0, searches=2, width=8)

@@ -16,6 +16,7 @@ import pytest
 from metatuner.agent.cut_off_trials import MOST_TRIES, is_cut_off
 from metatuner.agent.roll_call import RollCall
 from metatuner.agent.storages import open_storage
+from metatuner.agent.study_settings import settings_of
 from metatuner.agent.tune import tune
 from metatuner.envs.errors import ConfigurationError, StoreError
 from metatuner.envs.records import (
@@ -160,6 +161,29 @@ def test_a_configuration_that_kills_whoever_tries_it_is_given_up(tmp_path: Path)
     assert [is_cut_off(trial) for trial in study.trials if trial.state.name == "FAIL"] == [True] * (MOST_TRIES - 1) + [
         False
     ]
+
+
+def test_what_two_workers_enqueue_at_the_same_moment_is_tried_once(tmp_path: Path) -> None:
+    storage, given = str(tmp_path / "study.journal"), [{"x": 1, "y": 2}, {"x": 3}]
+    options: dict[str, Any] = {"storage": storage, "name": "study", "strategy": "random", "recorder": NullRecorder()}
+    tune(lambda config: 0.0, SPACE, 1, configs=given, **options)
+    study = optuna.load_study(study_name="study", storage=open_storage(storage))
+    for config in given:  # another one that looked before the first one wrote
+        study.enqueue_trial(config, user_attrs={"metatuner:given": True})
+    tried: list[dict[str, int]] = []
+    tune(lambda config: float(tried.append(config) or 0), SPACE, 4, **options)
+    assert [config["x"] for config in tried[:1]] == [3]
+    assert len(tried) == 3
+    assert sum(VOID_ATTRIBUTE in trial.user_attrs for trial in study.trials) == 2
+    assert len(finished(study)) == 4
+
+
+@pytest.mark.parametrize("settings", [[1], {"budget": 3}, "text"])
+def test_settings_that_were_altered_are_refused(tmp_path: Path, settings: Any) -> None:
+    storage = str(tmp_path / "study.journal")
+    new_study(storage).set_user_attr("metatuner:settings", settings)
+    with pytest.raises(StoreError, match="was begun with"):
+        settings_of(storage, "study")
 
 
 class Kept:

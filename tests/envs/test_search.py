@@ -12,13 +12,8 @@ from metatuner.envs.families import Split
 from metatuner.envs.past_tasks import History, PastTasks
 from metatuner.envs.search import FLOOR, UNTRIED, SearchEnv
 from metatuner.envs.search_families import SearchFamilies
-from metatuner.envs.search_state import (
-    FEATURES,
-    MOVES,
-    SearchState,
-    log_expected_improvement,
-    rung_units,
-)
+from metatuner.envs.search_moves import FEATURES, MOVES, log_expected_improvement
+from metatuner.envs.search_state import SearchState, rung_units
 from metatuner.envs.surrogate import MOST
 from metatuner.envs.unit_cube import ColumnCube, UnitCube
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
