@@ -1,6 +1,6 @@
 """Writes the pages that follow from something else: the command line from its parsers, figures from experiments.
 
-    python docs/generate.py            # writes docs/cli.md and docs/reproduce.md
+    python docs/generate.py            # writes docs/cli.md, docs/reproduce.md and docs/results_table.md
     python docs/generate.py --check    # fails where they are not what it would write
 
 A page is kept beside the others, so that it can be read without building anything.
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import results_table
 from metatuner.cli.parser import build_parser
 
 DOCS = Path(__file__).resolve().parent
@@ -143,7 +144,11 @@ def _first_result(text: str) -> str:
     return (best or tables or [""])[0].rstrip()
 
 
-PAGES = {"cli.md": command_line, "reproduce.md": figures}
+PAGES = {
+    "cli.md": command_line,
+    "reproduce.md": figures,
+    "results_table.md": lambda: results_table.page(EXPERIMENTS),
+}
 
 
 def main() -> int:
