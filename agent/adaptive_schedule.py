@@ -76,6 +76,27 @@ class AdaptiveSchedule:
     Decisions are spread evenly over the training. One falls right before the first optimiser step of its interval, so
     it sees every validation loss that was reported until then.
 
+    Example:
+        >>> import metatuner as mt
+        >>> import torch
+        >>> model, x = torch.nn.Linear(4, 1), torch.randn(96, 4)
+        >>> optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)  # far too low
+        >>> with mt.AdaptiveSchedule(optimizer, total_steps=100) as tuner:
+        ...     for step in range(100):
+        ...         losses = (model(x) - x[:, :1]).square()
+        ...         optimizer.zero_grad()
+        ...         losses[:64].mean().backward()
+        ...         optimizer.step()
+        ...         tuner.step(losses[:64].mean())
+        ...         if step % 4 == 3:
+        ...             tuner.validate(losses[64:].mean().detach())
+        >>> tuner.values["lr"] > 1e-4
+        True
+        >>> longer = mt.AdaptiveSchedule(optimizer, total_steps=200)
+        >>> longer.load_state_dict(tuner.state_dict())  # from a checkpoint, after the model's state and the optimiser's
+        >>> longer.steps
+        100
+
     Args:
         optimizer: Any torch optimiser. Its current hyperparameters are the starting values.
         total_steps: Optimiser steps of the whole training, at least 1. None where it has no known end: the policy is

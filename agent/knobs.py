@@ -29,6 +29,16 @@ class Attribute:
 
     An attribute that is a whole number stays one.
 
+    Example:
+        >>> import metatuner as mt
+        >>> import torch
+        >>> model, criterion = torch.nn.Linear(4, 3), torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> knobs = {"label_smoothing": mt.Attribute(criterion, "label_smoothing")}
+        >>> tuner = mt.AdaptiveSchedule(optimizer, total_steps=100, adjust=("lr", *knobs), knobs=knobs)
+        >>> tuner.values
+        {'lr': 0.1, 'label_smoothing': 0.1}
+
     Args:
         owner: The object.
         name: Its attribute, a number.
@@ -61,6 +71,17 @@ class DropoutRate:
     Rates that differ keep their ratios, so a layer without dropout goes on without. The knob's value is the largest.
     Functional dropout inside a module's own code is out of reach: use `Attribute` on what that code reads. A compiled
     model is compiled anew for each new rate.
+
+    Example:
+        >>> import metatuner as mt
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Dropout(0.1), nn.Linear(4, 8), nn.Dropout(0.2), nn.Linear(8, 3))
+        >>> rate = mt.DropoutRate(model)  # AdaptiveSchedule(..., adjust=("lr", "dropout"), knobs={"dropout": rate})
+        >>> rate.get()
+        0.2
+        >>> rate.set(0.4)
+        >>> [layer.p for layer in model if isinstance(layer, nn.Dropout)]
+        [0.2, 0.4]
 
     Args:
         model: The model.

@@ -37,6 +37,28 @@ class LightningAdaptiveSchedule(Callback):
     state goes into Lightning's checkpoints, and `Trainer.fit(..., ckpt_path=...)` goes on from it. Where the trainer
     validates all data before it begins (`num_sanity_val_steps=-1`), that is the validation loss at the start.
 
+    Example:
+        >>> import lightning
+        >>> import metatuner as mt
+        >>> import torch
+        >>> from torch.utils.data import DataLoader
+        >>> class Line(lightning.LightningModule):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.layer = torch.nn.Linear(4, 1)
+        ...     def training_step(self, batch):
+        ...         return (self.layer(batch) - batch[:, :1]).square().mean()
+        ...     def validation_step(self, batch):
+        ...         self.log("val_loss", self.training_step(batch))
+        ...     def configure_optimizers(self):
+        ...         return torch.optim.Adam(self.parameters())
+        >>> adaptive = mt.LightningAdaptiveSchedule(val_metric="val_loss", adjust=("lr",))
+        >>> quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        >>> trainer = lightning.Trainer(max_epochs=2, callbacks=[adaptive], accelerator="cpu", **quiet)
+        >>> trainer.fit(Line(), DataLoader(torch.randn(128, 4), 16), DataLoader(torch.randn(64, 4), 64))
+        >>> adaptive.schedule.steps, [*adaptive.schedule.values]
+        (16, ['lr'])
+
     Args:
         val_metric: The logged metric that is the validation loss; lower is better, and it is positive.
         total_steps: Optimiser steps of the whole training; None asks the trainer.

@@ -34,6 +34,22 @@ _FURTHEST = 1e9
 class Policy:
     """A learned schedule policy.
 
+    Example:
+        >>> import metatuner as mt
+        >>> policy = mt.Policy.load("schedule-default")  # for AdaptiveSchedule(..., policy=policy)
+        >>> policy.decisions, policy.reference, policy.card["adjust"][:3]
+        (30, 'constant', ['lr', 'weight_decay', 'momentum'])
+        >>> folder = policy.save("my-policy")
+        >>> sorted(file.name for file in folder.iterdir())
+        ['card.json', 'policy.safetensors']
+        >>> mt.Policy.load("my-policy").name
+        'schedule-default'
+        >>> env = mt.ScheduleEnv("wine", decisions=4, interval=5)
+        >>> observation, info = env.reset(seed=0)
+        >>> adjustments, memory = policy.decide(observation[None])  # of one training; memory goes into its next
+        >>> adjustments.shape
+        (1, 3)
+
     Attributes:
         name: What it is called.
         actor: The network; None adjusts nothing.

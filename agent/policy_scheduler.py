@@ -76,6 +76,17 @@ class PolicyScheduler(PopulationBasedTraining):
 
     A trial's policy begins anew when an experiment is restored (`Tuner.restore`): Ray keeps no state of schedulers.
 
+    Example:
+        >>> import metatuner as mt
+        >>> from ray import tune
+        >>> def train(config):
+        ...     ...  # as in docs/ray.md: checkpoints, and tune.report({"val_loss": ..., **probe.report()}, ...)
+        >>> space = {"lr": tune.loguniform(1e-5, 1.0), "weight_decay": tune.loguniform(1e-6, 0.1)}
+        >>> scheduler = mt.PolicyScheduler(space, perturbation_interval=2, total_time=50)
+        >>> config = tune.TuneConfig(scheduler=scheduler, metric="val_loss", mode="min", num_samples=8)
+        >>> tuner = tune.Tuner(train, param_space=space, tune_config=config)
+        >>> results = tuner.fit()  # it starts a cluster  # doctest: +SKIP
+
     Args:
         hyperparam_mutations: What is adjusted, by name: Ray's `loguniform`, `uniform`, `randint`, ..., whose ranges are
             the bounds. Names tell the kind, as for `AdaptiveSchedule`. A trial whose configuration lacks one starts

@@ -38,13 +38,29 @@ class TransformersAdaptiveSchedule(TrainerCallback):
     Trainer's evaluations (`eval_on_start=True` gives the one at the start). The state is a file in each of the
     Trainer's checkpoints, one a process, and `trainer.train(resume_from_checkpoint=...)` goes on from it.
 
+    Example:
+        >>> from pathlib import Path
+        >>> import metatuner as mt
+        >>> import torch
+        >>> from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+        >>> size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=9, **size))
+        >>> rows = [{"input_ids": row, "labels": row[0] % 2} for row in torch.randint(9, (64, 5))]
+        >>> arguments = TrainingArguments("checkpoints", max_steps=10, lr_scheduler_type="constant", use_cpu=True)
+        >>> adaptive = mt.TransformersAdaptiveSchedule(adjust=("lr", "weight_decay"))
+        >>> trainer = Trainer(model, arguments, train_dataset=rows, eval_dataset=rows, callbacks=[adaptive])
+        >>> output = trainer.train()
+        {'train_runtime': ...}
+        >>> Path("checkpoints", "checkpoint-10", "metatuner_0.safetensors").is_file()  # the schedule's state
+        True
+
     Args:
         val_metric: The evaluation's metric that is the validation loss; lower is better, and it is positive.
         from_checkpoint: The checkpoint that is resumed from, where it is not in the Trainer's `output_dir`.
         **options: As for `AdaptiveSchedule`.
 
     Attributes:
-        schedule: The schedule, from the start of a training on.
+        schedule: The schedule, while the Trainer trains; else None.
     """
 
     def __init__(

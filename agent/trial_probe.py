@@ -27,6 +27,22 @@ MEASURED = "measured"
 class TrialProbe:
     """What `AdaptiveSchedule` measures: losses of mini-batches, gradients and updates of an optimiser.
 
+    Example:
+        >>> import metatuner as mt
+        >>> import torch
+        >>> model, x = torch.nn.Linear(4, 1), torch.randn(64, 4)
+        >>> optimizer = torch.optim.Adam(model.parameters())
+        >>> probe = mt.TrialProbe(optimizer, steps=8)
+        >>> for batch in x.split(8):
+        ...     loss = (model(batch) - batch[:, :1]).square().mean()
+        ...     optimizer.zero_grad()
+        ...     loss.backward()
+        ...     optimizer.step()
+        ...     probe.step(loss)
+        >>> result = {"val_loss": 0.5, **probe.report()}  # for tune.report(result, checkpoint=...)
+        >>> "train_loss" in result["measured"] and "log_grad_norm" in result["measured"]
+        True
+
     Args:
         optimizer: The optimiser, with the weights and the state that the trial goes on from.
         steps: Optimiser steps between two reports.

@@ -60,6 +60,19 @@ _RECORDERS = "metatuner.recorders"
 class TuneResult:
     """What came out.
 
+    Example:
+        >>> import metatuner as mt
+        >>> from optuna.distributions import FloatDistribution
+        >>> result = mt.tune(lambda config: config["x"] ** 2, {"x": FloatDistribution(1, 5)}, budget=5)
+        >>> result.best_value == result.best_config["x"] ** 2
+        True
+        >>> len(result.trials), result.best_trial.state.name
+        (5, 'COMPLETE')
+        >>> result.study.trials_dataframe().shape[0]  # anything that Optuna has for studies
+        5
+        >>> len(result.run_id)  # in MLflow
+        32
+
     Attributes:
         study: The Optuna study, with everything that was tried.
         run_id: MLflow's id of the study's run; None where it is not recorded there, or not yet.

@@ -20,7 +20,16 @@ from __future__ import annotations
 
 
 class MetatunerError(Exception):
-    """Base of every error that metatuner raises on purpose."""
+    """Base of every error that metatuner raises on purpose.
+
+    Example:
+        >>> import metatuner as mt
+        >>> try:
+        ...     policy = mt.Policy.load("schedule-dfault")
+        ... except mt.MetatunerError as error:
+        ...     print(error)
+        no policy is called 'schedule-dfault': expected one of ..., or a policy's folder
+    """
 
 
 class ConfigurationError(MetatunerError, ValueError):

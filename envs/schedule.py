@@ -37,6 +37,19 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     learning rate; the episode goes on. An episode is terminated, never truncated, after its last decision: the horizon
     belongs to the problem, and the policy sees how much of it is left.
 
+    Example:
+        >>> import math
+        >>> import metatuner as mt
+        >>> env = mt.ScheduleEnv("wine", decisions=5)  # or gymnasium.make("metatuner/Schedule-v0", task="wine")
+        >>> observation, info = env.reset(seed=0, options={"config": {"lr": 0.01}})
+        >>> start, rewards, terminated = info["val_loss"], 0.0, False
+        >>> while not terminated:
+        ...     action = env.action_space.sample()  # one adjustment in [-1, 1] a hyperparameter
+        ...     observation, reward, terminated, truncated, info = env.step(action)
+        ...     rewards += reward
+        >>> math.isclose(rewards, math.log(start / info["val_loss"]))
+        True
+
     Args:
         task: What to train: a `Training`, or the name of a built-in task such as "digits".
         adjust: The hyperparameters to adjust.

@@ -36,6 +36,18 @@ class SearchEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
     of a full training, without noise: undiscounted, an episode's rewards add up to log(2 / final regret). An episode is
     terminated when the budget pays for no more moves.
 
+    Example:
+        >>> import metatuner as mt
+        >>> import numpy as np
+        >>> env = mt.SearchEnv(budget=2)  # or gymnasium.make("metatuner/Search-v0", budget=2)
+        >>> observation, info = env.reset(seed=0)
+        >>> terminated = False
+        >>> while not terminated:
+        ...     move = np.flatnonzero(env.action_masks())[0]  # the first one that is possible
+        ...     observation, reward, terminated, truncated, info = env.step(move)
+        >>> info["regret"] < 2 and info["spent"] <= info["budget"]
+        True
+
     Args:
         task: What to search; None draws a new generated task at each reset, or takes the one of options["task"].
         budget: Full trainings to spend; None draws log-uniformly out of `BUDGETS` at each reset.

@@ -27,6 +27,24 @@ class TorchTraining:
     Hyperparameters are those of the optimiser, those of layers (see `envs.layers`), and `clip_norm`: gradients longer
     than this are scaled down to it.
 
+    Example:
+        >>> from functools import partial
+        >>> import metatuner as mt
+        >>> import torch
+        >>> from torch.utils.data import TensorDataset
+        >>> x = torch.randn(200, 4)
+        >>> task = mt.TorchTraining(
+        ...     model=lambda: torch.nn.Linear(4, 2),
+        ...     optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+        ...     train=TensorDataset(x[:150], (x[:150, 0] > 0).long()),
+        ...     val=TensorDataset(x[150:], (x[150:, 0] > 0).long()),
+        ... )
+        >>> env = mt.ScheduleEnv(task, adjust=("lr",), decisions=4, interval=5)
+        >>> observation, info = env.reset(seed=0)
+        >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        >>> info["val_loss"] < 10
+        True
+
     Args:
         model: Makes a fresh module.
         optimizer: Makes its optimiser from the parameters, for example

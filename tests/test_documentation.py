@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import doctest
+import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -19,6 +21,7 @@ import tomllib
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import metatuner
 import pytest
@@ -33,6 +36,15 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LANGUAGES = {"python", "console", "text", "json", "{toctree}", "{eval-rst}"}
 MOST_SKIPPED = 8
+
+# Of frameworks that are shown: what is old in them, and advice that such small examples do not need.
+of_frameworks = pytest.mark.filterwarnings(
+    "ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning",
+    "ignore:The '.*_dataloader' does not have many workers",
+    "ignore:Checkpoint directory .* exists and is not empty",
+    "ignore::DeprecationWarning:ray",
+    "ignore::FutureWarning:ray",
+)
 
 _run = PythonEvaluator()
 
@@ -101,12 +113,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
             del sys.modules[name]
 
 
-# Of frameworks that pages use: what is old in them, and advice that such small examples do not need.
-@pytest.mark.filterwarnings(
-    "ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning",
-    "ignore:The '.*_dataloader' does not have many workers",
-    "ignore:Checkpoint directory .* exists and is not empty",
-)
+@of_frameworks
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_shows_runs(page: Path, own_folder: Path, empty_database: Path) -> None:
     if page.name != "start.md":
@@ -116,22 +123,27 @@ def test_what_a_page_shows_runs(page: Path, own_folder: Path, empty_database: Pa
             example.evaluate()
 
 
-def with_examples() -> list[str]:
-    """Public names whose files have examples in docstrings."""
-    homes = {name: ROOT.joinpath(*home.strip(".").split(".")) for name, home in metatuner._HOME.items()}
-    return [name for name, home in homes.items() if ">>> " in home.with_suffix(".py").read_text()]
+def reason(example: doctest.Example) -> str:
+    """Why an example in a docstring is not run: the comment before the mark that says so."""
+    found = re.search(r"# (\w[^#]+?) +# doctest: \+SKIP", example.source)
+    assert found is not None, f"say why this is not run: {example.source}"
+    return found[1]
 
 
-@pytest.mark.parametrize("name", with_examples())
-def test_examples_in_docstrings_run(name: str, own_folder: Path) -> None:
-    runner = doctest.DocTestRunner(verbose=False)
-    for example in doctest.DocTestFinder().find(getattr(metatuner, name), name, globs={}):
-        runner.run(example)
+@of_frameworks
+@pytest.mark.parametrize("name", sorted({*metatuner.__all__} - {"__version__"}))
+def test_a_public_name_has_an_example_in_its_docstring_which_runs(
+    name: str, own_folder: Path, empty_database: Path
+) -> None:
+    shutil.copy(empty_database, own_folder)
+    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)
+    found = doctest.DocTestFinder(exclude_empty=False).find(getattr(metatuner, name), name, globs={})
+    shown = [example for test in found if test.name == name for example in test.examples]
+    skipped = [reason(example) for example in shown if example.options.get(doctest.SKIP)]
+    assert len(shown) - len(skipped) > 1, f"an example of {name}"
+    for test in found:
+        runner.run(test)
     assert runner.failures == 0
-
-
-def test_the_functions_that_a_reader_begins_with_have_examples() -> None:
-    assert {"tune", "PolicySampler", "PolicySearchCV", "hyperopt_suggest", "record_study"} <= set(with_examples())
 
 
 def test_every_source_on_the_page_of_science_is_in_the_file_that_it_names() -> None:
@@ -149,6 +161,51 @@ def test_pages_that_are_written_by_a_script_are_as_it_would_write_them() -> None
     script = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
     done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def table_of_results() -> ModuleType:
+    """The script that makes docs/results_table.md; it is no part of the package."""
+    spec = importlib.util.spec_from_file_location("results_table", ROOT / "docs" / "results_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, spec.name, module)  # dataclasses ask for it
+        spec.loader.exec_module(module)
+    return module
+
+
+def test_every_file_of_results_is_in_the_table_and_one_that_nobody_reads_is_refused(tmp_path: Path) -> None:
+    table = table_of_results()
+    page = (ROOT / "docs" / "results_table.md").read_text()
+    files = {path.relative_to(ROOT / "experiments").as_posix() for path in (ROOT / "experiments").rglob("*.json*")}
+    assert len(files) > 25
+    rows = set(re.findall(r"^\|.*\]\(\.\./experiments/(\S+\.jsonl?)\) \|", page, re.MULTILINE))
+    assert files == rows | set(table.WITHOUT_ROWS)
+    assert all(table.WITHOUT_ROWS.values())
+    shutil.copytree(ROOT / "experiments" / "learn_from_history", tmp_path / "learn_from_history")
+    assert "| **worse** |" in table.page(tmp_path)
+    (tmp_path / "learn_from_history" / "more.json").write_text("{}")
+    with pytest.raises(SystemExit, match=r"for: learn_from_history/more\.json; give each a reader"):
+        table.page(tmp_path)
+
+
+def test_results_are_beside_the_strongest_rival_and_losses_are_marked(tmp_path: Path) -> None:
+    """By the files of a made-up experiment of each kind: the lower is better, and the higher."""
+    (tmp_path / "learn_from_history").mkdir()
+    learnt = {"champion": 0.2, "candidate": 0.1, "tasks": ["a"]}
+    (tmp_path / "learn_from_history" / "results.json").write_text(json.dumps({"search-default": learnt}))
+    (tmp_path / "meta_training_speed").mkdir()
+    over = {"schedules": {"1": 1.0, "2": 1.7}, "searches": {"1": 1.0, "2": 0.9}, "nothing": {"1": 1.0, "2": 1.001}}
+    speed = {"decisions a second": {}, "over 1, same round, median": over}
+    (tmp_path / "meta_training_speed" / "results.json").write_text(json.dumps(speed))
+    row = r"^\|.* \| \[(.*)\]\(\S+\) \| .* \| (.*) \| (.*) \|$"
+    assert re.findall(row, table_of_results().page(tmp_path), re.MULTILINE) == [
+        ("1.70", "1.00", "better"),
+        ("0.90", "1.00", "**worse**"),
+        ("1.00", "1.00", "level"),
+        ("0.100", "0.200", "better"),
+    ]
 
 
 def test_the_site_is_built_without_a_warning_and_fetches_nothing_when_it_is_looked_at(tmp_path: Path) -> None:

@@ -53,6 +53,17 @@ class TuneRecorder(Callback):
 
     What trials use is not measured, as they may run on other machines: `resource/wall_s` is what Ray tells.
 
+    Example:
+        >>> import metatuner as mt
+        >>> from ray import tune
+        >>> def train(config):
+        ...     for epoch in range(3):
+        ...         tune.report({"val_loss": config["lr"] / (epoch + 1)})
+        >>> recorder = mt.TuneRecorder("val_loss", experiment="my-model")
+        >>> run_config = tune.RunConfig(callbacks=[recorder])
+        >>> tuner = tune.Tuner(train, param_space={"lr": tune.loguniform(1e-5, 1.0)}, run_config=run_config)
+        >>> results = tuner.fit()  # it starts a cluster  # doctest: +SKIP
+
     Args:
         metric: The result by which trials are judged.
         mode: "min" or "max".
