@@ -89,7 +89,7 @@ class AdaptiveSchedule:
         ...         optimizer.step()
         ...         tuner.step(losses[:64].mean())
         ...         if step % 4 == 3:
-        ...             tuner.validate(losses[64:].mean().detach())
+        ...             tuner.validate(losses[64:].mean())
         >>> tuner.values["lr"] > 1e-4
         True
         >>> longer = mt.AdaptiveSchedule(optimizer, total_steps=200)
@@ -207,27 +207,29 @@ class AdaptiveSchedule:
             ConfigurationError: The loss is not a single number.
             TrainingError: The losses are not finite from the start, although the optimiser skips its steps.
         """
-        loss = loss.detach() if isinstance(loss, Tensor) else torch.tensor(float(loss), dtype=torch.float64)
-        if loss.numel() != 1:
-            raise ConfigurationError(f"expected one mini-batch loss, got a tensor of shape {tuple(loss.shape)}")
+        loss = _single(loss, "mini-batch loss")
         if not self._stepped:
             # The optimiser took no step: a gradient scaler skips those whose gradients overflowed.
-            self._skipped(loss.reshape(()))
+            self._skipped(loss)
             return
         self._stepped, self._skipped_in_a_row = False, 0
         self.steps += 1
         if self._horizon.goes_on(self.steps - 1):
-            self._probe.after_step(loss.reshape(()))
+            self._probe.after_step(loss)
             self._due = self._probe.meter.full and self._horizon.goes_on(self.steps)
         self._follow_reference()
 
     def validate(self, val_loss: Tensor | float) -> None:
         """Tells the current validation loss. Never the test loss: the policy acts on what it hears.
 
+        Args:
+            val_loss: A number or a tensor of one element.
+
         Raises:
+            ConfigurationError: The loss is not a single number.
             TrainingError: It is not finite before the first step, so that nothing can be compared with it.
         """
-        self._val_loss = float(val_loss)
+        self._val_loss = float(_single(val_loss, "validation loss"))
         if not self._begun and not np.isfinite(self._val_loss):
             raise TrainingError(
                 f"the validation loss before the first step is {self._val_loss}: expected a finite number; look for "
@@ -578,3 +580,11 @@ def _as_tensors(state: Mapping[str, object]) -> dict[str, Any]:
 
 def _as_arrays(state: Mapping[str, object]) -> dict[str, Any]:
     return {name: v.numpy() if isinstance(v, Tensor) else v for name, v in state.items()}
+
+
+def _single(loss: Tensor | float, what: str) -> Tensor:
+    """A loss as a tensor of no dimensions, without its gradient's history, on the device where it is."""
+    found = loss.detach() if isinstance(loss, Tensor) else torch.tensor(float(loss), dtype=torch.float64)
+    if found.numel() != 1:
+        raise ConfigurationError(f"expected one {what}, got a tensor of shape {tuple(found.shape)}")
+    return found.reshape(())

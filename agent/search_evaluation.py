@@ -1,12 +1,14 @@
-"""How good a search policy is: final regrets on tasks, against the rule that learning started from."""
+"""How good a search policy is, by its final regrets on tasks, and how much of what it has learnt is worth keeping."""
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..envs.families import Split
 from ..envs.search import FLOOR, SearchEnv
@@ -19,6 +21,9 @@ BUDGETS = (1, 4, 10)
 
 SHARES = (0.0, 0.25, 0.5, 1.0)
 """Shares of what was learnt that are tried on validation tasks."""
+
+STEPS = (0.5, 1.0)
+"""Parts of the way from a champion's weights to those learnt from it that are tried."""
 
 _KINDS = ("without past", "with past")
 
@@ -58,6 +63,50 @@ def trust_what_pays(actor: SearchActor, tasks: int, families: SearchTasks | None
         }
     for i, kind in enumerate(_KINDS):
         actor.trust[i] = min(SHARES, key=lambda share: means[share][kind])
+
+
+def as_far_as_it_pays(
+    champion: SearchActor, learnt: SearchActor, tasks: int, families: SearchTasks
+) -> tuple[SearchActor, str]:
+    """What is best of the champion, of what was learnt from it, of what lies between, and of the rule.
+
+    Between lie the weights that are interpolated (Wortsman et al. 2022, Robust fine-tuning of zero-shot models): what
+    a few tasks teach is often right in direction and too large. Searches are paired; whatever is not better than the
+    champion by more than a standard error of its mean over tasks is luck, and the champion stays.
+
+    Args:
+        champion: The network that learning began from.
+        learnt: The network that came of it.
+        tasks: Tasks to search with each.
+        families: What they are drawn from.
+
+    Returns:
+        The network, and what it is in words.
+    """
+    rule = SearchActor(champion.shape)
+    tried = {"the rule": rule, **{f"{step:g} of what was learnt": _between(champion, learnt, step) for step in STEPS}}
+    before = _by_task(champion, families, tasks)
+    kept, best, words = champion, 0.0, "nothing of what was learnt"
+    for name, actor in tried.items():
+        gains = before - _by_task(actor, families, tasks)
+        sure = gains.mean() - gains.std(ddof=1) / math.sqrt(tasks) if tasks > 1 else gains.mean()
+        if sure > 0 and gains.mean() > best:
+            kept, best, words = actor, float(gains.mean()), name
+    return copy.deepcopy(kept), words
+
+
+def _between(begin: SearchActor, end: SearchActor, step: float) -> SearchActor:
+    """The network whose weights lie so far on the way from one's to the other's."""
+    found, after = copy.deepcopy(begin), end.state_dict()
+    found.load_state_dict({name: torch.lerp(each, after[name], step) for name, each in begin.state_dict().items()})
+    return found
+
+
+def _by_task(actor: SearchActor, families: SearchTasks, tasks: int) -> NDArray[np.float64]:
+    """Mean log regret of each task over `BUDGETS`, shape (tasks,)."""
+    return np.array(
+        [np.mean([log_regret(actor, families.task(seed), budget, seed) for budget in BUDGETS]) for seed in range(tasks)]
+    )
 
 
 def _log_regrets(actor: SearchActor, families: SearchTasks, tasks: int) -> dict[str, list[float]]:

@@ -30,7 +30,7 @@ from ..envs.unit_cube import UnitCube
 from .followed_study import study_history
 from .meta_training import Progress
 from .search_actor import SearchActor
-from .search_evaluation import BUDGETS, log_regret, trust_what_pays
+from .search_evaluation import BUDGETS, as_far_as_it_pays, log_regret
 from .search_policy import SearchPolicy
 from .search_training import SearchTrainingSettings, keep_policy, learn_to_search, search_card
 
@@ -219,8 +219,8 @@ def learn_search_policy(
         trial=trial,
         progress=progress,
     )
-    # What was learnt is trusted as far as it pays on the tasks that it was learnt from: the others are for judging.
-    trust_what_pays(actor, settings.searches * len(learnt), own)
+    # What was learnt is kept as far as it pays on the tasks that it was learnt from: the others are for judging.
+    actor, kept = as_far_as_it_pays(champion.actor, actor, settings.searches * len(learnt), own)
     comparison = compare(actor, champion.actor, lessons, tasks, settings)
     figures = {key: value for key, value in asdict(comparison).items() if isinstance(value, float)}
     recorder.record(
@@ -233,6 +233,7 @@ def learn_search_policy(
         "learning": asdict(settings),
         "learnt_from": {"policy": champion.name, "tasks": [lessons.names[place] for place in learnt]},
         "held_out": list(comparison.tasks),
+        "kept": kept,
         "trust": actor.trust.tolist(),
         "evaluation": figures,
     }

@@ -328,6 +328,9 @@ def test_bad_arguments_are_refused(lively: Policy) -> None:
     tuner = AdaptiveSchedule(optimizer, 10, lively)
     with pytest.raises(ConfigurationError, match="one mini-batch loss"):
         tuner.step(torch.ones(3))
+    with pytest.raises(ConfigurationError, match="one validation loss"):
+        tuner.validate(torch.ones(2))
+    tuner.validate(torch.ones(1, requires_grad=True))
     with pytest.raises(TrainingError, match="before the first step is nan"):
         tuner.validate(float("nan"))
 
