@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -474,9 +475,12 @@ def page(experiments: Path) -> str:
         "  [reproducing every figure](reproduce.md).",
     ]
     for title, rows in groups.items():
-        lines += ["", f"## {title}", "", "| experiment | figure | ours | strongest rival | its figure | verdict |"]
-        lines.append("|---" * 6 + "|")
-        lines += [_line(name, row) for name, row in rows]
+        lines += ["", f"## {title}"]
+        for folder, mine in groupby(rows, lambda row: row[0].split("/", maxsplit=1)[0]):
+            readme = experiments / folder / "README.md"
+            lines += ["", f"### {_title(readme)}", "", f"[{folder}](../experiments/{folder}/README.md)", ""]
+            lines += ["| figure | ours | strongest rival | verdict |", "|---" * 4 + "|"]
+            lines += [_line(name, row) for name, row in mine]
     lines += ["", "## Files without a row", ""]
     lines += [f"- [{name}](../experiments/{name}): {why}." for name, why in WITHOUT_ROWS.items() if name in there]
     return "\n".join(lines) + "\n"
@@ -498,14 +502,11 @@ def _read(path: Path) -> Any:
     return [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
 
 
+def _title(readme: Path) -> str:
+    return readme.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+
+
 def _line(name: str, row: Row) -> str:
-    folder = name.split("/", maxsplit=1)[0]
-    cells = [
-        f"[{folder}](../experiments/{folder})",
-        row.figure,
-        f"[{row.ours}](../experiments/{name})",
-        row.rival,
-        row.theirs,
-        row.verdict,
-    ]
-    return f"| {' | '.join(cells)} |"
+    # Four columns are what a phone is wide enough for.
+    ours, rival = f"[{row.ours}](../experiments/{name})", f"{row.rival}: {row.theirs}"
+    return f"| {row.figure} | {ours} | {rival} | {row.verdict} |"

@@ -204,7 +204,9 @@ def test_results_are_beside_the_strongest_rival_and_losses_are_marked(tmp_path: 
     over = {"schedules": {"1": 1.0, "2": 1.7}, "searches": {"1": 1.0, "2": 0.9}, "nothing": {"1": 1.0, "2": 1.001}}
     speed = {"decisions a second": {}, "over 1, same round, median": over}
     (tmp_path / "meta_training_speed" / "results.json").write_text(json.dumps(speed))
-    row = r"^\|.* \| \[(.*)\]\(\S+\) \| .* \| (.*) \| (.*) \|$"
+    for folder in tmp_path.iterdir():
+        (folder / "README.md").write_text("# Is it so?\n")
+    row = r"^\|.* \| \[(.*)\]\(\S+\) \| .*: (.*) \| (.*) \|$"
     assert re.findall(row, table_of_results().page(tmp_path), re.MULTILINE) == [
         ("1.70", "1.00", "better"),
         ("0.90", "1.00", "**worse**"),
