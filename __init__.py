@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from .agent.policy_sampler import PolicySampler
     from .agent.policy_scheduler import PolicyScheduler
     from .agent.policy_search_cv import PolicySearchCV
+    from .agent.schedule_run import ScheduleRun, run_schedule
     from .agent.transformers_callback import TransformersAdaptiveSchedule
     from .agent.trial_folder import trial_folder
     from .agent.trial_probe import TrialProbe
     from .agent.tune import TuneResult, tune
+    from .envs.boosting_training import BoostingTraining
     from .envs.errors import MetatunerError
+    from .envs.partial_fit_training import PartialFitTraining
     from .envs.schedule import ScheduleEnv
     from .envs.search import SearchEnv
     from .envs.torch_training import TorchTraining
@@ -43,15 +46,18 @@ __version__ = "0.1.0"
 __all__ = [
     "AdaptiveSchedule",
     "Attribute",
+    "BoostingTraining",
     "DropoutRate",
     "LightningAdaptiveSchedule",
     "MLflowRecorder",
     "MetatunerError",
+    "PartialFitTraining",
     "Policy",
     "PolicySampler",
     "PolicyScheduler",
     "PolicySearchCV",
     "ScheduleEnv",
+    "ScheduleRun",
     "SearchEnv",
     "TorchTraining",
     "TransformersAdaptiveSchedule",
@@ -61,6 +67,7 @@ __all__ = [
     "__version__",
     "hyperopt_suggest",
     "record_study",
+    "run_schedule",
     "trial_folder",
     "tune",
 ]
@@ -68,15 +75,18 @@ __all__ = [
 _HOME = {
     "AdaptiveSchedule": ".agent.adaptive_schedule",
     "Attribute": ".agent.knobs",
+    "BoostingTraining": ".envs.boosting_training",
     "DropoutRate": ".agent.knobs",
     "LightningAdaptiveSchedule": ".agent.lightning_callback",
     "MLflowRecorder": ".tracking.recorder",
     "MetatunerError": ".envs.errors",
+    "PartialFitTraining": ".envs.partial_fit_training",
     "Policy": ".agent.policy",
     "PolicySampler": ".agent.policy_sampler",
     "PolicyScheduler": ".agent.policy_scheduler",
     "PolicySearchCV": ".agent.policy_search_cv",
     "ScheduleEnv": ".envs.schedule",
+    "ScheduleRun": ".agent.schedule_run",
     "SearchEnv": ".envs.search",
     "TorchTraining": ".envs.torch_training",
     "TransformersAdaptiveSchedule": ".agent.transformers_callback",
@@ -85,6 +95,7 @@ _HOME = {
     "TuneResult": ".agent.tune",
     "hyperopt_suggest": ".agent.hyperopt_suggest",
     "record_study": ".tracking.finished_study",
+    "run_schedule": ".agent.schedule_run",
     "trial_folder": ".agent.trial_folder",
     "tune": ".agent.tune",
 }

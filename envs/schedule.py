@@ -105,8 +105,8 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
                 seed.
 
         Returns:
-            The observation, and an info dict with `config` (starting values), `seed`, `val_loss`, and `signals` (the
-            observation by name).
+            The observation, and an info dict with `config` (starting values), `seed`, `val_loss`, `steps` (optimiser
+            steps done), and `signals` (the observation by name).
         """
         super().reset(seed=seed)
         options = options or {}
@@ -119,6 +119,7 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             "config": config,
             "seed": training_seed,
             "val_loss": float(measured.val_loss[0]),
+            "steps": 0,
             "signals": self._controller.named_signals(),
         }
         return self._controller.observation()[0], info
@@ -128,7 +129,8 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
         Returns:
             Observation, reward, terminated, truncated (always False), and an info dict with `hyperparameters` (those
-            of the interval's last step), `train_loss`, `val_loss`, `diverged` and `signals`.
+            of the interval's last step), `train_loss`, `val_loss`, `diverged`, `steps` (optimiser steps done, those
+            that were taken back included) and `signals`.
 
         Raises:
             ConfigurationError: The episode has ended: call reset.
@@ -157,10 +159,16 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             "train_loss": float(interval.train_loss[0]),
             "val_loss": float(interval.val_loss[0]),
             "diverged": bool(diverged[0]),
+            "steps": (done + 1) * self._interval,
             "signals": self._controller.named_signals(),
         }
         terminated = self._controller.decision >= self._decisions
         return self._controller.observation()[0], float(reward[0]), terminated, False, info
+
+    @property
+    def controller(self) -> ScheduleController:
+        """The schedule of the running episode."""
+        return self._controller
 
     def close(self) -> None:
         """Ends the training."""

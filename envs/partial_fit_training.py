@@ -1,0 +1,213 @@
+"""A scikit-learn estimator that learns in mini-batches, as a training that can be scheduled."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import TrainingError
+from .estimator_dials import EstimatorDials, dials_of
+from .estimator_losses import EstimatorLoss, usual_loss
+from .meter import IntervalMeter
+from .sampling import EpochSampler
+from .signals import Interval, first_update
+from .training import Values
+
+_NO_RATE = float(np.finfo(np.float64).tiny)
+"""A step of this size makes an estimator's weights, and leaves them as they were made."""
+
+
+class PartialFitTraining:
+    """A scikit-learn estimator in training by `partial_fit`; implements `envs.training.Training`.
+
+    A step is one `partial_fit` of one mini-batch. Hyperparameters are `lr`, `weight_decay` (the `alpha` of an L2
+    penalty) and, of neural networks, `momentum` (or Adam's first beta): see `envs.estimator_dials`. Nothing else that
+    an estimator does to its rate has a say.
+
+    Example:
+        >>> import metatuner as mt
+        >>> from sklearn.datasets import load_digits
+        >>> from sklearn.model_selection import train_test_split
+        >>> from sklearn.neural_network import MLPClassifier
+        >>> x, y = load_digits(return_X_y=True)
+        >>> x_train, x_val, y_train, y_val = train_test_split(x / 16, y, random_state=0)
+        >>> training = mt.PartialFitTraining(MLPClassifier((32,)), x_train, y_train, x_val, y_val)
+        >>> env = mt.ScheduleEnv(training, adjust=("lr",), start={"lr": 1e-5}, decisions=15, interval=10)
+        >>> run = mt.run_schedule(env, "schedule-default", seed=0)
+        >>> run.val_loss < 0.5 * run.start_loss
+        True
+        >>> training.model.predict(x_val[:3]).shape
+        (3,)
+
+    Args:
+        estimator: `SGDClassifier`, `SGDRegressor`, `Perceptron`, `MLPClassifier` or `MLPRegressor`, or what has the
+            same attributes. It is copied and left as it is.
+        x: Training inputs, shape (rows, features), standardised as they should be: an array or a sparse matrix.
+        y: Training targets.
+        x_val: Validation inputs. Never test examples: rewards are computed from these.
+        y_val: Validation targets.
+        loss: A positive loss of a fitted estimator, inputs and targets. None takes the log loss of a classifier with
+            probabilities, the hinge loss of one without, the squared error of a regressor.
+        batch_size: Rows a mini-batch.
+
+    Raises:
+        ConfigurationError: The estimator has no `partial_fit`, no learning rate, or averages its weights.
+        TrainingError: `start` was not called, or the estimator does not take these data.
+    """
+
+    adaptive: float
+
+    def __init__(
+        self,
+        estimator: Any,
+        x: Any,
+        y: Any,
+        x_val: Any,
+        y_val: Any,
+        *,
+        loss: EstimatorLoss | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        from sklearn.base import is_classifier
+
+        self._estimator, self._loss = estimator, loss or usual_loss(estimator)
+        self._train, self._val = _checked(x, y), _checked(x_val, y_val)
+        self._rows = min(batch_size, len(self._train[1]))
+        self._classes = {"classes": np.unique(self._train[1])} if is_classifier(estimator) else {}
+        self._dials: EstimatorDials | None = None
+        self.adaptive = self._fresh(seed=0).adaptive
+
+    @property
+    def model(self) -> Any:
+        """The estimator in training: fitted, once `start` was called."""
+        return self._started.estimator
+
+    def start(self, config: Mapping[str, float], seed: int) -> Interval:
+        """See `Training.start`."""
+        self._dials = self._fresh(seed)
+        self._sampler = EpochSampler(len(self._train[1]), self._rows, seed)
+        own = {"lr": self._dials.rate}
+        self._dials.write("lr", _NO_RATE)
+        try:
+            self.model.partial_fit(*self._batch(np.arange(self._rows)), **self._classes)
+            val_loss = self._measure(*self._val)
+        except ValueError as error:
+            raise TrainingError(f"{type(self.model).__name__} does not take these data: {error}") from error
+        self._dials.forget()
+        self._set({**own, **config}, 0)
+        return Interval.of(val_loss=val_loss, first_update=self._first_update())
+
+    def advance(self, hyperparameters: Values, steps: int) -> Interval:
+        """See `Training.advance`."""
+        meter = IntervalMeter(steps)
+        with _quiet():
+            for step, rows in enumerate(self._sampler.next(steps).numpy()):
+                self._set(hyperparameters, step)
+                if not self._step(meter, rows):
+                    break
+            return meter.interval(self._measure(*self._val) if meter.full else None)
+
+    def snapshot(self) -> Any:
+        """See `Training.snapshot`."""
+        return copy.deepcopy((self._started, self._sampler.state_dict()))
+
+    def restore(self, snapshot: Any) -> None:
+        """See `Training.restore`."""
+        self._dials, sampler = copy.deepcopy(snapshot)
+        self._sampler.load_state_dict(sampler)
+
+    def close(self) -> None:
+        """See `Training.close`."""
+        self._dials = None
+
+    @property
+    def _started(self) -> EstimatorDials:
+        if self._dials is None:
+            raise TrainingError("this training has not begun: call start(config, seed) first")
+        return self._dials
+
+    def _fresh(self, seed: int) -> EstimatorDials:
+        from sklearn.base import clone
+
+        return dials_of(clone(self._estimator).set_params(random_state=seed), self._rows)
+
+    def _first_update(self) -> float:
+        """Looks at the gradient of the first mini-batch, and leaves no trace; NaN where all weights are still 0."""
+        before = self.snapshot()
+        weights, momentum = self._started.weights(), self._started.momentum()
+        size = np.linalg.norm(weights)
+        told = np.array(np.nan)
+        with _quiet():
+            if size and self._fit(self._sampler.next(1)[0].numpy()):
+                gradient = np.linalg.norm(self._started.gradient(weights, momentum))
+                told = first_update(
+                    np.array(self._started.rate), np.array(self.adaptive), len(weights), np.array(gradient), np.array(size)
+                )
+        self.restore(before)
+        return float(told)
+
+    def _set(self, values: Values, step: int) -> None:
+        for name, value in values.items():
+            self._started.write(name, float(value) if isinstance(value, int | float) else float(value[step]))
+
+    def _step(self, meter: IntervalMeter, rows: NDArray[np.int64]) -> bool:
+        """Measures and takes a step; returns whether all numbers are still finite."""
+        dials = self._started
+        loss = self._measure(*self._batch(rows))
+        looks = meter.wants_gradient or meter.wants_update
+        weights, momentum = (dials.weights(), dials.momentum()) if looks else (np.zeros(0), np.zeros(0))
+        taken = self._fit(rows)
+        if taken and meter.wants_gradient:
+            gradient = dials.gradient(weights, momentum)
+            meter.gradient(*map(_scalar, (gradient @ gradient, gradient @ momentum, momentum @ momentum)))
+        if taken and meter.wants_update and weights @ weights > 0:  # unknown while all are 0
+            update = dials.weights() - weights
+            meter.update(_scalar(update @ update), _scalar(weights @ weights))
+        meter.loss(_scalar(loss if taken else np.inf))
+        return taken and bool(np.isfinite(loss))
+
+    def _fit(self, rows: NDArray[np.int64]) -> bool:
+        """One `partial_fit`; returns whether the estimator's numbers were finite."""
+        try:
+            self.model.partial_fit(*self._batch(rows))
+        except ValueError:
+            # These data were taken before: what scikit-learn refuses is an overflow.
+            return False
+        return True
+
+    def _measure(self, inputs: Any, targets: Any) -> float:
+        return float(self._loss(self.model, inputs, targets))
+
+    def _batch(self, rows: Any) -> tuple[Any, Any]:
+        inputs, targets = self._train
+        return inputs[rows], targets[rows]
+
+
+def _checked(inputs: Any, targets: Any) -> tuple[Any, Any]:
+    from sklearn.utils import check_X_y
+
+    try:
+        found: tuple[Any, Any] = check_X_y(inputs, targets, accept_sparse="csr", multi_output=True)
+    except ValueError as error:
+        raise TrainingError(f"these data cannot be learnt from: {error}") from error
+    return found
+
+
+def _scalar(value: float) -> Tensor:
+    return torch.tensor(float(value), dtype=torch.float64)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Numbers that overflow are reported by an interval; data and parameters were checked before."""
+    import sklearn
+
+    with np.errstate(all="ignore"), sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+        yield
