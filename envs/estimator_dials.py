@@ -131,14 +131,16 @@ class NetworkDials:
         if name == "weight_decay":
             self.estimator.alpha = value * self._rows
             return
-        # An attribute is what a new optimiser begins with; one that is there has its own.
-        places = {"lr": ("learning_rate_init", "learning_rate"), "momentum": (self._momentum_name, self._momentum_name)}
-        if name not in places:
+        if name not in ("lr", "momentum"):
             raise _no_such(self.estimator, name, "lr, weight_decay and momentum")
-        attribute, live = places[name]
+        attribute = "learning_rate_init" if name == "lr" else self._momentum_name
+        # The estimator's own is what a new optimiser begins with.
         setattr(self.estimator, attribute, value)
         if self._optimizer is not None:
-            setattr(self._optimizer, live, value)
+            setattr(self._optimizer, attribute, value)
+            if name == "lr":
+                # SGD looks at this one; Adam works it out from the other.
+                self._optimizer.learning_rate = value
 
     def forget(self) -> None:
         """See `EstimatorDials.forget`."""

@@ -93,11 +93,12 @@ def _takes_one_value_a_step(training: Training, config: Mapping[str, float], ste
 
 def _obeys_the_learning_rate(training: Training, config: Mapping[str, float], steps: int) -> None:
     training.start(config, seed=0)
-    snapshot = training.snapshot()
-    first = training.advance({"lr": config["lr"]}, steps)
-    training.restore(snapshot)
-    second = training.advance({"lr": config["lr"] / 100}, steps)
-    assert first.val_loss[0] != second.val_loss[0], "advance must use the hyperparameters it is given"
+    for when in ("at the start", "later on"):
+        snapshot = training.snapshot()
+        first = training.advance({"lr": config["lr"]}, steps)
+        training.restore(snapshot)
+        second = training.advance({"lr": config["lr"] / 100}, steps)
+        assert first.val_loss[0] != second.val_loss[0], f"advance must use the hyperparameters it is given, {when}"
 
 
 def _survives_divergence(training: Training, config: Mapping[str, float], steps: int) -> None:
