@@ -102,8 +102,8 @@ def run_schedule(
             if guards is not None:
                 action, (why,) = guards.overrule(bare.controller, action)
                 note = "; ".join(filter(None, [note, why]))
-            before, earned, number = info, reward, bare.controller.decision
-            observation, reward, terminated, _, info = env.step(action[0].astype(np.float32))
+            before, number = info, bare.controller.decision
+            observation, earned, terminated, _, info = env.step(action[0].astype(np.float32))
             decisions.append(
                 Decision(
                     trial=trial,
@@ -112,11 +112,12 @@ def run_schedule(
                     signals=before["signals"],
                     adjustments=dict(zip(info["hyperparameters"], action[0].tolist(), strict=True)),
                     values=info["hyperparameters"],
-                    reward=earned,
+                    reward=reward,
                     note=note,
                 )
             )
             recorder.record(decisions[-1])
+            reward = float(earned)
             losses = {"train/loss": info["train_loss"], "val/loss": info["val_loss"]}
             recorder.record(Metrics(trial=trial, step=info["steps"], values=losses))
         recorder.record(Metrics(trial=trial, step=info["steps"], values={"reward": reward}))

@@ -8,7 +8,7 @@ are grown stay as they are; the rate of those to come can change.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import torch
@@ -101,7 +101,8 @@ class BoostingTraining:
         self._set({"lr": self._rate, **config}, 0)
         booster = xgboost.train(self._settings(), self._train, num_boost_round=0)
         self._state = booster.save_raw()
-        return Interval.of(val_loss=self._loss(booster, self._val))
+        self._base = self._margins(booster)
+        return Interval.of(val_loss=self._loss(booster, self._val), first_update=self._first_update())
 
     def advance(self, hyperparameters: Values, steps: int) -> Interval:
         """See `Training.advance`."""
@@ -154,9 +155,24 @@ class BoostingTraining:
             meter.gradient(squared, torch.zeros_like(squared), torch.zeros_like(squared))
         meter.loss(_scalar(self._loss_of(outputs, self._train)))
         booster.update(self._train, number)
-        if margins is not None and margins.any():
-            moved = np.square(self._margins(booster) - margins).sum()
-            meter.update(_scalar(moved), _scalar(np.square(margins).sum()))
+        if margins is not None:
+            meter.update(*map(_scalar, self._moved(booster, margins)))
+
+    def _first_update(self) -> float:
+        """Grows the trees of the first round, and forgets them."""
+        booster = xgboost.Booster(self._settings(), model_file=self._started)
+        margins = self._margins(booster)
+        booster.update(self._train, 0)
+        return float(np.sqrt(np.divide(*self._moved(booster, margins))))
+
+    def _moved(self, booster: xgboost.Booster, margins: Array) -> tuple[float, float]:
+        """How far the margins have moved, and how large they were, counted from the first ones: squared norms.
+
+        They count as no smaller than their unit, which is 1, for a regression the standard deviation of the targets.
+        """
+        unit = 1.0 if self._classes else float(np.std(self._train.get_label()))
+        moved = float(np.square(self._margins(booster) - margins).sum())
+        return moved, float(np.square(margins - self._base).sum()) + unit**2 * margins.size
 
     def _outputs(self, booster: xgboost.Booster, data: xgboost.DMatrix) -> Array:
         """Predictions, shape (rows,), or probabilities, shape (rows, classes)."""
@@ -170,7 +186,8 @@ class BoostingTraining:
     def _errors(self, outputs: Array) -> Array:
         """Gradients of the training loss by the margins, a row each."""
         labels = self._train.get_label()
-        return outputs - (np.eye(self._classes)[labels.astype(np.int64)] if self._classes else labels)
+        found: Array = outputs - (np.eye(self._classes)[labels.astype(np.int64)] if self._classes else labels)
+        return found
 
     def _loss(self, booster: xgboost.Booster, data: xgboost.DMatrix) -> float:
         return self._loss_of(self._outputs(booster, data), data)
@@ -198,5 +215,5 @@ def _objective(classes: int, mean: float) -> dict[str, Any]:
     return {"objective": "multi:softprob", "num_class": classes, "base_score": 0.5}
 
 
-def _scalar(value: float) -> Tensor:
+def _scalar(value: SupportsFloat) -> Tensor:
     return torch.tensor(float(value), dtype=torch.float64)

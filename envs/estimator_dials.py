@@ -1,7 +1,7 @@
 """What can be set and measured of scikit-learn's estimators that learn in mini-batches, by `partial_fit`.
 
-Linear models (`SGDClassifier`, `SGDRegressor`, `Perceptron`) take a step for each row; neural networks (`MLPClassifier`,
-`MLPRegressor`) one for each mini-batch, by an optimiser that the estimator makes at its first one.
+Linear models (`SGDClassifier`, `SGDRegressor`, `Perceptron`) take a step for each row; neural networks
+(`MLPClassifier`, `MLPRegressor`) one for each mini-batch, by an optimiser that the estimator makes at its first one.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ class EstimatorDials(Protocol):
     Attributes:
         estimator: The estimator.
         adaptive: 1.0 where its optimiser normalises steps by gradient size, else 0.0.
+        begins_with_zeros: Whether all its weights are 0 before the first step.
     """
 
     estimator: Any
     adaptive: float
+    begins_with_zeros: bool
 
     @property
     def rate(self) -> float:
@@ -66,6 +68,7 @@ class LinearDials:
     """
 
     adaptive = 0.0
+    begins_with_zeros = True
 
     def __init__(self, estimator: Any, rows: int) -> None:
         if getattr(estimator, "average", False):
@@ -115,6 +118,8 @@ class NetworkDials:
         estimator: The network.
         rows: Rows a mini-batch: the estimator cuts none into smaller ones.
     """
+
+    begins_with_zeros = False
 
     def __init__(self, estimator: Any, rows: int) -> None:
         self.estimator, self._rows = estimator.set_params(batch_size=rows), rows

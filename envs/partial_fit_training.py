@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from .meter import IntervalMeter
 from .sampling import EpochSampler
 from .signals import Interval, first_update
 from .training import Values
+
+Array = NDArray[np.float64]
 
 _NO_RATE = float(np.finfo(np.float64).tiny)
 """A step of this size makes an estimator's weights, and leaves them as they were made."""
@@ -106,7 +108,7 @@ class PartialFitTraining:
 
     def advance(self, hyperparameters: Values, steps: int) -> Interval:
         """See `Training.advance`."""
-        meter = IntervalMeter(steps)
+        _, meter = self._started, IntervalMeter(steps)
         with _quiet():
             for step, rows in enumerate(self._sampler.next(steps).numpy()):
                 self._set(hyperparameters, step)
@@ -139,19 +141,39 @@ class PartialFitTraining:
         return dials_of(clone(self._estimator).set_params(random_state=seed), self._rows)
 
     def _first_update(self) -> float:
-        """Looks at the gradient of the first mini-batch, and leaves no trace; NaN where all weights are still 0."""
-        before = self.snapshot()
-        weights, momentum = self._started.weights(), self._started.momentum()
-        size = np.linalg.norm(weights)
+        """Takes the first step, and takes it back."""
+        before, dials = self.snapshot(), self._started
+        weights, momentum = dials.weights(), dials.momentum()
+        rows = self._sampler.next(1)[0].numpy()
         told = np.array(np.nan)
         with _quiet():
-            if size and self._fit(self._sampler.next(1)[0].numpy()):
-                gradient = np.linalg.norm(self._started.gradient(weights, momentum))
-                told = first_update(
-                    np.array(self._started.rate), np.array(self.adaptive), len(weights), np.array(gradient), np.array(size)
-                )
+            outputs = self._outputs(rows)
+            taken = self._fit(rows)
+            if taken and dials.begins_with_zeros:
+                told = np.sqrt(np.divide(*self._moved(rows, outputs)))
+            elif taken:
+                gradient, size = (np.array(np.linalg.norm(v)) for v in (dials.gradient(weights, momentum), weights))
+                told = first_update(np.array(dials.rate), np.array(self.adaptive), len(weights), gradient, size)
         self.restore(before)
         return float(told)
+
+    def _moved(self, rows: NDArray[np.int64], outputs: Array) -> tuple[float, float]:
+        """How far the outputs of a mini-batch have moved, and how large they were: squared norms.
+
+        This is what is measured where weights begin with zeros (linear models): over such weights any update is large.
+        Outputs count as no smaller than their unit, which is 1 for margins and the standard deviation of the targets
+        for predictions.
+        """
+        unit = 1.0 if self._classes else float(np.std(self._train[1]))
+        moved = float(np.square(self._outputs(rows) - outputs).sum())
+        return moved, float(np.square(outputs).sum()) + unit**2 * outputs.size
+
+    def _outputs(self, rows: NDArray[np.int64]) -> Array:
+        """Margins or predictions on training rows."""
+        inputs, _ = self._batch(rows)
+        told = getattr(self.model, "decision_function", self.model.predict)
+        found: Array = told(inputs)
+        return found
 
     def _set(self, values: Values, step: int) -> None:
         for name, value in values.items():
@@ -159,17 +181,19 @@ class PartialFitTraining:
 
     def _step(self, meter: IntervalMeter, rows: NDArray[np.int64]) -> bool:
         """Measures and takes a step; returns whether all numbers are still finite."""
-        dials = self._started
+        dials, takes_update = self._started, meter.wants_update
         loss = self._measure(*self._batch(rows))
-        looks = meter.wants_gradient or meter.wants_update
+        looks = meter.wants_gradient or takes_update
         weights, momentum = (dials.weights(), dials.momentum()) if looks else (np.zeros(0), np.zeros(0))
+        outputs = self._outputs(rows) if takes_update and dials.begins_with_zeros else None
         taken = self._fit(rows)
         if taken and meter.wants_gradient:
             gradient = dials.gradient(weights, momentum)
             meter.gradient(*map(_scalar, (gradient @ gradient, gradient @ momentum, momentum @ momentum)))
-        if taken and meter.wants_update and weights @ weights > 0:  # unknown while all are 0
+        if taken and takes_update:
             update = dials.weights() - weights
-            meter.update(_scalar(update @ update), _scalar(weights @ weights))
+            compared = (update @ update, weights @ weights) if outputs is None else self._moved(rows, outputs)
+            meter.update(*map(_scalar, compared))
         meter.loss(_scalar(loss if taken else np.inf))
         return taken and bool(np.isfinite(loss))
 
@@ -200,7 +224,7 @@ def _checked(inputs: Any, targets: Any) -> tuple[Any, Any]:
     return found
 
 
-def _scalar(value: float) -> Tensor:
+def _scalar(value: SupportsFloat) -> Tensor:
     return torch.tensor(float(value), dtype=torch.float64)
 
 
