@@ -28,12 +28,16 @@ NAMES = {
     "asha": "ASHA",
     "best_of_24": "best of 24 cosines",
     "best_of_5": "best of 5 cosines",
+    "best of 5, constant": "best of 5 constants",
+    "best of 5, cosine": "best of 5 cosines",
+    "best of 5, invscaling": "best of 5 of 1 / sqrt(t)",
     "cmaes": "CMA-ES",
     "de": "differential evolution",
     "ga": "genetic algorithm",
     "gp": "Gaussian process",
     "hyperband": "Hyperband",
     "hypergradient": "hypergradient descent",
+    "invscaling": "1 / sqrt(t)",
     "median": "median rule",
     "none": "random search",
     "nsga2": "NSGA-II",
@@ -163,6 +167,18 @@ def _overhead(data: Any) -> Iterator[Row]:
         cost = Measured(case["overhead_percent"], *case["quartiles_percent"]).shown(2)
         figure = f"% more time, {case['model']}, {case['optimizer']}, {case['interval']} steps between decisions"
         yield _ought(f"{figure}, {case['on_divergence']}", cost, "at most 1", case["overhead_percent"] <= 1)
+
+
+def _other_frameworks(data: Any) -> Iterator[Row]:
+    starts = len(next(iter(data["settings"]["starts"].values())))
+    for model, parts in data["summary"].items():
+        for part, figures in parts.items():
+            ours = Measured(*figures["policy"])
+            single = {name: Measured(*figures[name]) for name in ("constant", "cosine", "invscaling")}
+            figure = f"{part} loss over the best of {starts} constants, {model}"
+            yield _against(f"{figure}; single runs from the same starts", ours, single, 2)
+            several = {f"best of {starts}, {name}": Measured(*figures[f"best of {starts}, {name}"]) for name in single}
+            yield _against(f"{figure}; {starts} runs instead of one", ours, several, 2)
 
 
 def _environment(data: Any) -> Iterator[Row]:
@@ -405,6 +421,7 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
         "schedule_transfer/text/results_480.json": partial(_transfer, where="text"),
         "schedule_ablations/results_earlier_tasks.jsonl": _ablations,
         "ray_population/results.json": _population,
+        "other_frameworks/results.json": _other_frameworks,
         "schedule_overhead/results.json": _overhead,
         "environment_speed/results.json": _environment,
         "meta_training_speed/results.json": _workers_in_meta_training,

@@ -42,9 +42,9 @@ def environment(lr: float = 1e-4, **options: Any) -> ScheduleEnv:
 
 
 def test_the_shipped_policy_drives_a_model_that_is_not_pytorchs_from_a_bad_start() -> None:
-    env, still = environment(), environment()
-    run, constant = run_schedule(env, seed=1), run_schedule(still, "zero", seed=1)
-    assert run.val_loss < 0.5 * constant.val_loss
+    env = ScheduleEnv(training(), adjust=("lr",), start={"lr": 1e-4}, decisions=20, interval=10)
+    run, constant = run_schedule(env, seed=1), run_schedule(env, "zero", seed=1)
+    assert run.val_loss < 0.3 * constant.val_loss
     assert run.start_loss == constant.start_loss
     assert {decision.values["lr"] for decision in constant.decisions} == {1e-4}
 

@@ -97,7 +97,9 @@ def test_updates_of_a_linear_model_are_in_units_of_its_outputs(estimator: Any, r
     def told(lr: float, scale: float = 1.0) -> tuple[float, float]:
         x, y, x_val, y_val = rows(regression)
         training = PartialFitTraining(estimator, x, y * scale if regression else y, x_val, y_val)
-        return float(training.start({"lr": lr}, seed=0).first_update[0]), float(training.advance({}, 1).relative_update[0])
+        return float(training.start({"lr": lr}, seed=0).first_update[0]), float(
+            training.advance({}, 1).relative_update[0]
+        )
 
     first, then = told(1e-5)
     assert 0 < first == pytest.approx(then)
