@@ -65,7 +65,8 @@ class BoostingTraining:
 
     Raises:
         ConfigurationError: The estimator is of another kind, or has another objective.
-        TrainingError: `start` was not called, or classes are not 0, 1, ...
+        TrainingError: `start` was not called, classes are not 0, 1, ..., or validation targets have one that training
+            targets lack.
     """
 
     adaptive = 0.0
@@ -73,7 +74,7 @@ class BoostingTraining:
     def __init__(self, estimator: Any, x: Any, y: Any, x_val: Any, y_val: Any) -> None:
         self._estimator, self._classes = estimator, 0
         if isinstance(estimator, xgboost.XGBClassifier):
-            self._classes = _count_classes(y)
+            self._classes = _count_classes(y, y_val)
         elif not isinstance(estimator, xgboost.XGBRegressor):
             raise ConfigurationError(f"expected an XGBClassifier or XGBRegressor, got {estimator!r}")
         self._params = {**estimator.get_xgb_params(), **_objective(self._classes, float(np.mean(y)))}
@@ -199,10 +200,12 @@ class BoostingTraining:
         return float(np.square(outputs - labels).mean())
 
 
-def _count_classes(targets: Any) -> int:
+def _count_classes(targets: Any, val_targets: Any) -> int:
     classes = np.unique(targets)
     if len(classes) < 2 or not np.array_equal(classes, np.arange(len(classes))):
         raise TrainingError(f"XGBoost wants at least two classes 0, 1, ..., got {classes[:5].tolist()}: encode them")
+    if unknown := set(np.unique(val_targets)) - set(classes):
+        raise TrainingError(f"the validation targets have classes that the training ones lack: {sorted(unknown)[:5]}")
     return len(classes)
 
 

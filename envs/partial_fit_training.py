@@ -61,7 +61,8 @@ class PartialFitTraining:
 
     Raises:
         ConfigurationError: The estimator has no `partial_fit`, no learning rate, or averages its weights.
-        TrainingError: `start` was not called, or the estimator does not take these data.
+        TrainingError: `start` was not called, or the estimator does not take these data; classes of the validation
+            targets that the training ones lack.
     """
 
     adaptive: float
@@ -83,6 +84,10 @@ class PartialFitTraining:
         self._train, self._val = _checked(x, y), _checked(x_val, y_val)
         self._rows = min(batch_size, len(self._train[1]))
         self._classes = {"classes": np.unique(self._train[1])} if is_classifier(estimator) else {}
+        if self._classes and (unknown := set(self._val[1].ravel()) - set(self._train[1].ravel())):
+            raise TrainingError(
+                f"the validation targets have classes that the training ones lack: {sorted(unknown)[:5]}"
+            )
         self._dials: EstimatorDials | None = None
         self.adaptive = self._fresh(seed=0).adaptive
 

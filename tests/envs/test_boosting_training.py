@@ -78,6 +78,8 @@ def test_what_cannot_be_boosted_is_refused() -> None:
         BoostingTraining(xgboost.XGBRegressor(objective="reg:absoluteerror"), x, y, x, y)
     with pytest.raises(TrainingError, match="encode them"):
         BoostingTraining(xgboost.XGBClassifier(), x, y + 1, x, y)
+    with pytest.raises(TrainingError, match="validation targets have classes"):
+        BoostingTraining(xgboost.XGBClassifier(), x, y, x, y + 1)
     with pytest.raises(TrainingError, match="call start"):
         training().advance({}, 1)
     with pytest.raises(SearchSpaceError, match="it has lr"):

@@ -151,6 +151,8 @@ def test_what_cannot_be_scheduled_is_refused() -> None:
         PartialFitTraining(SGDClassifier(average=True), *data)
     with pytest.raises(TrainingError, match="NaN"):
         PartialFitTraining(SGDClassifier(), np.full((4, 2), np.nan), [0, 1, 0, 1], *data[2:])
+    with pytest.raises(TrainingError, match="validation targets have classes"):
+        PartialFitTraining(SGDClassifier(), *data[:3], data[3] + 1)
     training = PartialFitTraining(SGDClassifier(), *data)
     with pytest.raises(TrainingError, match="call start"):
         training.advance({}, 1)
