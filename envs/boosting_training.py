@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import ConfigurationError, MissingPackageError, SearchSpaceError, TrainingError
-from .estimator_losses import mean_log_loss
+from .estimator_losses import mean_log_loss, require_known_classes
 from .meter import IntervalMeter
 from .signals import Interval
 from .training import Values
@@ -204,8 +204,7 @@ def _count_classes(targets: Any, val_targets: Any) -> int:
     classes = np.unique(targets)
     if len(classes) < 2 or not np.array_equal(classes, np.arange(len(classes))):
         raise TrainingError(f"XGBoost wants at least two classes 0, 1, ..., got {classes[:5].tolist()}: encode them")
-    if unknown := set(np.unique(val_targets)) - set(classes):
-        raise TrainingError(f"the validation targets have classes that the training ones lack: {sorted(unknown)[:5]}")
+    require_known_classes(targets, val_targets)
     return len(classes)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import TrainingError
+
 EstimatorLoss = Callable[[Any, Any, Any], float]
 """A positive loss of a fitted estimator, inputs and targets."""
 
@@ -46,3 +48,15 @@ def hinge_loss(estimator: Any, inputs: Any, targets: Any) -> float:
 def squared_error(estimator: Any, inputs: Any, targets: Any) -> float:
     """Mean squared error."""
     return float(np.square(estimator.predict(inputs) - targets).mean())
+
+
+def require_known_classes(targets: Any, val_targets: Any) -> None:
+    """Refuses validation targets of classes that nobody can have learnt.
+
+    Raises:
+        TrainingError: There are some.
+    """
+    if len(unknown := np.setdiff1d(val_targets, targets)):
+        raise TrainingError(
+            f"the validation targets have classes that the training targets lack: {unknown[:5].tolist()}"
+        )

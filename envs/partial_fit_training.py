@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .errors import TrainingError
 from .estimator_dials import EstimatorDials, dials_of
-from .estimator_losses import EstimatorLoss, usual_loss
+from .estimator_losses import EstimatorLoss, require_known_classes, usual_loss
 from .meter import IntervalMeter
 from .sampling import EpochSampler
 from .signals import Interval, first_update
@@ -84,10 +84,8 @@ class PartialFitTraining:
         self._train, self._val = _checked(x, y), _checked(x_val, y_val)
         self._rows = min(batch_size, len(self._train[1]))
         self._classes = {"classes": np.unique(self._train[1])} if is_classifier(estimator) else {}
-        if self._classes and (unknown := set(self._val[1].ravel()) - set(self._train[1].ravel())):
-            raise TrainingError(
-                f"the validation targets have classes that the training ones lack: {sorted(unknown)[:5]}"
-            )
+        if self._classes:
+            require_known_classes(self._train[1], self._val[1])
         self._dials: EstimatorDials | None = None
         self.adaptive = self._fresh(seed=0).adaptive
 
