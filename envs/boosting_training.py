@@ -36,7 +36,7 @@ class BoostingTraining:
     else is the estimator's. Log loss, or squared error. Before the first round all predictions are the mean of the
     training targets (several classes: all alike), which XGBoost would work out itself in the first round.
 
-    Before you use it: it is for whoever has no idea of the rate. From 0.2 on a constant rate is as good, and a small one
+    Before you use it: it is for whoever has no idea of the rate. Near 0.2 a constant rate is as good, and a small one
     with more rounds may be better than both (see `experiments/other_frameworks`).
 
     Example:

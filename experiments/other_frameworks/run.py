@@ -21,6 +21,7 @@ import numpy as np
 import sklearn
 import xgboost
 from metatuner.envs.estimator_losses import usual_loss
+from metatuner.envs.signals import LOSS_FLOOR
 from metatuner.envs.training import Training
 from numpy.typing import NDArray
 from sklearn.datasets import (
@@ -177,7 +178,7 @@ def _log_ratios(run: dict[str, Any], strategy: str, place: int) -> Array:
     """Log losses of all starts over that of the best constant, which validation losses choose."""
     losses = run["losses"]
     best = min(losses["constant"], key=lambda each: each[0])[place]
-    found: Array = np.log(np.array(losses[strategy])[:, place] / best)
+    found: Array = np.log(np.maximum(np.array(losses[strategy])[:, place], LOSS_FLOOR) / max(best, LOSS_FLOOR))
     return found
 
 
