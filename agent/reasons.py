@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from ..envs.search_moves import FEATURES, Moves
 
-
 _NAMED = 2
 """Past tasks that a reason names at most."""
 
