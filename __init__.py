@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from .agent.transformers_callback import TransformersAdaptiveSchedule
     from .agent.trial_folder import trial_folder
     from .agent.trial_probe import TrialProbe
-    from .agent.tune import TuneResult, tune
+    from .agent.tune import tune
+    from .agent.tune_result import TuneResult
     from .envs.errors import MetatunerError
     from .envs.schedule import ScheduleEnv
     from .envs.search import SearchEnv
@@ -82,7 +83,7 @@ _HOME = {
     "TransformersAdaptiveSchedule": ".agent.transformers_callback",
     "TrialProbe": ".agent.trial_probe",
     "TuneRecorder": ".tracking.tune_recorder",
-    "TuneResult": ".agent.tune",
+    "TuneResult": ".agent.tune_result",
     "hyperopt_suggest": ".agent.hyperopt_suggest",
     "record_study": ".tracking.finished_study",
     "trial_folder": ".agent.trial_folder",
