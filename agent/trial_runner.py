@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from ..envs.conditional_space import ConditionalSpace
-from ..envs.errors import SearchSpaceError, TrainingError
+from ..envs.errors import SearchSpaceError, StoreUnreachableError, TrainingError
 from ..envs.records import (
     MESSAGE_ATTRIBUTE,
     Metrics,
@@ -28,7 +28,7 @@ from ..envs.records import (
     TrialStarted,
     TrialState,
 )
-from .answers import as_number, error_text
+from .answers import as_number, error_text, let_go
 from .child import Child
 from .grad_mode import with_own_grad_mode
 from .interrupts import Interrupts
@@ -121,7 +121,12 @@ class TrialRunner:
         except TrialPruned as stopped:
             self._finish(trial, TrialState.PRUNED, costs, str(stopped))
             raise
+        except StoreUnreachableError as error:
+            # The study's: the configuration is not to blame, and is tried again.
+            self._finish(trial, TrialState.KILLED, costs, str(error))
+            raise
         except Exception as error:
+            let_go(error)
             message = str(error) if isinstance(error, TrainingError) else error_text(error)
             trial.set_user_attr(MESSAGE_ATTRIBUTE, message)
             self._finish(trial, TrialState.FAILED, costs, message)

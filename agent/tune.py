@@ -40,7 +40,7 @@ from .purse import Purse
 from .quiet import quiet_optuna
 from .result_page import result_html
 from .roll_call import DEFAULT_BEAT_S, Beating, RollCall
-from .storages import open_storage
+from .storages import not_opened, open_storage
 from .strategies import Setting, policy_of, strategy_named
 from .study_news import StudyNews
 from .study_settings import keep_settings, title_of
@@ -453,8 +453,7 @@ def open_study(
     except MetatunerError:
         raise
     except Exception as error:
-        # Without the address, which may hold a password.
-        raise StoreError(f"the study's storage cannot be opened ({error}): check its address") from error
+        raise not_opened(error) from error
     values = (trial.values for trial in study.get_trials(deepcopy=False))
     if len(study.directions) != 1 or any(each is not None and len(each) != 1 for each in values):
         raise StoreError(f"the study {name!r} has trials with several values, or none: give another name")
