@@ -98,7 +98,7 @@ class PatientStorage(BaseStorage):
             what = "is on a disk that is full" if is_full(error) else "does not answer"
             then = "free some space" if is_full(error) else "see to it that it does"
             raise StoreUnreachableError(
-                f"the study's storage {what}, {self._patience_s:g} s long ({_in_short(error)}): {then}, and give the "
+                f"the study's storage {what}, {self._patience_s:g} s long ({in_short(error)}): {then}, and give the "
                 "same command, or call `tune`, again. Trials that have finished are kept; one that ran is tried again"
             ) from error
 
@@ -219,7 +219,7 @@ def _cause(error: BaseException) -> BaseException:
     return error.__cause__ or error if isinstance(error, StorageInternalError) else error
 
 
-def _in_short(error: Exception) -> str:
+def in_short(error: Exception) -> str:
     """What a database's driver said, without the statement that it was asked to run."""
     cause = _cause(error)
     text = " ".join(str(getattr(cause, "orig", None) or cause).split())

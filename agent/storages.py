@@ -13,7 +13,8 @@ import optuna
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage, get_storage
 
 from ..envs.errors import ConfigurationError, MissingPackageError, StoreError
-from .patient_storage import PatientStorage, is_full
+from .mysql_tables import ask_for_exact_tables, warn_of_inexact_tables
+from .patient_storage import PatientStorage, in_short, is_full
 from .study_journal import open_journal
 
 _GRPC_WAIT_S = 10.0
@@ -61,7 +62,7 @@ def open_storage(address: str | Path) -> BaseStorage:
 def not_opened(error: Exception) -> StoreError:
     """What is raised where `open_storage` fails: without the address, which may hold a password."""
     then = "its disk is full, free some space" if is_full(error) else "check its address"
-    return StoreError(f"the study's storage cannot be opened ({error}): {then}")
+    return StoreError(f"the study's storage cannot be opened ({in_short(error)}): {then}")
 
 
 def _with_driver(url: str) -> str:
@@ -84,16 +85,25 @@ def _database(url: str) -> BaseStorage:
     known: dict[str, Any] = {}
     if (noticing := _NOTICING.get(scheme.partition("+")[2])) is not None:
         known["connect_args"] = noticing
-    if scheme.startswith("mariadb"):
-        known["pool_pre_ping"] = True  # which Optuna sets for mysql: the server closes connections that are idle
+    is_mysql = scheme.startswith(("mysql", "mariadb"))
+    if is_mysql:
+        known["pool_pre_ping"] = True  # the server closes connections that are idle
+        ask_for_exact_tables()
+    made = _made(url, known)
+    if is_mysql:
+        warn_of_inexact_tables(made)
+    return get_storage(made)
+
+
+def _made(url: str, known: dict[str, Any]) -> RDBStorage:
     for wait_s in _WAITS_S:
         try:
-            return get_storage(RDBStorage(url, known))
+            return RDBStorage(url, known)
         except Exception as error:
             if not any(sign in str(error).lower() for sign in _IN_THE_MAKING):
                 raise
             time.sleep(wait_s)
-    return get_storage(RDBStorage(url, known))
+    return RDBStorage(url, known)
 
 
 def _proxy(address: str) -> BaseStorage:
