@@ -6,7 +6,6 @@ Nothing heavy is imported here: `agent.child_main` needs it too.
 from __future__ import annotations
 
 import math
-import traceback
 from typing import Any
 
 _LONGEST_VALUE, _LONGEST_MESSAGE = 200, 2_000
@@ -40,11 +39,6 @@ def error_text(error: BaseException) -> str:
         text = f"(no text: its __str__ raised {type(another).__name__})"
     text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return _cut(text.encode("utf-8", "backslashreplace").decode(), _LONGEST_MESSAGE)
-
-
-def let_go(error: BaseException) -> None:
-    """Frees what the functions that raised an error still hold: where memory was short, nothing goes on with that."""
-    traceback.clear_frames(error.__traceback__)
 
 
 def _no_number(found: object) -> str:

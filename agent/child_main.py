@@ -21,7 +21,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
 
-from .answers import as_number, error_text, let_go
+from .answers import as_number, error_text
 from .trial_folder import within
 
 _SOONER, _SOONEST = 300, 1000  # of `/proc/PID/oom_score_adj`: thousandths of the machine's memory
@@ -44,7 +44,6 @@ def main(read: int, write: int) -> None:
         except SystemExit:
             raise  # its exit code tells
         except BaseException as error:
-            let_go(error)
             _tell(answers, "error", error_text(error))
 
 

@@ -28,7 +28,7 @@ from ..envs.records import (
     TrialStarted,
     TrialState,
 )
-from .answers import as_number, error_text, let_go
+from .answers import as_number, error_text
 from .child import Child
 from .grad_mode import with_own_grad_mode
 from .interrupts import Interrupts
@@ -126,7 +126,6 @@ class TrialRunner:
             self._finish(trial, TrialState.KILLED, costs, str(error))
             raise
         except Exception as error:
-            let_go(error)
             message = str(error) if isinstance(error, TrainingError) else error_text(error)
             trial.set_user_attr(MESSAGE_ATTRIBUTE, message)
             self._finish(trial, TrialState.FAILED, costs, message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -100,7 +101,7 @@ class Crew:
         for nursery in self._nurseries.values():
             _answer(nursery)
 
-    @property
+    @functools.cached_property
     def study(self) -> Study:
         """The study."""
         return optuna.load_study(study_name=STUDY, storage=open_storage(self.storage))
@@ -111,6 +112,19 @@ class Crew:
         return [self._workers[place] for place in sorted(self._workers)]
 
     @property
+    def live(self) -> list[int]:
+        """Those of them that have not ended."""
+        return [each for each in self.workers if lives(each)]
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether any of them has made the study."""
+        try:
+            return self.study is not None
+        except KeyError:
+            return False
+
+    @property
     def said(self) -> str:
         """What they have printed."""
         log = self._folder / "log"
@@ -119,7 +133,7 @@ class Crew:
     def codes(self, limit_s: float) -> Counter[str]:
         """Waits until all workers have ended; returns their exit codes."""
         began = time.monotonic()
-        while any(map(lives, self.workers)):
+        while self.live:
             if time.monotonic() - began > limit_s:
                 raise SystemExit("the workers do not end")
             time.sleep(0.1)
@@ -134,9 +148,8 @@ class Crew:
 
     def end(self) -> None:
         """Ends whoever lives still."""
-        for worker in self.workers:
-            if lives(worker):
-                os.kill(worker, signal.SIGKILL)
+        for worker in self.live:
+            os.kill(worker, signal.SIGKILL)
         for nursery in self._nurseries.values():
             nursery.communicate()
 
@@ -158,6 +171,11 @@ class Crew:
                 nursery.stdin.write(json.dumps([*self._arguments, "--storage", machine.address or self.storage]) + "\n")
                 nursery.stdin.flush()
                 self._workers[place] = int(_answer(nursery))
+
+    def begin_anew(self) -> None:
+        """Starts all of them, by the same command, after they have ended."""
+        self._workers.clear()
+        self.fill()
 
     def done(self) -> int:
         """How many trials have finished."""
