@@ -22,6 +22,7 @@ from ..envs.errors import StoreUnreachableError
 
 _T = TypeVar("_T")
 PATIENCE_S = 120.0
+_FULL_PATIENCE_S = 60.0  # a database comes back by itself; a disk is emptied by whoever has read that it is full
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 2.0
 _BROKEN = ("OperationalError", "InterfaceError", "PendingRollbackError", "ResourceClosedError")  # SQLAlchemy's
 _AWAY = ("UNAVAILABLE", "UNKNOWN")  # the proxy is away; the database behind it is
@@ -39,8 +40,8 @@ class PatientStorage(BaseStorage):
 
     Args:
         storage: The storage.
-        patience_s: Seconds that it is asked again, from when it was away first; then calls raise
-            `StoreUnreachableError`.
+        patience_s: Seconds that it is asked again, from when it was away first, and half of the usual at most where
+            a disk is full; then calls raise `StoreUnreachableError`.
     """
 
     def __init__(self, storage: BaseStorage, patience_s: float = PATIENCE_S) -> None:
@@ -85,20 +86,20 @@ class PatientStorage(BaseStorage):
         Raises:
             StoreUnreachableError: It has not for too long.
         """
-        now = time.monotonic()
+        now, full = time.monotonic(), is_full(error)
+        patience_s = min(self._patience_s, _FULL_PATIENCE_S) if full else self._patience_s
         if self._away_since_s.setdefault(writes, now) == now:
-            if is_full(error):
+            if full:
                 _log.warning(
-                    "the disk of the study's storage is full: free some space; for %g s it is tried again",
-                    self._patience_s,
+                    "the disk of the study's storage is full: free some space; for %g s it is tried again", patience_s
                 )
             else:
                 _log.info("the study's storage does not answer, and is asked again")
-        if now - min(self._away_since_s.copy().values(), default=now) > self._patience_s:
-            what = "is on a disk that is full" if is_full(error) else "does not answer"
-            then = "free some space" if is_full(error) else "see to it that it does"
+        if now - min(self._away_since_s.copy().values(), default=now) > patience_s:
+            what = "is on a disk that is full" if full else "does not answer"
+            then = "free some space" if full else "see to it that it does"
             raise StoreUnreachableError(
-                f"the study's storage {what}, {self._patience_s:g} s long ({in_short(error)}): {then}, and give the "
+                f"the study's storage {what}, {patience_s:g} s long ({in_short(error)}): {then}, and give the "
                 "same command, or call `tune`, again. Trials that have finished are kept; one that ran is tried again"
             ) from error
 

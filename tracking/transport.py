@@ -262,7 +262,7 @@ class Transport:
         if not runs:
             return None
         self._begun_ms[key] = int(runs[0].info.start_time or 0)
-        return runs[0].info.run_id
+        return str(runs[0].info.run_id)
 
     def _log(self, run_id: str, log: Log) -> None:
         from mlflow.entities import Metric, Param, RunTag

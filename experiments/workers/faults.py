@@ -14,7 +14,6 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import clocks
 import disks
@@ -28,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="of what happens to whom")
     parser.add_argument("--trials", type=int, default=80, help="of the clocks' study; the others have fewer")
-    parser.add_argument("--limit", type=float, default=170.0, help="seconds after which it is given up")
+    parser.add_argument("--limit", type=float, default=180.0, help="seconds after which it is given up")
     parser.add_argument("--out", type=Path, default=HERE / "faults.json")
     args = parser.parse_args()
     began = time.monotonic()
@@ -40,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="workers-faults-") as place, ThreadPoolExecutor(3) as threads:
         root = Path(place)
         full = {
-            name: threads.submit(disks.run, name, args.trials // 2, _folder(root), left_s()) for name in disks.STORAGES
+            name: threads.submit(disks.run, name, args.trials // 4, _folder(root), left_s()) for name in disks.STORAGES
         }
         greedy = [memory.run(case, args.seed, args.trials // 4, _folder(root), left_s()) for case in memory.CASES]
         turned = clocks.run(args.seed, args.trials, _folder(root), left_s())
