@@ -40,7 +40,7 @@ def main() -> None:
         root = Path(place)
         full = [threads.submit(disks.run, name, args.trials // 3, _folder(root), left_s()) for name in disks.STORAGES]
         turned = threads.submit(clocks.run, args.seed, args.trials, _folder(root), left_s())
-        greedy = [memory.run(case, args.seed, args.trials // 3, _folder(root), left_s()) for case in memory.CASES]
+        greedy = [memory.run(case, args.seed, args.trials // 6, _folder(root), left_s()) for case in memory.CASES]
         results = {
             "command": " ".join(["python", *sys.argv]),
             "clocks": turned.result(),
