@@ -14,7 +14,7 @@ from optuna.study import Study, StudyDirection
 from ..envs.conditional_space import ConditionalSpace
 from ..envs.errors import ConfigurationError, MetatunerError, SearchSpaceError, StoreError
 from ..envs.records import KEY_ATTRIBUTE
-from .storages import open_storage
+from .storages import not_opened, open_storage
 
 _POLL_S, _KEY_WAIT_S = 0.02, 10.0
 
@@ -45,8 +45,7 @@ def open_study(
     except MetatunerError:
         raise
     except Exception as error:
-        # Without the address, which may hold a password.
-        raise StoreError(f"the study's storage cannot be opened ({error}): check its address") from error
+        raise not_opened(error) from error
     values = (trial.values for trial in study.get_trials(deepcopy=False))
     if len(study.directions) != 1 or any(each is not None and len(each) != 1 for each in values):
         raise StoreError(f"the study {name!r} has trials with several values, or none: give another name")
