@@ -18,7 +18,7 @@ from .patient_storage import PatientStorage, in_short, is_full
 from .study_journal import open_journal
 
 _GRPC_WAIT_S = 10.0
-_WAITS_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+_WAITS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 # By scheme, where no driver is named: the package that SQLAlchemy takes, the one of our extra, the extra.
 _DRIVERS = {
     "postgresql": ("psycopg2", "psycopg", "postgresql"),
@@ -37,6 +37,17 @@ _NOTICING: dict[str, dict[str, int]] = {
     },
     "pymysql": {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60},
 }
+# In the words of PostgreSQL, MySQL and MariaDB, whoever asks while they stop or start: a moment later they answer.
+_RESTARTING = (
+    "administrator command",
+    "shutting down",
+    "starting up",
+    "closed the connection unexpectedly",
+    "shutdown in progress",
+    "gone away",
+    "lost connection",
+    "refused",
+)
 _IN_THE_MAKING = ("already exists", "duplicate key", "unique constraint", "duplicate entry", "database is locked")
 
 
@@ -100,7 +111,7 @@ def _made(url: str, known: dict[str, Any]) -> RDBStorage:
         try:
             return RDBStorage(url, known)
         except Exception as error:
-            if not any(sign in str(error).lower() for sign in _IN_THE_MAKING):
+            if not any(sign in str(error).lower() for sign in (*_IN_THE_MAKING, *_RESTARTING)):
                 raise
             time.sleep(wait_s)
     return RDBStorage(url, known)

@@ -72,6 +72,19 @@ def test_a_leader_s_death_does_not_end_what_others_go_on_with(uri: str) -> None:
     assert states(uri) == {"study": "FINISHED", "0": "KILLED", "1": "FINISHED", "2": "FINISHED"}
 
 
+def test_whoever_waits_for_a_leader_that_died_too_early_makes_the_study_s_run_itself(uri: str, tmp_path: Path) -> None:
+    """Its own trial waits for that run, and the news that it leads now comes behind it."""
+    with MLflowRecorder(uri, "shared") as recorder:
+        recorder.record(StudyStarted(name="study", key="study", shared=True))
+        recorder.record(TrialStarted(trial=3, name="waiting", params={"x": 2}))
+        assert not recorder.flush(0.5)
+        recorder.record(StudyLed(leads=True))
+        recorder.record(TrialFinished(trial=3, value=1.0))
+        recorder.record(StudyFinished())
+    assert states(uri) == {"study": "FINISHED", "3": "FINISHED"}
+    assert not list((tmp_path / "journal").rglob("refused.jsonl"))
+
+
 def test_a_trial_that_ended_by_a_clock_that_is_behind_took_no_time(uri: str) -> None:
     why = "its worker was gone (was memory short?)"
     with MLflowRecorder(uri, "shared") as recorder:
