@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from .agent.transformers_callback import TransformersAdaptiveSchedule
     from .agent.trial_folder import trial_folder
     from .agent.trial_probe import TrialProbe
-    from .agent.tune import TuneResult, tune
+    from .agent.tune import tune
+    from .agent.tune_result import TuneResult
     from .envs.boosting_training import BoostingTraining
     from .envs.errors import MetatunerError
     from .envs.partial_fit_training import PartialFitTraining
@@ -92,7 +93,7 @@ _HOME = {
     "TransformersAdaptiveSchedule": ".agent.transformers_callback",
     "TrialProbe": ".agent.trial_probe",
     "TuneRecorder": ".tracking.tune_recorder",
-    "TuneResult": ".agent.tune",
+    "TuneResult": ".agent.tune_result",
     "hyperopt_suggest": ".agent.hyperopt_suggest",
     "record_study": ".tracking.finished_study",
     "run_schedule": ".agent.schedule_run",

@@ -28,11 +28,12 @@ from ..envs.records import MESSAGE_ATTRIBUTE, Record, Recorder, TrialFinished, T
 from ..envs.strategy_comparison import ComparedRun, ComparedTrial, StrategyComparison
 from .arguments import require_count, require_seed
 from .cut_off_trials import is_cut_off
+from .opened_study import key_of, open_study
 from .purse import cost_of
 from .quiet import quiet_optuna
 from .strategies import Setting, strategy_named
 from .trial_runner import CONTINUES_ATTRIBUTE, TRAINING_COST, Objective
-from .tune import key_of, open_study, tune
+from .tune import tune
 
 COMPARISON_TAG, REPEAT_TAG = "metatuner.comparison", "metatuner.repeat"
 """Tags of each run's study: which comparison it belongs to, and which repeat it is."""

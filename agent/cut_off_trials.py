@@ -24,6 +24,7 @@ _TRIES_ATTRIBUTE = "metatuner:tries"  # a trial's user attribute: how many times
 _FIRST_ATTRIBUTE = "metatuner:first_try"  # a trial's user attribute: the number of the first that had its configuration
 MOST_TRIES = 3
 """A configuration that was cut off so many times has failed: it may be what kills its workers."""
+_KILLS = f"its worker was gone in the middle, {MOST_TRIES} times: it may be what kills them (was memory short?)"
 
 
 def this_process() -> str:
@@ -36,7 +37,11 @@ def is_cut_off(trial: FrozenTrial) -> bool:
     attributes = trial.user_attrs
     if trial.state is not TrialState.FAIL or OWNER_ATTRIBUTE not in attributes or MESSAGE_ATTRIBUTE in attributes:
         return False
-    return VOID_ATTRIBUTE in attributes or attributes.get(_TRIES_ATTRIBUTE, 0) + 1 < MOST_TRIES
+    return VOID_ATTRIBUTE in attributes or not _is_last_try(trial)
+
+
+def _is_last_try(trial: FrozenTrial) -> bool:
+    return int(trial.user_attrs.get(_TRIES_ATTRIBUTE, 0)) + 1 >= MOST_TRIES
 
 
 def is_to_be_retried(trial: FrozenTrial) -> bool:
@@ -93,6 +98,8 @@ def end(study: Study, trial: FrozenTrial, void: str = "") -> None:
             study._storage.set_trial_user_attr(trial._trial_id, OWNER_ATTRIBUTE, this_process())
         if void:
             study._storage.set_trial_user_attr(trial._trial_id, VOID_ATTRIBUTE, void)
+        elif _is_last_try(trial):
+            study._storage.set_trial_user_attr(trial._trial_id, MESSAGE_ATTRIBUTE, _KILLS)
         study.tell(trial.number, state=TrialState.FAIL)
 
 

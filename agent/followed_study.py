@@ -25,6 +25,9 @@ from .search_policy import SearchPolicy
 LOOKAHEAD = 25
 """Full trainings that a search looks ahead, at most: the most that policies have learnt to spend."""
 
+_NAMELESS = "no-name-"
+"""What the names of studies begin with that Optuna had to name."""
+
 
 class FollowedStudy:
     """The search that a study is, and what its policy makes of it.
@@ -126,6 +129,7 @@ class FollowedStudy:
                 tests=self.state.tests,
                 believes=self.state.believes,
                 knows=self.state.knows,
+                names=() if self.state.past is None else self.state.past.names,
             )
             point = moves.points[best]
             if moves.trials[best] >= 0:
@@ -269,7 +273,8 @@ def study_history(study: Study, cube: UnitCube, units: tuple[int, ...]) -> Histo
     told = ~np.isnan(curves[:, 0])
     points = cube.encode_known([{name: config[name] for name in names} for config in configs])[told]
     whole = _whole(points, curves[told])
-    history = History(points[whole], curves[told][whole])
+    name = "" if study.study_name.startswith(_NAMELESS) else study.study_name
+    history = History(points[whole], curves[told][whole], name)
     return history if history.says_enough else None
 
 

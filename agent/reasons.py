@@ -9,7 +9,7 @@ not chosen for its mean, but because it might be better than that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -18,6 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs.search_moves import FEATURES, Moves
+
+_NAMED = 2
+"""Past tasks that a reason names at most."""
 
 
 class Source(StrEnum):
@@ -63,7 +66,16 @@ GIVEN = Reason(Source.GIVEN, "it was asked for, or is done again because it was 
 CHANCE = Reason(Source.CHANCE, "the budget pays for no move that the policy knows of, so it is drawn at random")
 
 
-def reason_of(moves: Moves, chosen: int, *, designs: bool, tests: bool, believes: bool, knows: bool) -> Reason:
+def reason_of(
+    moves: Moves,
+    chosen: int,
+    *,
+    designs: bool,
+    tests: bool,
+    believes: bool,
+    knows: bool,
+    names: Sequence[str] = (),
+) -> Reason:
     """Why a move is made.
 
     Args:
@@ -73,6 +85,7 @@ def reason_of(moves: Moves, chosen: int, *, designs: bool, tests: bool, believes
         tests: Whether past tasks are put to the test.
         believes: Whether past tasks have a say.
         knows: Whether a value has been seen here.
+        names: Names of the past tasks, as `moves.expected` has them; empty where a task has none.
     """
     foretold = _figures(moves, chosen, believes=believes)
     if moves.trials[chosen] >= 0:
@@ -83,7 +96,8 @@ def reason_of(moves: Moves, chosen: int, *, designs: bool, tests: bool, believes
     if tests:
         return Reason(Source.TEST, "are past tasks right? the middle of the ranges, where one would begin without them")
     if not knows:
-        return Reason(Source.PRIOR, "past tasks agree on it, and nothing is known of this one", foretold)
+        words = f"past tasks agree on it{_named(moves, chosen, names)}, and nothing is known of this one"
+        return Reason(Source.PRIOR, words, foretold)
     gain = foretold["gain"]
     expected = f"expected to be {'better' if gain > 0 else 'worse'} than the best by {abs(gain):.2f}"
     expected += f", uncertain by {foretold['uncertainty']:.2f}"
@@ -92,7 +106,8 @@ def reason_of(moves: Moves, chosen: int, *, designs: bool, tests: bool, believes
     prior, here = foretold["by_past"], foretold["by_trials"]
     if prior + here <= 0:
         return Reason(Source.EXPLORATION, f"it may be much better than it looks; {expected}", foretold)
-    parts = f"over the median candidate {prior:+.2f} by past tasks and {here:+.2f} by this one's trials"
+    most = _named(moves, chosen, names) if prior > 0 else ""
+    parts = f"over the median candidate {prior:+.2f} by past tasks{most} and {here:+.2f} by this one's trials"
     return Reason(Source.PRIOR if prior > here else Source.SURROGATE, f"{expected}; {parts}", foretold)
 
 
@@ -106,6 +121,16 @@ def _figures(moves: Moves, chosen: int, *, believes: bool) -> dict[str, float]:
         prior = 0.0 if past is None else _advantage(-past[..., -1].mean(0), starts, chosen)
         found |= {"by_past": prior, "by_trials": _advantage(gains, starts, chosen) - prior}
     return found
+
+
+def _named(moves: Moves, chosen: int, names: Sequence[str]) -> str:
+    """Those past tasks that speak for a new configuration most, in brackets; nothing where none does."""
+    if moves.expected is None or not names:
+        return ""
+    gains = [_advantage(-expected[:, -1], moves.trials < 0, chosen) for expected in moves.expected]
+    most = sorted(range(len(names)), key=lambda task: -gains[task])[:_NAMED]
+    told = [f"{names[task]} {gains[task]:+.2f}" for task in most if names[task] and gains[task] > 0]
+    return f" (most by {' and '.join(told)})" if told else ""
 
 
 def _advantage(values: NDArray[np.float64], starts: NDArray[np.bool_], chosen: int) -> float:

@@ -9,9 +9,8 @@ from types import MappingProxyType
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..envs.adjustments import Adjustable, Kind, adjustable
+from ..envs.adjustments import Adjustable
 from ..envs.controller import ScheduleController
 from ..envs.records import Decision
 from ..envs.signals import Interval
@@ -63,8 +62,7 @@ class ReportedSchedule:
     ) -> None:
         self._policy, self._hyperparameters = policy, tuple(hyperparameters)
         self._reference = np.array([[float(values[each.name]) for each in self._hyperparameters]])
-        seen = [_as_learnt(each) for each in self._hyperparameters]
-        self._controller = ScheduleController(seen, decisions or 1, np.array([float(adaptive)]))
+        self._controller = ScheduleController(self._hyperparameters, decisions or 1, np.array([float(adaptive)]))
         self._controller.set_horizon(decisions)
         self._guard = Guard(policy.signal_ranges, 1, len(self._hyperparameters)) if guard else None
         self._remembered = policy.first_state(1)
@@ -76,10 +74,8 @@ class ReportedSchedule:
     @property
     def values(self) -> dict[str, float]:
         """The hyperparameters as they are to be now."""
-        raw, moved = self._raw(), self._controller.offset[0] != 0.0
-        fit = [each.from_natural(each.to_natural(raw[i])) for i, each in enumerate(self._hyperparameters)]
-        found = np.where(moved, fit, raw)
-        return {each.name: float(found[i]) for i, each in enumerate(self._hyperparameters)}
+        (found,) = self._controller.values(self._reference)
+        return {each.name: float(value) for each, value in zip(self._hyperparameters, found, strict=True)}
 
     def report(
         self, val_loss: float, measured: Mapping[str, float] = MappingProxyType({}), *, decision: int = 0
@@ -115,7 +111,6 @@ class ReportedSchedule:
             note = "; ".join(filter(None, [note, why]))
         number, signals = self._controller.decision, self._controller.named_signals()
         self._controller.adjust(action)
-        self._keep_within_bounds()
         self.last = Decision(
             trial=0,
             number=number,
@@ -130,27 +125,14 @@ class ReportedSchedule:
 
     def displace(self, values: Mapping[str, float]) -> None:
         """Takes in that someone else set hyperparameters, as far as bounds allow."""
-        raw, scales = self._raw(), self._controller.hyperparameters
-        moved = [each.to_natural(values[each.name]) - each.to_natural(raw[i]) for i, each in enumerate(scales)]
-        self._controller.displace(np.array([moved], dtype=np.float64))
-        self._keep_within_bounds()
+        now = np.array([[values[each.name] for each in self._hyperparameters]], dtype=np.float64)
+        self._controller.displace(now, self._reference)
 
     def branch(self) -> Self:
         """A schedule that goes on from the last decision of this one, by itself."""
         twin = copy.deepcopy(self, {id(self._policy): self._policy})
         twin._reports = []
         return twin
-
-    def _raw(self) -> NDArray[np.float64]:
-        """The hyperparameters before they are rounded, shape (h,)."""
-        values: NDArray[np.float64] = self._controller.values(self._reference[:, None, :])[0, 0]
-        return values
-
-    def _keep_within_bounds(self) -> None:
-        """Takes back what was moved beyond the bounds."""
-        raw, pairs = self._raw(), zip(self._hyperparameters, self._controller.hyperparameters, strict=True)
-        beyond = [each.to_natural(raw[i]) - seen.to_natural(raw[i]) for i, (each, seen) in enumerate(pairs)]
-        self._controller.displace(np.where(self._controller.offset != 0.0, np.array([beyond]), 0.0))
 
     def _observe(self) -> float:
         """Takes in an interval; returns its reward."""
@@ -181,17 +163,3 @@ def _interval(reports: Sequence[Mapping[str, float]]) -> Interval:
     val_loss = reports[-1]["val_loss"]
     finite = all(math.isfinite(value) for value in (val_loss, *train)) and not any(columns["diverged"])
     return Interval.of(**found, val_loss=val_loss if math.isfinite(val_loss) else math.nan, diverged=not finite)
-
-
-def _as_learnt(hyperparameter: Adjustable) -> Adjustable:
-    """The hyperparameter with the bounds that policies have learnt with.
-
-    These are out of sight of a learning rate. A policy that sees some for the first time does not keep clear of them,
-    it loses its way.
-    """
-    given = hyperparameter.distribution
-    if hyperparameter.kind is Kind.OTHER:
-        return hyperparameter
-    usual = adjustable(hyperparameter.name)
-    inside = usual.distribution.low <= given.low and given.high <= usual.distribution.high
-    return usual if inside and type(given) is type(usual.distribution) else hyperparameter

@@ -6,25 +6,48 @@ import importlib.util
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import optuna
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage, get_storage
 
-from ..envs.errors import ConfigurationError, MissingPackageError
-from .patient_storage import PatientStorage
+from ..envs.errors import ConfigurationError, MissingPackageError, StoreError
+from .mysql_tables import ask_for_exact_tables, warn_of_inexact_tables
+from .patient_storage import PatientStorage, in_short, is_full
 from .study_journal import open_journal
 
 _GRPC_WAIT_S = 10.0
-_WAITS_S = (0.1, 0.2, 0.5, 1.0, 2.0)
-# A wire that was cut says nothing: whoever waits for an answer is to notice it in half a minute, not in hours.
-_NOTICING = {
-    "connect_timeout": 10,
-    "keepalives_idle": 15,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
+_WAITS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
+# By scheme, where no driver is named: the package that SQLAlchemy takes, the one of our extra, the extra.
+_DRIVERS = {
+    "postgresql": ("psycopg2", "psycopg", "postgresql"),
+    "mysql": ("MySQLdb", "pymysql", "mysql"),
+    "mariadb": ("MySQLdb", "pymysql", "mysql"),
 }
+# A wire that was cut says nothing: whoever waits for an answer is to notice it in a minute, not in hours. MySQL lets a
+# call wait for a lock for 50 s.
+_NOTICING: dict[str, dict[str, int]] = {
+    "psycopg": {
+        "connect_timeout": 10,
+        "keepalives_idle": 15,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    },
+    "pymysql": {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60},
+}
+# In the words of PostgreSQL, MySQL and MariaDB, whoever asks while they stop or start: a moment later they answer.
+_RESTARTING = (
+    "administrator command",
+    "shutting down",
+    "starting up",
+    "closed the connection unexpectedly",
+    "shutdown in progress",
+    "gone away",
+    "lost connection",
+    "refused",
+)
 _IN_THE_MAKING = ("already exists", "duplicate key", "unique constraint", "duplicate entry", "database is locked")
 
 
@@ -41,29 +64,57 @@ def open_storage(address: str | Path) -> BaseStorage:
     """
     text = str(address)
     if isinstance(address, Path) or "://" not in text:
-        return open_journal(text)
+        return PatientStorage(open_journal(text))
     if text.startswith("grpc://"):
         return PatientStorage(_proxy(text))
-    if text.startswith("postgresql://") and importlib.util.find_spec("psycopg2") is None:
-        if importlib.util.find_spec("psycopg") is None:
-            raise MissingPackageError(
-                "a study in PostgreSQL needs the package psycopg: pip install metatuner[postgresql]"
-            )
-        text = text.replace("postgresql://", "postgresql+psycopg://", 1)
-    return PatientStorage(_database(text))
+    return PatientStorage(_database(_with_driver(text)))
+
+
+def not_opened(error: Exception) -> StoreError:
+    """What is raised where `open_storage` fails: without the address, which may hold a password."""
+    then = "its disk is full, free some space" if is_full(error) else "check its address"
+    return StoreError(f"the study's storage cannot be opened ({in_short(error)}): {then}")
+
+
+def _with_driver(url: str) -> str:
+    """The address with the driver of our extra, where it names none and the one that would be taken is not there."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in _DRIVERS:
+        return url
+    usual, ours, extra = _DRIVERS[scheme]
+    if importlib.util.find_spec(usual) is not None:
+        return url
+    if importlib.util.find_spec(ours) is None:
+        name = {"postgresql": "PostgreSQL", "mysql": "MySQL"}[extra]
+        raise MissingPackageError(f"a study in {name} needs the package {ours}: pip install metatuner[{extra}]")
+    return f"{scheme}+{ours}://{rest}"
 
 
 def _database(url: str) -> BaseStorage:
     """A database, with Optuna's tables in it; other workers may be making them at this moment."""
-    known = {"connect_args": _NOTICING} if url.startswith("postgresql+psycopg") else None
+    scheme = url.partition("://")[0]
+    known: dict[str, Any] = {}
+    if (noticing := _NOTICING.get(scheme.partition("+")[2])) is not None:
+        known["connect_args"] = noticing
+    is_mysql = scheme.startswith(("mysql", "mariadb"))
+    if is_mysql:
+        known["pool_pre_ping"] = True  # the server closes connections that are idle
+        ask_for_exact_tables()
+    made = _made(url, known)
+    if is_mysql:
+        warn_of_inexact_tables(made)
+    return get_storage(made)
+
+
+def _made(url: str, known: dict[str, Any]) -> RDBStorage:
     for wait_s in _WAITS_S:
         try:
-            return get_storage(RDBStorage(url, known))
+            return RDBStorage(url, known)
         except Exception as error:
-            if not any(sign in str(error).lower() for sign in _IN_THE_MAKING):
+            if not any(sign in str(error).lower() for sign in (*_IN_THE_MAKING, *_RESTARTING)):
                 raise
             time.sleep(wait_s)
-    return get_storage(RDBStorage(url, known))
+    return RDBStorage(url, known)
 
 
 def _proxy(address: str) -> BaseStorage:

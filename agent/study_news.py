@@ -10,7 +10,15 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from ..envs.records import VOID_ATTRIBUTE, WHY_ATTRIBUTE, Recorder, StudyLed, TrialSeen, TrialState
+from ..envs.records import (
+    MESSAGE_ATTRIBUTE,
+    VOID_ATTRIBUTE,
+    WHY_ATTRIBUTE,
+    Recorder,
+    StudyLed,
+    TrialSeen,
+    TrialState,
+)
 from .cut_off_trials import is_cut_off
 from .purse import KNOWN_ATTRIBUTE
 
@@ -67,6 +75,7 @@ def _seen(trial: FrozenTrial, strategy: str) -> TrialSeen:
         why=why if isinstance(why, Mapping) else {},
         state=state,
         value=trial.value if state in (TrialState.FINISHED, TrialState.PRUNED) else None,
+        message=str(trial.user_attrs.get(MESSAGE_ATTRIBUTE, "")) if state is TrialState.FAILED else "",
     )
 
 

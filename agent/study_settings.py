@@ -10,7 +10,7 @@ import optuna
 from optuna.study import Study
 
 from ..envs.errors import MetatunerError, StoreError
-from .storages import open_storage
+from .storages import not_opened, open_storage
 
 _ATTRIBUTE = "metatuner:settings"  # a study's user attribute
 _WAIT_S = 3.0
@@ -65,4 +65,4 @@ def settings_of(storage: str | Path, name: str) -> dict[str, Any] | None:
     except MetatunerError:
         raise
     except Exception as error:
-        raise StoreError(f"the study's storage cannot be opened ({error}): check its address") from error
+        raise not_opened(error) from error

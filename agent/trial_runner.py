@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from ..envs.conditional_space import ConditionalSpace
-from ..envs.errors import SearchSpaceError, TrainingError
+from ..envs.errors import SearchSpaceError, StoreUnreachableError, TrainingError
 from ..envs.records import (
     MESSAGE_ATTRIBUTE,
     Metrics,
@@ -120,6 +120,10 @@ class TrialRunner:
             raise
         except TrialPruned as stopped:
             self._finish(trial, TrialState.PRUNED, costs, str(stopped))
+            raise
+        except StoreUnreachableError as error:
+            # The study's: the configuration is not to blame, and is tried again.
+            self._finish(trial, TrialState.KILLED, costs, str(error))
             raise
         except Exception as error:
             message = str(error) if isinstance(error, TrainingError) else error_text(error)

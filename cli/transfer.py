@@ -3,7 +3,8 @@
 Each past task is left out in turn, replayed as the Gaussian process of its trials, and searched again: by the policy as
 it is (zero-shot), by the policy with 1, 2, 4 ... and all of the other tasks as its past (few-shot), by the surrogate
 alone, by TPE and at random. Then each task alone is the past of each other one: pairs that are worse than without a
-past are flagged as negative transfer.
+past are flagged as negative transfer. All of it is recorded in MLflow: a run for each way to search, with its regret by
+number of trainings, and the report.
 
 Without --space the search space is what past trials varied, within the ranges that they tell.
 """
@@ -61,6 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--confidence", type=float, default=0.95, help="of intervals and of what is flagged (default: %(default)s)"
     )
     parser.add_argument("--output", metavar="FILE.html", help="the report, with curves and the matrix")
+    parser.add_argument(
+        "--experiment", default="metatuner-transfer", help="MLflow experiment of the record (default: %(default)s)"
+    )
     add_store_arguments(parser)
     add_json_argument(parser)
 
@@ -71,6 +75,9 @@ def run(args: argparse.Namespace) -> int:
 
     from ..agent.search_policy import SearchPolicy
     from ..agent.transfer import LEAST_TASKS, TransferSettings, measure_transfer
+    from ..tracking.recorder import MLflowRecorder
+    from ..tracking.transfer_record import transfer_records
+    from ..tracking.transfer_report import transfer_page
 
     torch.set_num_threads(1)
     settings = TransferSettings(args.trials, args.repeats, args.seed, args.most_tasks, args.confidence)
@@ -88,14 +95,17 @@ def run(args: argparse.Namespace) -> int:
     found = measure_transfer(lessons, policy, settings, progress=progress)
     if bar is not None:
         bar.close()
+    page = transfer_page(found, args.prior)
     if output is not None:
-        from ..tracking.transfer_report import transfer_page
-
-        write_report(output, transfer_page(found, args.prior))
+        write_report(output, page)
+    with MLflowRecorder(args.tracking_uri, experiment=args.experiment) as recorder:
+        for record in transfer_records(found, args.prior, page):
+            recorder.record(record)
     if args.json:
-        say_json({**asdict(found), "verdict": found.verdict, "rule": found.rule})
+        say_json({**asdict(found), "verdict": found.verdict, "rule": found.rule, "run_id": recorder.run_id})
     else:
         _say(found, args.output)
+        say(f"browse the curves:  {recorder.ui_command}")
     return 0
 
 

@@ -405,6 +405,19 @@ def _faults(data: Any, *, what: str) -> Iterator[Row]:
             yield _ought(figure, done, "all", sound and count == trials)
 
 
+def _clocks_disks_memory(data: Any) -> Iterator[Row]:
+    runs = {"wrong clocks": data["clocks"]}
+    runs |= {f"full disk, {each['storage']}": each for each in data["full disks"]}
+    for what, run in runs.items():
+        yield from _faults({"runs": [{**run, "seed": 0}]}, what=what)
+    late = max(data["clocks"]["was noticed after, seconds"])
+    yield _ought("seconds until a dead worker is noticed, wrong clocks", f"{late:.0f}", "10 to 16", late <= 16)
+    for case in data["memory"]:
+        figure = f"greedy trials that failed alone, {case['case']}"
+        alone = case["failed"] == 2 and not case["failed with other configurations than greedy ones"]
+        yield _ought(figure, f"{case['failed']} of 2; {case['finished']} others finished", "all", alone)
+
+
 def _scale(data: Any) -> Iterator[Row]:
     arms = data["statements and commits of a trial"]
     for arm in [each for each in arms if each != "optuna"]:
@@ -451,7 +464,9 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
         "ray_population/chaos.json": _dying_nodes,
         "workers/throughput.json": _throughput,
         "workers/chaos.json": partial(_faults, what="workers killed"),
+        "workers/chaos_mysql.json": partial(_faults, what="workers killed, MySQL"),
         "workers/network.json": partial(_faults, what="wires cut"),
+        "workers/faults.json": _clocks_disks_memory,
         "workers/scale.json": _scale,
         "fuzzing/results.json": _fuzzed,
     },

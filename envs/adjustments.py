@@ -127,6 +127,19 @@ class Adjustable:
         """The highest value on the natural scale."""
         return float(self.scale.to_natural(np.float64(self.distribution.high)))  # type: ignore[arg-type]
 
+    @property
+    def seen(self) -> tuple[float, float]:
+        """The lowest and the highest value, on the natural scale, that a policy is told of.
+
+        The usual range of the kind, in which policies learn, where that is wider: there the bounds of a learning rate
+        are out of sight, and a policy that sees some for the first time does not keep clear of them, it loses its way.
+        """
+        habit = _HABITS.get(self.kind)
+        if habit is None:
+            return self.low, self.high
+        usual = Adjustable(self.name, self.kind, habit.distribution, habit.scale, habit.largest_move)  # type: ignore[arg-type]
+        return min(self.low, usual.low), max(self.high, usual.high)
+
     def to_natural(self, value: ArrayLike) -> Array:
         """Values, clipped into the distribution, on the natural scale (same shape)."""
         clipped = np.clip(np.asarray(value, dtype=np.float64), self.distribution.low, self.distribution.high)

@@ -79,6 +79,7 @@ class ScheduleController:
         self._moves = np.array([each.largest_move for each in self.hyperparameters])
         self._low = np.array([each.low for each in self.hyperparameters])
         self._high = np.array([each.high for each in self.hyperparameters])
+        self._seen_low, self._seen_high = np.array([each.seen for each in self.hyperparameters]).T
         self.begin(np.ones((n, h)), Interval.of(val_loss=np.ones(n)))
 
     def begin(self, reference: Array, started: Interval, decision: int = 0) -> None:
@@ -198,8 +199,8 @@ class ScheduleController:
             [
                 self._adjusted,
                 (natural - self._start) / (4.0 * self._moves),
-                np.clip((self._high - natural) / self._moves, 0.0, ROOM) / ROOM,
-                np.clip((natural - self._low) / self._moves, 0.0, ROOM) / ROOM,
+                np.clip((self._seen_high - natural) / self._moves, 0.0, ROOM) / ROOM,
+                np.clip((natural - self._seen_low) / self._moves, 0.0, ROOM) / ROOM,
                 self._last_action,
             ],
             axis=2,
@@ -214,12 +215,17 @@ class ScheduleController:
         self._last_action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0) * self._adjusted
         self._move(self._last_action * self._moves)
 
-    def displace(self, distance: ArrayLike) -> None:
-        """Takes in that someone else moved the hyperparameters, by distances on their natural scales, shape (n, h).
+    def displace(self, values: Array, reference: Array) -> None:
+        """Takes in that someone else set the hyperparameters, as far as their distributions allow.
 
-        The policy sees where they are, but not a move of its own. They stop at the distribution's bounds.
+        The policy sees where they are, but not a move of its own.
+
+        Args:
+            values: What they are now, shape (n, h).
+            reference: Reference values, shape (n, h).
         """
-        self._move(np.asarray(distance, dtype=np.float64))
+        before = self.values(reference)
+        self._move(np.where(values == before, 0.0, self._natural(values) - self._natural(before)))
 
     def values(self, reference: Array) -> Array:
         """The hyperparameters that follow from reference values, shape (..., n, h).
@@ -272,7 +278,7 @@ class ScheduleController:
             setattr(self, name, np.array(state[name]))
 
     def _arrays(self) -> list[str]:
-        constant = {"_adaptive", "_adjusted", "_kinds", "is_rate", "_moves", "_low", "_high"}
+        constant = {"_adaptive", "_adjusted", "_kinds", "is_rate", "_moves", "_low", "_high", "_seen_low", "_seen_high"}
         return [name for name, value in vars(self).items() if isinstance(value, np.ndarray) and name not in constant]
 
     def _show(self, values: Mapping[str, Array]) -> None:

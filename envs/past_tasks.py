@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,10 +41,12 @@ class History:
             have that hyperparameter.
         values: To be minimised, at each of R rungs, shape (n, R): NaN beyond where a trial was stopped, infinite where
             it failed.
+        name: The task's, for people; empty where it has none.
     """
 
     points: Array
     values: Array
+    name: str = ""
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -71,6 +73,7 @@ class PastTasks:
         scales: Distance from the best to the median value of each task, shape (T,).
         best: The best configurations of all tasks, shape (k, d): NaN where their task does not know a value.
         known: Which columns some task knows, shape (d,).
+        names: The tasks' names, T of them.
 
     Raises:
         ConfigurationError: No history says enough.
@@ -105,6 +108,7 @@ class PastTasks:
         self.scales = np.array([model.scale for model in models])
         self.best = np.concatenate([model.best for model in models])
         self.known = np.any([model.known for model in models], axis=0)
+        self.names = tuple(model.name for model in models)
 
     def expected(self, points: Array) -> Array:
         """What each task says of points (n, d), at each rung; shape (T, n, R)."""
@@ -113,6 +117,7 @@ class PastTasks:
 
 @dataclass(frozen=True)
 class _Model:
+    name: str
     scale: float
     best: Array
     known: NDArray[np.bool_]  # shape (d,); lengths and points have these columns alone
@@ -141,7 +146,9 @@ class _Model:
         means = told.mean(0)
         weights = torch.cholesky_solve(told - means, factor)
         spread = float(told[:, -1].std())
-        return cls(scale, history.points[order[:3]], history.known, lengths, points, weights, means, noise * spread)
+        best_points = history.points[order[:3]]
+        noise *= spread
+        return cls(history.name, scale, best_points, history.known, lengths, points, weights, means, noise)
 
     def predict(self, points: Array) -> Array:
         asked = torch.from_numpy(_columns(points, self.known)) / self.lengths
@@ -155,7 +162,7 @@ def _once(history: History) -> History:
     for place, row in enumerate(np.column_stack([history.points, history.values])):
         first.setdefault(row.tobytes(), place)
     kept = list(first.values())
-    return History(history.points[kept], history.values[kept])
+    return replace(history, points=history.points[kept], values=history.values[kept])
 
 
 def completed(values: Array) -> Array:

@@ -113,6 +113,7 @@ class TrialSeen(Record):
         why: Why it was proposed, as `WHY_ATTRIBUTE` holds it; empty where nobody told.
         state: How it ended.
         value: What it is judged by.
+        message: Why it failed.
     """
 
     trial: int
@@ -122,6 +123,7 @@ class TrialSeen(Record):
     why: Mapping[str, object] = field(default_factory=dict)
     state: TrialState = TrialState.FINISHED
     value: float | None = None
+    message: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -108,7 +108,8 @@ def _trial(trial: FrozenTrial, metric: str) -> Iterator[Record]:
         yield Metrics(trial=trial.number, step=step, values={metric: value}, time_ms=ended)
     if (state := _state(trial)) is not None:
         judged = None if state in (TrialState.FAILED, TrialState.KILLED) else trial.value
-        costs = {"resource/wall_s": (ended - started) / 1000}
+        # Whoever ends what a dead worker ran may have another clock.
+        costs = {"resource/wall_s": (ended - started) / 1000} if ended >= started else {}
         yield TrialFinished(trial=trial.number, state=state, value=judged, costs=costs, time_ms=ended)
 
 

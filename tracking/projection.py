@@ -227,6 +227,8 @@ class Projection:
         if seen.value is not None:
             log.add(VALUE_METRIC, seen.value, 0, seen.time_ms)
         log.add_tags({STATE_TAG: str(seen.state)})
+        if seen.message:
+            log.add_tags({"metatuner.message": shorten(seen.message, LONGEST_TAG)})
         return [*start, *log.flush(), EndRun(run=key, time_ms=seen.time_ms, status=_STATUS[seen.state])]
 
     def _start_trial(self, record: TrialStarted) -> list[Operation]:
@@ -453,4 +455,6 @@ def _log_proposal(log: RunLog, proposal: Proposal) -> None:
 
 
 def _ended(seen: TrialSeen) -> TrialFinished:
-    return TrialFinished(trial=seen.trial, state=seen.state, value=seen.value, time_ms=seen.time_ms)
+    return TrialFinished(
+        trial=seen.trial, state=seen.state, value=seen.value, message=seen.message, time_ms=seen.time_ms
+    )

@@ -106,8 +106,8 @@ class Shipper:
 
     def _send(self, operation: Operation) -> None:
         """Sends the first of those that wait."""
-        if self._is_early(operation):
-            raise UnsentError("the study's run is for another process to make, and not there yet", retryable=True)
+        if isinstance(operation, StartRun) and operation.parent is not None:
+            operation = self._with_parent(operation, operation.parent)
         self._attempts += 1
         try:
             if operation.run not in self._lost_runs:
@@ -120,11 +120,25 @@ class Shipper:
             self._waiting.popleft()
         self._attempts = 0
 
-    def _is_early(self, operation: Operation) -> bool:
-        """Whether a trial's run has to wait for that of its study, which another process makes."""
-        if not isinstance(operation, StartRun) or operation.parent is None or not self._projection.waits_for_run:
-            return False
-        return not self._transport.has(operation.parent)
+    def _with_parent(self, start: StartRun, parent: str) -> Operation:
+        """What is to be sent now where a trial's run is next: that of its study, if it is not there.
+
+        Whose run it is to make, another process's or this one's, may have changed since: by a record further on.
+
+        Raises:
+            UnsentError: Another process makes it, and has not yet.
+        """
+        if self._transport.has(parent):
+            return start
+        self._take()
+        for each in self._waiting:
+            if isinstance(each, StartRun) and each.run == parent:
+                self._waiting.remove(each)
+                self._waiting.appendleft(each)
+                return each
+        if self._projection.waits_for_run:
+            raise UnsentError("the study's run is for another process to make, and not there yet", retryable=True)
+        return start
 
     def _is_at_fault(self) -> bool:
         return self._attempts >= _SUSPICIOUS and self._transport.is_alive()

@@ -78,8 +78,13 @@ class StudyState:
         return False
 
     def in_time(self, record: Record) -> Record:
-        """The record; an end that is before its start, because a clock was set back in between, moves to the start."""
+        """The record; an end that is before its start moves to the start.
+
+        A clock was set back in between, or the end is by another machine's clock: how long it took, nobody knows.
+        """
         match record:
+            case TrialSeen():
+                return replace(record, time_ms=max(record.time_ms, record.started_ms))
             case TrialFinished():
                 return replace(record, time_ms=max(record.time_ms, self._started_ms[record.trial]))
             case StudyFinished():

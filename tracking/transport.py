@@ -90,6 +90,7 @@ class Transport:
         self._experiment_id: str | None = None
         self.run_ids: dict[str, str] = {}
         self._new: set[str] = set()
+        self._begun_ms: dict[str, int] = {}  # of runs that others have made, by clocks of their own
 
     @property
     def experiment_id(self) -> str | None:
@@ -202,7 +203,8 @@ class Transport:
             case Draw():
                 self._draw(run_id, operation)
             case EndRun():
-                self._open.set_terminated(run_id, operation.status, operation.time_ms)
+                ended_ms = max(operation.time_ms, self._begun_ms.get(operation.run, 0))
+                self._open.set_terminated(run_id, operation.status, ended_ms)
             case Settle():
                 self._settle(operation)
             case IfRunning():
@@ -257,7 +259,10 @@ class Transport:
 
     def _find(self, key: str) -> str | None:
         runs = self._open.search_runs([self._experiment], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
-        return runs[0].info.run_id if runs else None
+        if not runs:
+            return None
+        self._begun_ms[key] = int(runs[0].info.start_time or 0)
+        return str(runs[0].info.run_id)
 
     def _log(self, run_id: str, log: Log) -> None:
         from mlflow.entities import Metric, Param, RunTag

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from chaos import Crew, found
+from crew import Crew, Machine, found
 from postgres import Postgres
 from wire import Wire
 
@@ -46,8 +46,8 @@ def _run(seed: int, args: argparse.Namespace) -> dict[str, Any]:
         port = urlsplit(storage).port
         assert port is not None
         wires = [Wire(port) for _ in range(args.workers)]
-        addresses = [storage.replace(f":{port}/", f":{wire.port}/") for wire in wires]
-        crew = Crew(Path(folder), storage, args.trials, args.workers, addresses=addresses)
+        machines = [Machine(address=storage.replace(f":{port}/", f":{wire.port}/")) for wire in wires]
+        crew = Crew(Path(folder), storage, args.trials, args.workers, machines=machines)
         chance, faults, began = random.Random(seed), Counter[str](), time.monotonic()
         try:
             crew.fill()

@@ -19,6 +19,7 @@ from metatuner.envs.records import Decision, Metrics, Record, TrialFinished, Tri
 from metatuner.envs.sampling import EpochSampler
 from metatuner.envs.schedule import ScheduleEnv
 from metatuner.envs.torch_training import TorchTraining
+from optuna.distributions import BaseDistribution, FloatDistribution
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
@@ -66,6 +67,23 @@ def train(
         after()
         losses.append(loss.item())
     return losses
+
+
+def test_bounds_hold_and_change_nothing_where_they_are_not_met(lively: Policy) -> None:
+    """A policy does not see the bounds of a learning rate from afar: it has not learnt what they are."""
+
+    def rates(space: dict[str, BaseDistribution] | None) -> list[float]:
+        model = small_model()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        tuner, seen = AdaptiveSchedule(optimizer, 40, lively, ("lr",), space=space), []
+        train(tuner, model, optimizer, 40, after=lambda: seen.append(tuner.values["lr"]))
+        return seen
+
+    free = rates(None)
+    low, high = min(1e-3, *free), max(1e-3, *free)
+    assert rates({"lr": FloatDistribution(low, high, log=True)}) == pytest.approx(free)
+    bound = min(free) * 1.2
+    assert min(rates({"lr": FloatDistribution(bound, 1.0, log=True)})) == pytest.approx(bound)
 
 
 @pytest.mark.parametrize("reference", ["constant", "cosine"])

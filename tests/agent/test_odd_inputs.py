@@ -23,7 +23,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from metatuner.agent.strategies import STRATEGIES
-from metatuner.agent.tune import TuneResult, tune
+from metatuner.agent.tune import tune
+from metatuner.agent.tune_result import TuneResult
 from metatuner.envs.errors import ConfigurationError, MetatunerError
 from metatuner.envs.records import Record, TrialFinished, TrialStarted
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution

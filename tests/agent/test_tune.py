@@ -13,7 +13,8 @@ import optuna
 import pytest
 import torch
 from metatuner.agent.strategies import STRATEGIES
-from metatuner.agent.tune import TuneResult, tune
+from metatuner.agent.tune import tune
+from metatuner.agent.tune_result import TuneResult
 from metatuner.envs.errors import ConfigurationError, MetatunerError, SearchSpaceError, TrainingError
 from metatuner.envs.records import (
     Metrics,

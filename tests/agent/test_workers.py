@@ -214,6 +214,7 @@ def test_the_leader_s_recorder_is_told_what_other_workers_trials_came_to(tmp_pat
     [
         ("grpc://host", (ConfigurationError, ImportError), r"grpc://HOST:PORT|metatuner\[grpc\]"),
         ("nonsense://host", StoreError, "cannot be opened"),
+        ("mysql://root@127.0.0.1:1/studies", (StoreError, ImportError), r"cannot be opened|metatuner\[mysql\]"),
     ],
 )
 def test_odd_addresses_are_refused(address: str, error: Any, message: str) -> None:

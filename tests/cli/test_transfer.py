@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from metatuner.__main__ import main
+from mlflow import MlflowClient
 
 SPACE = """
 from optuna.distributions import FloatDistribution
@@ -49,7 +50,25 @@ def test_json_and_a_space_that_is_given(capsys: pytest.CaptureFixture[str]) -> N
     assert found["tasks"] == ["task 0", "task 1"]
     assert [(pair["past"], pair["target"]) for pair in found["pairs"]] == [("task 0", "task 1"), ("task 1", "task 0")]
     assert len(found["curves"][0]["regrets"]) == 2
-    assert not printed.err
+    assert "searches" not in printed.err
+    client = MlflowClient("sqlite:///mlflow.db")
+    study = client.get_run(found["run_id"])
+    assert study.data.params["prior"] == "table:past.csv"
+    assert [file.path for file in client.list_artifacts(study.info.run_id, "")].count("transfer.html") == 1
+    nested = f"tags.`mlflow.parentRunId` = '{study.info.run_id}'"
+    ways = client.search_runs([study.info.experiment_id], nested, order_by=["attributes.start_time"])
+    named = {run.info.run_name.split(" ", 2)[2]: run.info.run_id for run in ways}  # behind number and value
+    assert sorted(named) == [
+        "TPE",
+        "few-shot, 1 past task",
+        "random search",
+        "surrogate alone",
+        "surrogate alone, 1 past task",
+        "zero-shot",
+    ]
+    regrets = client.get_metric_history(named["zero-shot"], "regret")
+    assert [point.step for point in regrets] == [1, 2]
+    assert [point.value for point in regrets] == [regret["mean"] for regret in found["curves"][0]["regrets"]]
 
 
 @pytest.mark.parametrize(

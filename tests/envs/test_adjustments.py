@@ -85,3 +85,13 @@ def test_kinds_come_from_names_or_from_the_caller() -> None:
 def test_what_cannot_be_adjusted_is_refused_with_a_reason(call: object, words: str) -> None:
     with pytest.raises(SearchSpaceError, match=words):
         call()  # type: ignore[operator]
+
+
+def test_a_policy_is_told_of_the_usual_range_or_of_a_wider_one() -> None:
+    usual = adjustable("lr")
+    narrow = adjustable("lr", FloatDistribution(1e-4, 1e-2, log=True))
+    assert narrow.seen == (usual.low, usual.high)
+    wide = adjustable("lr", FloatDistribution(1e-10, 1.0, log=True))
+    assert wide.seen == (wide.low, usual.high)
+    other = adjustable("temperature", FloatDistribution(0.5, 2.0))
+    assert other.seen == (other.low, other.high)
