@@ -24,7 +24,8 @@ _T = TypeVar("_T")
 PATIENCE_S = 120.0
 _FULL_PATIENCE_S = 60.0  # a database comes back by itself; a disk is emptied by whoever has read that it is full
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 2.0
-_BROKEN = ("OperationalError", "InterfaceError", "PendingRollbackError", "ResourceClosedError")  # SQLAlchemy's
+# SQLAlchemy's; drivers have subclasses of the same names, which arrive bare where a connection is opened.
+_BROKEN = {"OperationalError", "InterfaceError", "PendingRollbackError", "ResourceClosedError"}
 _AWAY = ("UNAVAILABLE", "UNKNOWN")  # the proxy is away; the database behind it is
 # In the words of the system, SQLite, MariaDB, MySQL and PostgreSQL.
 _FULL = re.compile(r"disk (is )?full|no space left|quota exceeded|table .* is full", re.IGNORECASE)
@@ -203,7 +204,8 @@ class PatientStorage(BaseStorage):
 def is_away(error: Exception) -> bool:
     """Whether an error of a storage says that it is away, or cannot be written to, so that it may answer later."""
     cause = _cause(error)
-    if getattr(cause, "connection_invalidated", False) or type(cause).__name__ in _BROKEN:
+    kinds = {kind.__name__ for kind in type(cause).__mro__}
+    if getattr(cause, "connection_invalidated", False) or kinds & _BROKEN:
         return True
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):  # a journal file's
         return True
