@@ -17,6 +17,7 @@ from typing import Any
 
 import optuna
 import pytest
+from metatuner.agent.patient_storage import is_away
 from metatuner.agent.storages import open_storage
 from metatuner.agent.tune import tune
 from metatuner.envs.records import NullRecorder
@@ -183,3 +184,10 @@ def study_at(server: Server) -> Study:
         except OSError:
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+
+def test_what_a_driver_says_of_a_server_that_stops_is_waited_for() -> None:
+    """It arrives as SQLAlchemy's error or bare, and of a kind of its own."""
+    errors = pytest.importorskip("psycopg").errors
+    assert is_away(errors.AdminShutdown("terminating connection due to administrator command"))
+    assert not is_away(errors.UniqueViolation("duplicate key"))
