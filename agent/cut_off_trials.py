@@ -22,7 +22,7 @@ GIVEN_ATTRIBUTE = "metatuner:given"  # a trial's user attribute: its configurati
 RETRY_ATTRIBUTE = "metatuner:retry_of"  # a trial's user attribute: the number of the one that it repeats
 _TRIES_ATTRIBUTE = "metatuner:tries"  # a trial's user attribute: how many times its configuration was cut off before
 _FIRST_ATTRIBUTE = "metatuner:first_try"  # a trial's user attribute: the number of the first that had its configuration
-MOST_TRIES = 3
+MOST_TRIES = 5
 """A configuration that was cut off so many times has failed: it may be what kills its workers."""
 _KILLS = f"its worker was gone in the middle, {MOST_TRIES} times: it may be what kills them (was memory short?)"
 
