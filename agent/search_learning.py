@@ -211,7 +211,7 @@ def learn_search_policy(
     actor = learn_to_search(
         training,
         out,
-        tasks=lambda: _Mixed(own, settings.generated),
+        tasks=_Mixed(own, settings.generated),
         lessons=f"{lessons.digest} {champion.card.get('sha256', champion.name)} {json.dumps(asdict(settings))}",
         begin=champion.actor,
         resume=resume,

@@ -10,7 +10,6 @@ import json
 import math
 import platform
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,14 +21,12 @@ import safetensors.torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from ..envs.errors import CheckpointError, ConfigurationError
 from ..envs.families import Split
 from ..envs.records import Artifact, Metrics, NullRecorder, Recorder
-from ..envs.search import SearchEnv
 from ..envs.search_families import SearchFamilies
 from ..envs.search_task import SearchTasks
 from .meta_training import Progress, RecorderOutput
@@ -37,6 +34,7 @@ from .search_actor import SearchActor, SearchActorShape
 from .search_actor_critic import SearchActorCritic
 from .search_evaluation import evaluate_search, trust_what_pays
 from .search_policy import SearchPolicy
+from .search_vec_env import SearchVecEnv
 
 _MOVES = 128  # of each search between two updates
 _CHECKPOINT = "checkpoint.safetensors"
@@ -139,7 +137,7 @@ def learn_to_search(
     settings: SearchTrainingSettings,
     out: str | Path,
     *,
-    tasks: Callable[[], SearchTasks] = SearchFamilies,
+    tasks: SearchTasks | None = None,
     lessons: str = "",
     begin: SearchActor | None = None,
     resume: bool = True,
@@ -154,7 +152,7 @@ def learn_to_search(
     Args:
         settings: What the run follows from.
         out: Where the checkpoint lies; `keep_policy` removes it.
-        tasks: Makes what a search draws its tasks from.
+        tasks: What a search draws its tasks from; None: generated ones.
         lessons: What tells these tasks from others, and where learning begins: a checkpoint belongs to one of them.
         begin: The network that learning begins from; None: the rule.
         resume: Go on from a checkpoint found in `out`.
@@ -171,8 +169,7 @@ def learn_to_search(
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = _Checkpoint(out / _CHECKPOINT, json.dumps({**asdict(settings), "lessons": lessons}))
     found = checkpoint.read() if resume else None
-    # A resumed run meets other tasks than it has met before.
-    env = _environment(settings, 0 if found is None else found[0], workers, tasks)
+    env = _environment(settings, 0 if found is None else found[0], workers, tasks or SearchFamilies())
     try:
         model = _learner(settings, env)
         if found is not None:
@@ -202,11 +199,10 @@ def keep_policy(policy: SearchPolicy, out: str | Path, recorder: Recorder, trial
     return SearchPolicy.load(out)
 
 
-def _environment(settings: SearchTrainingSettings, done: int, workers: int, tasks: Callable[[], SearchTasks]) -> VecEnv:
-    makers: list[Callable[[], Any]] = [lambda: Monitor(SearchEnv(families=tasks())) for _ in range(settings.searches)]
-    env: VecEnv = SubprocVecEnv(makers, start_method="forkserver") if workers > 1 else DummyVecEnv(makers)
-    env.seed(int(np.random.SeedSequence([settings.seed, done]).generate_state(1)[0]) // 2)
-    return env
+def _environment(settings: SearchTrainingSettings, done: int, workers: int, tasks: SearchTasks) -> VecEnv:
+    # A resumed run meets other tasks than it has met before.
+    resumed = int(np.random.SeedSequence([settings.seed, done]).generate_state(1)[0]) // 2
+    return SearchVecEnv(tasks, settings.searches, resumed if done else settings.seed, workers)
 
 
 def _learner(settings: SearchTrainingSettings, env: VecEnv) -> MaskablePPO:

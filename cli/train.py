@@ -65,7 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="networks of the same task, judged against each other (default: %(default)s)",
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes that train networks (default: %(default)s)"
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes that train, or search (default: %(default)s)",
     )
     parser.add_argument("--device", default="cpu", help="where networks are trained (default: %(default)s)")
     parser.add_argument(

@@ -5,21 +5,16 @@ A group's networks never leave the process that trains them: only hyperparameter
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from .errors import TrainingError
 from .families import TaskGroup
 from .signals import Interval
+from .worker_process import WorkerProcess
 
 Array = NDArray[np.float64]
 
@@ -100,7 +95,7 @@ class Runners:
         self._family, self._groups, self._seed = family, groups, seed
         # Every process could run every group; which one does is decided when groups begin.
         runners = [GroupRunner(family, size, seed) for _ in range(groups)]
-        self._workers = [_Worker(runners) for _ in range(min(workers, groups) if workers > 1 else 0)]
+        self._workers = [WorkerProcess(runners) for _ in range(min(workers, groups) if workers > 1 else 0)]
         self._here = runners
         self._places = [0] * groups
 
@@ -133,7 +128,7 @@ class Runners:
             mine = {
                 group: args for group, args in enumerate(arguments) if self._places[group] == i and args is not None
             }
-            worker.send((method, mine))
+            worker.send(method, mine)
         results: dict[int, Any] = {}
         for worker in self._workers:
             results |= worker.receive()
@@ -147,63 +142,6 @@ def _shared_out(costs: Sequence[float], workers: int) -> list[int]:
         places[i] = int(np.argmin(load))
         load[places[i]] += costs[i]
     return places
-
-
-class _Worker:
-    """A process that holds some runners."""
-
-    def __init__(self, runners: Sequence[GroupRunner]) -> None:
-        # Spawned, not forked: a fork of a process that has used torch's threads can hang.
-        context = multiprocessing.get_context("spawn")
-        self._connection, other = context.Pipe()
-        self._process = context.Process(target=_work, args=(other, list(runners)), daemon=True)
-        self._process.start()
-        other.close()
-
-    def send(self, request: tuple[str, Any]) -> None:
-        try:
-            self._connection.send(request)
-        except OSError as error:
-            raise self._died() from error
-
-    def receive(self) -> dict[int, Any]:
-        try:
-            answer = self._connection.recv()
-        except (EOFError, OSError) as error:
-            raise self._died() from error
-        if isinstance(answer, BaseException):
-            raise answer
-        results: dict[int, Any] = answer
-        return results
-
-    def close(self) -> None:
-        self._connection.close()
-        self._process.join(timeout=5)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-
-    def _died(self) -> TrainingError:
-        self._process.join(timeout=5)
-        return TrainingError(
-            f"a process that trains task groups ended with exit code {self._process.exitcode} before it was told to: "
-            "if memory was short, take fewer workers or smaller groups, then resume"
-        )
-
-
-def _work(connection: Connection, runners: Sequence[GroupRunner]) -> None:
-    # Ctrl-C is for the parent, which ends its workers in good order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    # When the parent closes its end, or is gone, there is nobody left to work for.
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            method, arguments = connection.recv()
-            try:
-                answer: Any = {group: _call(runners[group], method, args) for group, args in arguments.items()}
-            except Exception as error:
-                answer = error
-            connection.send(answer)
 
 
 def _call(runner: GroupRunner, method: str, arguments: tuple[Any, ...] | None) -> Any:
