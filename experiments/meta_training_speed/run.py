@@ -40,16 +40,19 @@ def main() -> None:
             for workers in args.workers:
                 rates[what][workers].append(round(measure(workers), 1))
                 print(f"{what}, {workers} processes: {rates[what][workers][-1]} decisions/s", flush=True)
-    results = {
+        # After each round, so that whoever has to stop keeps what there is.
+        args.out.write_text(json.dumps(_results(rates, args.workers[0]), indent=1) + "\n")
+
+
+def _results(rates: dict[str, dict[int, list[float]]], one: int) -> dict[str, object]:
+    return {
         "command": " ".join(["python", *sys.argv]),
         "decisions a second": rates,
-        f"over {args.workers[0]}, same round, median": {
-            what: {workers: _speed_up(found[workers], found[args.workers[0]]) for workers in args.workers}
+        f"over {one}, same round, median": {
+            what: {workers: _speed_up(mine, found[one]) for workers, mine in found.items()}
             for what, found in rates.items()
         },
     }
-    args.out.write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps(results, indent=1))
 
 
 def _speed_up(rates: list[float], one: list[float]) -> float:
