@@ -188,10 +188,10 @@ def test_every_file_of_results_is_in_the_table_and_one_that_nobody_reads_is_refu
     rows = set(re.findall(r"^\|.*\]\(\.\./experiments/(\S+\.jsonl?)\) \|", page, re.MULTILINE))
     assert files == rows | set(table.WITHOUT_ROWS)
     assert all(table.WITHOUT_ROWS.values())
-    shutil.copytree(ROOT / "experiments" / "learn_from_history", tmp_path / "learn_from_history")
+    shutil.copytree(ROOT / "experiments" / "ray_population", tmp_path / "ray_population")
     assert "| **worse** |" in table.page(tmp_path)
-    (tmp_path / "learn_from_history" / "more.json").write_text("{}")
-    with pytest.raises(SystemExit, match=r"for: learn_from_history/more\.json; give each a reader"):
+    (tmp_path / "ray_population" / "more.json").write_text("{}")
+    with pytest.raises(SystemExit, match=r"for: ray_population/more\.json; give each a reader"):
         table.page(tmp_path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import secrets
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,35 +32,24 @@ def cluster() -> Iterator[Any]:
 
     Everything listens on the loopback interface, behind a token, and tells nobody.
     """
-    settings = {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # so that a node's address is the loopback interface
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_worker_niceness": "0",
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    }
     handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        import ray
-        from ray.cluster_utils import Cluster
+    import ray
+    from ray.cluster_utils import Cluster
 
-        quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 200, "health_check_failure_threshold": 3}
-        node = {"node_ip_address": "127.0.0.1", "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": 0, "_system_config": quick})
-        try:
-            ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-            for _ in range(2):
-                cluster.add_node(**node, num_cpus=1, wait=False)
-            cluster.wait_for_nodes()
-            yield cluster
-        finally:
-            ray.shutdown()
-            cluster.shutdown()
-            for each, handler in handlers.items():
-                signal.signal(each, handler)
+    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 200, "health_check_failure_threshold": 3}
+    node = {"node_ip_address": "127.0.0.1", "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": 0, "_system_config": quick})
+    try:
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        for _ in range(2):
+            cluster.add_node(**node, num_cpus=1, wait=False)
+        cluster.wait_for_nodes()
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
 
 
 @pytest.fixture

@@ -61,7 +61,11 @@ def test_what_may_run_code_is_called_where_it_is_known_to_be_safe() -> None:
                 case ast.Attribute(attr="load_model" | "loads" | "unsafe_load" as called, value=of):
                     if not (isinstance(of, ast.Name) and of.id == "json"):
                         found.add((name, called))
-    assert found == {("agent/child_main.py", "pickle.load"), ("agent/cmaes_sampler.py", "pickle.Unpickler")}
+    assert found == {
+        ("agent/child_main.py", "pickle.load"),
+        ("agent/cmaes_sampler.py", "pickle.Unpickler"),
+        ("envs/boosting_training.py", "load_model"),  # XGBoost's own, of bytes that this process has made: no pickle
+    }
 
 
 class Bomb:

@@ -35,7 +35,7 @@ def write_past(tasks: int) -> None:
     Path("past.csv").write_text("\n".join(rows))
 
 
-def test_what_is_not_better_is_registered_and_not_promoted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_better_is_registered_and_not_promoted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main([*LEARN, "--steps", "1", "--confidence", "0.999", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["promoted"] is (found["comparison"]["low"] > 0)
@@ -43,7 +43,7 @@ def test_what_is_not_better_is_registered_and_not_promoted(capsys: pytest.Captur
     assert version.uri == found["uri"]
     assert (version.aliases == ("champion",)) is found["promoted"]
     assert version.tags["learnt_from"] == found["run_id"]
-    run = MlflowClient("sqlite:///mlflow.db").get_run(found["run_id"])
+    run = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(found["run_id"])
     assert "has learnt" in run.data.tags["mlflow.note.content"]
     assert len(SearchPolicy.load(version.uri).card["held_out"]) == 2
 

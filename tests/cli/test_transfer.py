@@ -43,7 +43,7 @@ def test_a_report_and_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "<svg" in Path("report.html").read_text()
 
 
-def test_json_and_a_space_that_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_and_a_space_that_is_given(capsys: pytest.CaptureFixture[str], own_folder: Path) -> None:
     assert main([*TRANSFER, "--space", "spaces.py:space", "--json"]) == 0
     printed = capsys.readouterr()
     found = json.loads(printed.out)
@@ -51,7 +51,7 @@ def test_json_and_a_space_that_is_given(capsys: pytest.CaptureFixture[str]) -> N
     assert [(pair["past"], pair["target"]) for pair in found["pairs"]] == [("task 0", "task 1"), ("task 1", "task 0")]
     assert len(found["curves"][0]["regrets"]) == 2
     assert "searches" not in printed.err
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(f"sqlite:///{own_folder / 'mlflow.db'}")
     study = client.get_run(found["run_id"])
     assert study.data.params["prior"] == "table:past.csv"
     assert [file.path for file in client.list_artifacts(study.info.run_id, "")].count("transfer.html") == 1
