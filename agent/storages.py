@@ -42,6 +42,8 @@ _RESTARTING = (
     "administrator command",
     "shutting down",
     "starting up",
+    "not yet accepting",
+    "recovery mode",
     "closed the connection unexpectedly",
     "shutdown in progress",
     "gone away",
