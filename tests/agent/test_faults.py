@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,31 +25,6 @@ from optuna.distributions import FloatDistribution
 from optuna.storages import BaseStorage, RDBStorage
 
 SPACE = {"x": FloatDistribution(0.0, 1.0)}
-SIZE = 1_000_000
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "disk"
-    path.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk takes the superuser")
-    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(path)]
-    if (mounted := subprocess.run(command, capture_output=True, text=True)).returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
-
-
-def fill(disk: Path) -> None:
-    """Leaves no room at all."""
-    with (disk / "ballast").open("ab", buffering=0) as file:
-        for size in (65_536, 1):
-            try:
-                while file.write(b"x" * size):
-                    pass
-            except OSError:
-                continue
 
 
 def at(disk: Path, kind: str) -> BaseStorage:
@@ -61,11 +34,11 @@ def at(disk: Path, kind: str) -> BaseStorage:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("kind", ["journal", "sqlite"])
 def test_a_full_disk_is_waited_for_then_told_in_a_line_and_harms_nothing(
-    disk: Path, kind: str, caplog: pytest.LogCaptureFixture
+    disk: Path, fill_disk: Callable[[Path], None], kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     study = optuna.create_study(study_name="study", storage=PatientStorage(at(disk, kind), patience_s=0.3))
     study.set_user_attr("before", 1)
-    fill(disk)
+    fill_disk(disk)
     began = time.monotonic()
     with pytest.raises(StoreUnreachableError, match=r"disk that is full.*free some space, and give the same command"):
         study.set_user_attr("meanwhile", "x" * 10_000)
@@ -91,13 +64,13 @@ def test_half_a_line_that_a_living_worker_left_is_not_written_behind(tmp_path: P
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
-def test_a_study_goes_on_by_itself_when_there_is_room_again(disk: Path) -> None:
+def test_a_study_goes_on_by_itself_when_there_is_room_again(disk: Path, fill_disk: Callable[[Path], None]) -> None:
     calls: list[float] = []
 
     def objective(config: dict[str, float]) -> float:
         calls.append(config["x"])
         if len(calls) == 2:
-            fill(disk)
+            fill_disk(disk)
             threading.Timer(0.3, (disk / "ballast").unlink).start()
         return config["x"]
 
@@ -106,14 +79,14 @@ def test_a_study_goes_on_by_itself_when_there_is_room_again(disk: Path) -> None:
     assert len(calls) == 4
 
 
-def test_the_same_call_goes_on_after_it_gave_up(disk: Path) -> None:
+def test_the_same_call_goes_on_after_it_gave_up(disk: Path, fill_disk: Callable[[Path], None]) -> None:
     storage = PatientStorage(at(disk, "journal"), patience_s=0.2)
     calls: list[float] = []
 
     def objective(config: dict[str, float]) -> Iterator[float]:
         calls.append(config["x"])
         if len(calls) == 3:
-            fill(disk)  # but for what is left of the journal's last page, which takes a few of the units
+            fill_disk(disk)  # but for what is left of the journal's last page, which takes a few of the units
         yield from (1.0 for _ in range(39))
         yield config["x"]
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,44 +16,28 @@ from metatuner.tracking.recorder import MLflowRecorder
 from metatuner.tracking.sync import sync
 from mlflow import MlflowClient
 
-SIZE = 1_000_000
-
 
 class SmallDisk:
     """A file system of its own, with next to no room."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, fill: Callable[[Path], None]) -> None:
+        self._path, self._fill = path, fill
         self.journal = path / "journal"
 
     def fill(self) -> None:
         """Leaves no room at all."""
-        with (self.path / "ballast").open("ab", buffering=0) as file:
-            for size in (65_536, 1):
-                try:
-                    while file.write(b"x" * size):
-                        pass
-                except OSError:
-                    continue
+        self._fill(self._path)
 
     def free(self) -> None:
-        (self.path / "ballast").unlink()
+        (self._path / "ballast").unlink()
 
     def set(self, option: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,{option}", str(self.path)], check=True)
+        subprocess.run(["mount", "-o", f"remount,{option}", str(self._path)], check=True)
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    path = tmp_path / "disk"
-    path.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk takes the superuser")
-    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(path)]
-    if (mounted := subprocess.run(command, capture_output=True, text=True)).returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
-    yield SmallDisk(path)
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
+def small_disk(disk: Path, fill_disk: Callable[[Path], None]) -> SmallDisk:
+    return SmallDisk(disk, fill_disk)
 
 
 def record_trial(recorder: MLflowRecorder, trial: int, points: int = 20) -> None:
@@ -80,7 +63,7 @@ def test_a_file_that_does_not_fit_is_missed_aloud_and_the_study_goes_on(
     uri: str, small_disk: SmallDisk, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     large, small = tmp_path / "large.bin", tmp_path / "small.bin"
-    large.write_bytes(b"l" * 2 * SIZE)
+    large.write_bytes(b"l" * 2_000_000)  # twice the disk
     small.write_bytes(b"s" * 1000)
     with MLflowRecorder(uri, "full", journal=small_disk.journal) as recorder:
         recorder.record(TrialStarted(trial=0, name="t"))
