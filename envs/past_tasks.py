@@ -11,10 +11,12 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from .errors import ConfigurationError
 from .surrogate import squashed
@@ -30,6 +32,7 @@ LEAST_TRIALS = 4
 _NOISES = (0.03, 0.1, 0.3)
 _LENGTHS = 24
 _WORST = 4.0
+_TESTED, _COMPARED = 16, 64  # tasks, and trials of each, that tell whether tasks mislead each other
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class PastTasks:
     def only(self, tasks: Sequence[int]) -> PastTasks:
         """Some of them, at least one."""
         few = copy.copy(self)
+        few.__dict__.pop("doubt", None)
         few._take([self._models[task] for task in tasks])
         return few
 
@@ -102,6 +106,19 @@ class PastTasks:
     def noises(self) -> Array:
         """Standard deviation of a trial's value about what its task says, in the same units, shape (T,)."""
         return np.array([model.noise for model in self._models])
+
+    @cached_property
+    def doubt(self) -> float:
+        """How likely they are to mislead a new task: as often as they mislead each other, by the rule of succession.
+
+        One misleads where what the others say on average does not go with its own values at all (Laplace 1774).
+        """
+        tested = self._models[:_TESTED] if len(self) > 1 else []
+        misled = 0
+        for model in tested:
+            said = sum(other.predict(model.tried)[:, -1] for other in self._models if other is not model)
+            misled += not spearmanr(said, model.finals).statistic > 0
+        return (misled + 1) / (len(tested) + 2)
 
     def _take(self, models: list[_Model]) -> None:
         self._models = models
@@ -126,6 +143,8 @@ class _Model:
     weights: torch.Tensor  # shape (n, R)
     means: torch.Tensor  # shape (R,)
     noise: float
+    tried: Array  # some of the points, shape (m, d), in the middle where a column is not known
+    finals: Array  # their regrets, shape (m,)
 
     @classmethod
     def fitted(cls, history: History, random: np.random.Generator) -> _Model:
@@ -148,7 +167,12 @@ class _Model:
         spread = float(told[:, -1].std())
         best_points = history.points[order[:3]]
         noise *= spread
-        return cls(history.name, scale, best_points, history.known, lengths, points, weights, means, noise)
+        some = np.linspace(0, len(chosen) - 1, min(len(chosen), _COMPARED)).astype(int)
+        filled = np.nan_to_num(history.points[chosen[some]], nan=0.5)
+        finals = regrets[chosen[some], -1]
+        return cls(
+            history.name, scale, best_points, history.known, lengths, points, weights, means, noise, filled, finals
+        )
 
     def predict(self, points: Array) -> Array:
         asked = torch.from_numpy(_columns(points, self.known)) / self.lengths

@@ -49,7 +49,7 @@ class GeneratedTask:
     """A task of a family, see `SearchTask`."""
 
     def __init__(self, family: _Family, random: np.random.Generator) -> None:
-        self.cube, self.rungs = family.cube, family.rungs
+        self.cube, self.rungs, self.space = family.cube, family.rungs, family.space
         self.past: PastTasks | None = None
         self._family = family
         shares: Array = random.normal(size=family.shapes.weights.shape[1:])
@@ -113,15 +113,29 @@ class GeneratedTask:
         return found
 
 
+@dataclass(frozen=True)
+class _Space:
+    """What is searched: so many numbers, then choices with so many columns each."""
+
+    numbers: int
+    widths: tuple[int, ...]
+    units: int
+
+    @classmethod
+    def drawn(cls, random: np.random.Generator) -> _Space:
+        numbers, choices = int(random.integers(1, 9)), int(random.choice([0, 0, 1, 3]))
+        widths = [1] * numbers + [int(w) for w in random.integers(2, 5, choices)]
+        return cls(numbers, tuple(widths), int(random.choice(_UNITS)))
+
+
 class _Family:
     """What tasks have in common."""
 
-    def __init__(self, random: np.random.Generator) -> None:
-        numbers, choices = int(random.integers(1, 9)), int(random.choice([0, 0, 1, 3]))
-        widths = [1] * numbers + [int(w) for w in random.integers(2, 5, choices)]
+    def __init__(self, random: np.random.Generator, space: _Space | None = None) -> None:
+        self.space = space or _Space.drawn(random)
+        numbers, widths = self.space.numbers, self.space.widths
         self.cube = ColumnCube(widths)
-        units = int(random.choice(_UNITS))
-        self.rungs = tuple(each / units for each in rung_units(units))
+        self.rungs = tuple(each / self.space.units for each in rung_units(self.space.units))
         # A few hyperparameters matter most (Bergstra & Bengio 2012).
         relevance: Array = np.repeat(np.exp(random.normal(-0.5, 1.2, len(widths))), widths)
         relevance *= np.repeat([1.0 if width == 1 else 0.5 for width in widths], widths)
@@ -169,6 +183,12 @@ class SearchFamilies:
             return task, []
         count = int(np.exp(random.uniform(0, np.log(self._most_past + 1))))
         return task, [_history(GeneratedTask(family, random), random) for _ in range(count)]
+
+    def unrelated(self, seed: int, task: GeneratedTask, count: int) -> list[History]:
+        """The trials of as many past tasks of another family: they share the search space with a task, and no more."""
+        random = np.random.default_rng([list(Split).index(self._split), seed, 1])
+        family = _Family(random, task.space)
+        return [_history(GeneratedTask(family, random), random) for _ in range(count)]
 
 
 def _history(task: GeneratedTask, random: np.random.Generator) -> History:

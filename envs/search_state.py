@@ -93,7 +93,6 @@ class SearchState:
         self._finishing = finishing
         self._costs = np.diff([0.0, *rungs])
         self._random, self._seed = np.random.default_rng(seed), seed
-        self._surrogate = Surrogate(rungs, None, seed) if past is None else DoubtingSurrogate(rungs, past.scales, seed)
         self._moves = self._improved = self._count = 0
         self._tried: set[bytes] = set()  # also what `_forget` has dropped
         self._best_expected: Array | None = None
@@ -107,6 +106,12 @@ class SearchState:
         self._fixed = {each.tobytes() for each in cube.snapped(np.concatenate([self._middle, first]))}
         self._pool = np.concatenate([first, pool])
         self._pool_expected = None if past is None else past.expected(self._pool)
+        if past is None or self._pool_expected is None:
+            self._surrogate: Surrogate | DoubtingSurrogate = Surrogate(rungs, None, seed)
+        else:
+            self._surrogate = DoubtingSurrogate(
+                rungs, past.scales, self._pool_expected.mean(1), doubt=past.doubt, budget=budget, seed=seed
+            )
 
     def start(self, number: int, point: Array, drawn: Array | None = None) -> SearchTrial:
         """A trial begins.
@@ -358,15 +363,17 @@ class SearchState:
         expected = None
         if self.past is not None:
             expected = np.stack([each.expected[:, rung] for each, rung in pairs if each.expected is not None], axis=1)
-        self._surrogate.fit(
-            Observed(
-                np.stack([each.point for each, _ in pairs]),
-                np.array([rung for _, rung in pairs]),
-                np.array([each.number for each, _ in pairs]),
-                np.array([each.values[rung] for each, rung in pairs]),
-                expected,
-            )
+        observed = Observed(
+            np.stack([each.point for each, _ in pairs]),
+            np.array([rung for _, rung in pairs]),
+            np.array([each.number for each, _ in pairs]),
+            np.array([each.values[rung] for each, rung in pairs]),
+            expected,
         )
+        if isinstance(self._surrogate, DoubtingSurrogate):
+            self._surrogate.fit(observed, self.spent)
+        else:
+            self._surrogate.fit(observed)
         own = [each for each in seen if not each.failed]
         there = None if self.past is None else np.stack([e.expected for e in own if e.expected is not None], axis=1)
         last = len(self.rungs) - 1

@@ -21,7 +21,7 @@ from metatuner.agent.search_policy import SearchPolicy
 from metatuner.envs.families import Split
 from metatuner.envs.past_tasks import History, PastTasks
 from metatuner.envs.search import SearchEnv
-from metatuner.envs.search_families import SearchFamilies
+from metatuner.envs.search_families import GeneratedTask, SearchFamilies
 
 HERE = Path(__file__).parent
 BUDGETS = (1, 4, 10, 25)
@@ -84,6 +84,9 @@ KINDS: dict[str, Spoil] = {
     each.__name__: each
     for each in (own, duplicated, half_failed, mixed_units, in_percent, shuffled, mirrored, inverted)
 }
+UNRELATED = "unrelated"
+"""The past of another family: it shares the search space, and no more."""
+NONE = "no past"
 
 
 def regret(policy: SearchPolicy, env: SearchEnv, seed: int) -> float:
@@ -103,32 +106,40 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=60)
     parser.add_argument("--policy", default="search-default")
     parser.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))
-    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--kinds", nargs="+", default=[*KINDS, UNRELATED], choices=[*KINDS, UNRELATED])
     parser.add_argument("--out", type=Path, default=HERE)
     args = parser.parse_args()
     torch.set_num_threads(1)
     policy = SearchPolicy.load(args.policy)
     families = SearchFamilies(Split.HELD_OUT, without_past=0.0)
     found: dict[str, dict[int, list[float]]] = {
-        kind: {budget: [] for budget in args.budgets} for kind in ("no past", *args.kinds)
+        kind: {budget: [] for budget in args.budgets} for kind in (NONE, *args.kinds)
     }
     began = time.monotonic()
     for seed in range(args.tasks):
         task, histories = families.with_histories(seed)
         for kind, by_budget in found.items():
-            random = np.random.default_rng(seed)
-            spoilt = [KINDS[kind](each, place, random) for place, each in enumerate(histories)] if kind in KINDS else []
-            told = [each for each in spoilt if each.says_enough]
+            told = [each for each in past(kind, histories, families, task, seed) if each.says_enough]
             task.past = PastTasks(told, seed) if told else None
             for budget, regrets in by_budget.items():
                 regrets.append(regret(policy, SearchEnv(task, budget=budget), seed))
         print(f"{seed + 1} of {args.tasks} tasks, {time.monotonic() - began:.0f} s", flush=True)
-    results = {kind: {str(b): summary(r, found["no past"][b]) for b, r in each.items()} for kind, each in found.items()}
+    results = {kind: {str(b): summary(r, found[NONE][b]) for b, r in each.items()} for kind, each in found.items()}
     for kind, by_budget in results.items():
         print(f"{kind:<14}" + "".join(f"  B={b} {s['mean']:.3f} ({s['ratio']:.2f})" for b, s in by_budget.items()))
     args.out.mkdir(parents=True, exist_ok=True)
     document = {"policy": policy.name, "tasks": args.tasks, "results": results}
     (args.out / "results.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def past(
+    kind: str, histories: list[History], families: SearchFamilies, task: GeneratedTask, seed: int
+) -> list[History]:
+    """What a search is told, where it is of this kind."""
+    if kind == UNRELATED:
+        return families.unrelated(seed, task, len(histories))
+    random = np.random.default_rng(seed)
+    return [KINDS[kind](each, place, random) for place, each in enumerate(histories)] if kind in KINDS else []
 
 
 def summary(regrets: list[float], without: list[float]) -> dict[str, float]:

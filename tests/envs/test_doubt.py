@@ -40,6 +40,23 @@ def test_a_past_that_is_inverted_is_overcome() -> None:
     assert np.median([best_after(8, seed, past(inverted=True)) for seed in range(5)]) < 0.1
 
 
+def shares(told: PastTasks, seed: int) -> float:
+    """Share of the moves of a search at which past tasks had no say."""
+    state = SearchState(ColumnCube([1, 1]), (1.0,), 20, told, seed)
+    doubted = 0
+    for number in range(20):
+        moves = state.moves()
+        doubted += not state.believes
+        state.start(number, moves.points[0])
+        state.learn(number, float(bowl(moves.points[:1])[0]))
+    return doubted / 20
+
+
+def test_a_past_that_is_right_is_believed_and_an_inverted_one_is_not() -> None:
+    assert np.mean([shares(past(inverted=False), seed) for seed in range(5)]) < 0.2
+    assert np.mean([shares(past(inverted=True), seed) for seed in range(5)]) > 0.4
+
+
 @pytest.mark.parametrize(("trials", "tested"), [(4, True), (3, False)])
 def test_past_tasks_are_tested_where_it_costs_little_of_the_budget(trials: int, tested: bool) -> None:
     state = SearchState(ColumnCube([1, 1]), (1.0,), trials, past(inverted=False), 0)

@@ -95,3 +95,23 @@ def test_values_between_steps_count_and_others_do_not() -> None:
     assert not any([holds(step, 1.1), holds(step, "x"), holds(step, float("nan")), holds(SPACE["kind"], "z")])
     assert not holds(tens, 5) and not holds(tens, None)
     assert gridless(SPACE["lr"]) is SPACE["lr"]
+
+
+def bowl(seed: int, sign: float = 1.0, n: int = 40) -> History:
+    points = np.random.default_rng(seed).random((n, 2))
+    return History(points, sign * ((points - 0.3) ** 2).sum(1, keepdims=True))
+
+
+def test_past_tasks_mislead_as_likely_as_they_mislead_each_other() -> None:
+    """Laplace's rule of succession: (misled + 1) / (tested + 2)."""
+    assert PastTasks([bowl(0)]).doubt == 1 / 2
+    assert PastTasks([bowl(seed) for seed in range(6)]).doubt == 1 / 8
+    divided = PastTasks([bowl(0), bowl(1), bowl(2), bowl(3, -1.0)])
+    assert divided.doubt == 2 / 6
+    assert PastTasks([bowl(0), bowl(1, -1.0)]).doubt == 3 / 4
+
+
+def test_fewer_past_tasks_are_doubted_by_what_these_say() -> None:
+    divided = PastTasks([bowl(0), bowl(1), bowl(2, -1.0)])
+    assert divided.doubt == 2 / 5
+    assert divided.only([0, 1]).doubt == 1 / 4
