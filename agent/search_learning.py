@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,12 @@ class Comparison:
         return f"better: {figures}" if self.better else f"not shown to be better: {figures}"
 
 
+def _untaken(name: str, taken: Container[str]) -> str:
+    """The name, with a number behind it where another task has it: studies of two stores may be called the same."""
+    numbered = (name if number == 1 else f"{name} ({number})" for number in count(1))
+    return next(each for each in numbered if each not in taken)
+
+
 @dataclass(frozen=True)
 class Lessons:
     """Past tasks with one search space.
@@ -143,7 +150,11 @@ class Lessons:
             ConfigurationError: Fewer say enough.
         """
         cube, at = UnitCube(space), rung_units(units)
-        told = {study.study_name: history for study in past if (history := study_history(study, cube, at)) is not None}
+        told: dict[str, History] = {}
+        for study in past:
+            history = study_history(study, cube, at)
+            if history is not None:
+                told[_untaken(study.study_name, told)] = history
         if len(told) < least:
             raise ConfigurationError(
                 f"expected at least {least} past tasks with enough trials to learn from, got {len(told)} of "

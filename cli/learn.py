@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this verb."""
     parser.add_argument("prior", metavar="PRIOR", help="where past tasks are, such as mlflow:EXPERIMENT")
     parser.add_argument("space", metavar="FILE.py:SPACE", help="the search space")
+    parser.add_argument(
+        "--prior",
+        dest="others",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="where more past tasks are: mlflow:EXPERIMENT or table:FILE.csv. May be given again",
+    )
     parser.add_argument("--name", required=True, help="the policy's name in the registry")
     parser.add_argument(
         "--units", type=int, default=1, help="values that a full training yields (default: %(default)s)"
@@ -82,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
         parallel=args.parallel,
     )
     out = Path(args.out or Path(".metatuner") / "learn" / args.name)
-    comparison, run_id, ui_command = _learn(args, settings, lessons_in(args, given_space(args.space), LEAST_TASKS), out)
+    lessons = lessons_in(args, [args.prior, *args.others], given_space(args.space), LEAST_TASKS)
+    comparison, run_id, ui_command = _learn(args, settings, lessons, out)
     # The run that it learnt in tells of which tasks.
     learnt_from = [run_id] if run_id else []
     version = push(out, args.name, tracking_uri=args.tracking_uri, learnt_from=learnt_from)
@@ -114,7 +124,8 @@ def _learn(
     champion = _champion(args.champion, args.name, args.tracking_uri)
     bar = ProgressBar(settings.steps, "learning", "moves", silent=args.json)
     with MLflowRecorder(args.tracking_uri, experiment=args.experiment) as recorder:
-        params = {**vars(settings), "prior": args.prior, "tasks": len(lessons.names), "champion": champion.name}
+        prior = ", ".join([args.prior, *args.others])
+        params = {**vars(settings), "prior": prior, "tasks": len(lessons.names), "champion": champion.name}
         recorder.record(
             StudyStarted(
                 name=f"learn {args.name}",
@@ -122,7 +133,10 @@ def _learn(
                 key=hashlib.sha256(f"{out.resolve()} {lessons.digest} {settings}".encode()).hexdigest()[:32],
                 metric="evaluation/candidate",
                 budget=f"{settings.steps:,} moves",
-                command=f"metatuner learn {args.prior} {args.space} --name {args.name}",
+                command=shlex.join(
+                    ["metatuner", "learn", args.prior, args.space, "--name", args.name]
+                    + [part for other in args.others for part in ("--prior", other)]
+                ),
             )
         )
         recorder.record(TrialStarted(trial=0, name=f"search seed={args.seed}", params=params))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .objective_file import load_file, space_of
@@ -26,11 +27,12 @@ def given_space(given: str) -> dict[str, Any]:
     return space
 
 
-def lessons_in(args: argparse.Namespace, space: dict[str, Any], least: int) -> Lessons:
-    """The past tasks at `args.prior`, judged by `args.metric`, of `args.units` units.
+def lessons_in(args: argparse.Namespace, addresses: Sequence[str], space: dict[str, Any], least: int) -> Lessons:
+    """The past tasks at some addresses, judged by `args.metric`, of `args.units` units.
 
     Args:
         args: The verb's options.
+        addresses: Where past tasks are; one that is given twice counts once.
         space: The search space.
         least: Tasks that are needed.
 
@@ -45,13 +47,12 @@ def lessons_in(args: argparse.Namespace, space: dict[str, Any], least: int) -> L
 
     require_count("units", args.units)
     tree = ConditionalSpace(space)
-    past = prior_of(
-        args.prior,
-        tree,
-        metric=args.metric,
-        direction="maximize" if args.maximize else "minimize",
-        tracking_uri=args.tracking_uri,
-        without=None,
-        units=args.units,
-    )
-    return Lessons.of(past.studies, tree.common, args.units, least=least)
+    about = {
+        "metric": args.metric,
+        "direction": "maximize" if args.maximize else "minimize",
+        "tracking_uri": args.tracking_uri,
+        "without": None,
+        "units": args.units,
+    }
+    studies = [study for each in dict.fromkeys(addresses) for study in prior_of(each, tree, **about).studies]
+    return Lessons.of(studies, tree.common, args.units, least=least)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json, table
@@ -34,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prior",
         required=True,
+        action="append",
         metavar="ADDRESS",
-        help="where past tasks are: mlflow:EXPERIMENT or table:FILE.csv",
+        help="where past tasks are: mlflow:EXPERIMENT or table:FILE.csv. May be given again",
     )
     parser.add_argument(
         "--policy",
@@ -84,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     output = report_file(args.output) if args.output else None
     policy = SearchPolicy.load(args.policy)
     space = _told_space(args) if args.space is None else given_space(args.space)
-    lessons = lessons_in(args, space, LEAST_TASKS)
+    lessons = lessons_in(args, args.prior, space, LEAST_TASKS)
     bar: ProgressBar | None = None
 
     def progress(done: int, total: int) -> None:
@@ -95,11 +97,12 @@ def run(args: argparse.Namespace) -> int:
     found = measure_transfer(lessons, policy, settings, progress=progress)
     if bar is not None:
         bar.close()
-    page = transfer_page(found, args.prior)
+    address = ", ".join(args.prior)
+    page = transfer_page(found, address)
     if output is not None:
         write_report(output, page)
     with MLflowRecorder(args.tracking_uri, experiment=args.experiment) as recorder:
-        for record in transfer_records(found, args.prior, page):
+        for record in transfer_records(found, address, page):
             recorder.record(record)
     if args.json:
         say_json({**asdict(found), "verdict": found.verdict, "rule": found.rule, "run_id": recorder.run_id})
@@ -114,7 +117,8 @@ def _told_space(args: argparse.Namespace) -> dict[str, BaseDistribution]:
     from ..tracking.prior_contents import told_trials
     from ..tracking.told_space import told_space
 
-    return told_space(told_trials(args.prior, metric=args.metric, tracking_uri=args.tracking_uri), args.prior)
+    told = (told_trials(each, metric=args.metric, tracking_uri=args.tracking_uri) for each in args.prior)
+    return told_space(chain.from_iterable(told), ", ".join(args.prior))
 
 
 def _say(found: Transfer, output: str | None) -> None:

@@ -48,6 +48,17 @@ def test_what_is_not_better_is_registered_and_not_promoted(capsys: pytest.Captur
     assert len(SearchPolicy.load(version.uri).card["held_out"]) == 2
 
 
+def test_several_addresses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Two tables with too few tasks each."""
+    write_past(tasks=4)
+    Path("more.csv").write_text(Path("past.csv").read_text())
+    assert main([*LEARN, "--steps", "1"]) == 2
+    assert "at least 5 past tasks" in capsys.readouterr().err
+    assert main([*LEARN, "--prior", "table:more.csv", "--steps", "1", "--confidence", "0.999", "--json"]) == 0
+    run = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(json.loads(capsys.readouterr().out)["run_id"])
+    assert (run.data.params["prior"], run.data.params["tasks"]) == ("table:past.csv, table:more.csv", "8")
+
+
 def test_what_is_better_becomes_the_champion(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """The champion to beat does the contrary of what pays."""
     worse = SearchPolicy.load()

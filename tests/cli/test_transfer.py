@@ -71,6 +71,14 @@ def test_json_and_a_space_that_is_given(capsys: pytest.CaptureFixture[str], own_
     assert [point.value for point in regrets] == [regret["mean"] for regret in found["curves"][0]["regrets"]]
 
 
+def test_several_addresses(capsys: pytest.CaptureFixture[str]) -> None:
+    """Tasks of two places may be called the same; an address that is given twice counts once."""
+    Path("more.csv").write_text(Path("past.csv").read_text().replace("task 1", "task 2"))
+    more = ["--prior", "table:more.csv", "--prior", "table:past.csv"]
+    assert main([*TRANSFER, *more, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tasks"] == ["task 0", "task 1", "task 0 (2)", "task 2"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
