@@ -24,6 +24,7 @@ from metatuner.agent.search_policy import SearchPolicy
 from metatuner.envs.past_tasks import PastTasks
 from metatuner.envs.records import NullRecorder
 from optuna.study import Study
+from rivals import AskedSampler, HeboSampler, SmacSampler
 from scoring import table
 from tasks import SCENARIOS, TableTask, past_of, tasks_of
 
@@ -40,7 +41,8 @@ def main() -> None:
     parser.add_argument("--bench", type=Path, required=True, help="the folder with the benchmark's load.py")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where outcomes and tables go")
     parser.add_argument("--scenarios", nargs="+", default=list(SCENARIOS), choices=SCENARIOS)
-    parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=list(STRATEGIES))
+    usual = [each for each in STRATEGIES if each not in EXTRA]
+    parser.add_argument("--strategies", nargs="+", default=usual, choices=list(STRATEGIES))
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--most-tasks", type=int, default=None, help="tasks of a scenario (default: all)")
     parser.add_argument("--policy", default="search-default")
@@ -112,6 +114,14 @@ def _named(strategy: str) -> Any:
     return lambda task, past, budget, seed, policy: _tune(task, budget, seed, strategy=strategy), False
 
 
+def _rival(sampler: type[AskedSampler]) -> Any:
+    def run(task: TableTask, past: PastTasks, budget: int, seed: int, policy: str) -> Study:
+        del past, policy
+        return _tune(task, budget, seed, strategy=sampler(task.space, budget, seed))
+
+    return run, False
+
+
 def _policy(with_past: bool, finishing: bool = False, rule: bool = False) -> Any:
     def run(task: TableTask, past: PastTasks, budget: int, seed: int, policy: str) -> Study:
         chosen = SearchPolicy.load(policy)
@@ -160,9 +170,14 @@ STRATEGIES: dict[str, Any] = {
     "tpe": _named("tpe"),
     "gp": _named("gp"),
     "cmaes": _named("cmaes"),
+    "smac": _rival(SmacSampler),
+    "hebo": _rival(HeboSampler),
 }
 """Those that are told of past tasks, then those that are not. With each: whether it depends on the budget, so that it
 runs once for each of them."""
+
+EXTRA = ("smac", "hebo")
+"""Those that run where they are asked for alone: they need packages of their own, see `rivals`."""
 
 
 if __name__ == "__main__":
