@@ -10,7 +10,7 @@ not chosen for its mean, but because it might be better than that.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -76,7 +76,7 @@ def reason_of(
     knows: bool,
     names: Sequence[str] = (),
 ) -> Reason:
-    """Why a move is made.
+    """Why a move is made, and whether past tasks were left out of it.
 
     Args:
         moves: All that might be.
@@ -87,6 +87,13 @@ def reason_of(
         knows: Whether a value has been seen here.
         names: Names of the past tasks, as `moves.expected` has them; empty where a task has none.
     """
+    why = _reason_of(moves, chosen, designs, tests, believes, knows, names)
+    return why if believes or tests else replace(why, words=f"{why.words}; past tasks, which may mislead, had no say")
+
+
+def _reason_of(
+    moves: Moves, chosen: int, designs: bool, tests: bool, believes: bool, knows: bool, names: Sequence[str]
+) -> Reason:
     foretold = _figures(moves, chosen, believes=believes)
     if moves.trials[chosen] >= 0:
         words = f"trial {moves.trials[chosen]} promises most for what its next units cost"
@@ -106,6 +113,8 @@ def reason_of(
     prior, here = foretold["by_past"], foretold["by_trials"]
     if prior + here <= 0:
         return Reason(Source.EXPLORATION, f"it may be much better than it looks; {expected}", foretold)
+    if not believes:
+        return Reason(Source.SURROGATE, f"{expected}; {here:+.2f} over the median candidate", foretold)
     most = _named(moves, chosen, names) if prior > 0 else ""
     parts = f"over the median candidate {prior:+.2f} by past tasks{most} and {here:+.2f} by this one's trials"
     return Reason(Source.PRIOR if prior > here else Source.SURROGATE, f"{expected}; {parts}", foretold)

@@ -67,6 +67,19 @@ def test_past_tasks_that_speak_for_it_are_named() -> None:
     assert re.search(r"\(most by (near \+\S+ and nearer|nearer \+\S+ and near) \+", first)
 
 
+def test_where_past_tasks_had_no_say_that_is_told() -> None:
+    """A single past task is as likely to mislead as not: a part of the budget is spent without it."""
+    inverted = mt.tune(lambda config: -bowl(config), SPACE, 30, strategy="random", recorder=NullRecorder()).study
+    told = whys(mt.tune(bowl, SPACE, 12, past=[inverted], recorder=NullRecorder(), seed=0).trials)
+    without = [why.endswith("; past tasks, which may mislead, had no say") for why in told]
+    assert not any(without[:3]) and sum(without) >= 3
+    assert not any(
+        "by past tasks" in why
+        for why, doubted in zip(told, without, strict=True)
+        if doubted and "+0.00 by past" not in why
+    )
+
+
 def test_what_the_user_gives_is_given_and_learnt_from_as_it_is() -> None:
     trials = mt.tune(bowl, SPACE, 3, configs=[{"x": 0.9, "y": 0.1}, {"x": 0.5}], recorder=NullRecorder(), seed=0).trials
     assert kinds(trials) == ["given", "given", "design"]
