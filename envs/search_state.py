@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 _POOL, _ADJUSTED, _INCUMBENTS = 256, 48, 3
 _REFILLED = 32  # points that come into the pool together, where so many were taken
 _DESIGN = 5  # trials that are started before any goes on, where no past task tells where to begin
+_ALIKE, _ALIKE_OF_BUDGET = 1e-3, 0.25  # share of a value that makes no difference, and of the budget for such designs
 _HOPELESS = 2  # trials that fail where past tasks promised much: then they are not asked where to begin
 _TEST = 0.26  # of the budget: what it may cost to try something that past tasks do not praise
 _SAME = 1e-9  # in widths of a range: what encoding and decoding a configuration may change
@@ -228,11 +229,19 @@ class SearchState:
     def designs(self) -> bool:
         """Whether it is too early to be clever: trials are started in the middle of the space and at random."""
         if self.past is None:
-            return self._count < _DESIGN or not self.knows
+            return self._count < _DESIGN or not self.knows or self._all_alike
         if self.knows:
             # Two trials have told that past tasks may be wrong: the search begins anew.
             return not self.believes and self._count <= _DESIGN
         return sum(each.failed for each in self.trials.values()) >= _HOPELESS
+
+    @property
+    def _all_alike(self) -> bool:
+        """Whether all are about as good so far, such as at chance: to train them further would be a lottery."""
+        if self.spent >= _ALIKE_OF_BUDGET * self.budget:
+            return False
+        values = [value for each in self.trials.values() for value in each.values if math.isfinite(value)]
+        return float(np.median(values)) - min(values) <= _ALIKE * abs(float(np.median(values)))
 
     @property
     def tests(self) -> bool:

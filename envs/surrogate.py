@@ -30,7 +30,7 @@ MOST = 120
 """Values that a surrogate looks at, at most: its cost does not grow with the study."""
 
 _DRAWN, _KEPT = 32, 8
-_FIRST = 10  # values whose median is the unit: later ones are mostly good, and would make the rest look hopeless
+_FIRST = 10  # values whose median is the usual one: later ones are mostly good, and would make the rest look hopeless
 _JITTER = 1e-6
 _WORST = 4.0  # where values end, in units of the median's distance from the best
 
@@ -108,7 +108,7 @@ class Surrogate:
         self._random = np.random.default_rng(seed)
         self._population: _Hyperparameters | None = None
         self._due = 0
-        self._unit, self._spread = 0.0, 1.0
+        self._usual, self._unit, self._spread = -math.inf, 0.0, 1.0
         self.evidence = 0.0
         """Log density of the values that were fitted, in the metric's unit, with that of the hyperparameters."""
 
@@ -197,8 +197,10 @@ class Surrogate:
         if self._scales is not None:
             regret = squashed((values - best) / float(scale))
             return np.minimum(np.nan_to_num(regret, posinf=_WORST), _WORST)
-        if len(finite) <= _FIRST or not self._unit > 0:
-            self._unit = float(np.median(finite) - best)
+        if len(finite) <= _FIRST or not self._usual > best:
+            self._usual = float(np.median(finite))
+        # The best one may be much better than the first ones, if all of those were at chance.
+        self._unit = float(self._usual - best)
         regret = squashed((values - best) / (self._unit if self._unit > 0 else 1.0))
         regret = np.minimum(np.nan_to_num(regret, posinf=_WORST), _WORST)
         spread = float(regret.std()) or 1.0
