@@ -25,6 +25,7 @@ from metatuner.envs.search_families import GeneratedTask, SearchFamilies
 
 HERE = Path(__file__).parent
 BUDGETS = (1, 4, 10, 25)
+WORST = 2.0  # where regrets end, as in the other experiments
 
 Spoil = Callable[[History, int, np.random.Generator], History]
 """Takes a past task, its place among them and random numbers."""
@@ -97,7 +98,7 @@ def regret(policy: SearchPolicy, env: SearchEnv, seed: int) -> float:
         with torch.no_grad():
             scores = policy.actor(torch.from_numpy(observation)[None])[0].numpy()
         observation, _, done, _, info = env.step(np.where(env.action_masks(), scores, -np.inf).argmax())
-    return float(info["regret"])
+    return min(float(info["regret"]), WORST)
 
 
 def main() -> None:
