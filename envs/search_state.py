@@ -241,7 +241,8 @@ class SearchState:
         if self.spent >= _ALIKE_OF_BUDGET * self.budget:
             return False
         values = [value for each in self.trials.values() for value in each.values if math.isfinite(value)]
-        return float(np.median(values)) - min(values) <= _ALIKE * abs(float(np.median(values)))
+        usual = float(np.quantile(values, 0.75))  # some may have diverged
+        return usual - min(values) <= _ALIKE * abs(usual)
 
     @property
     def tests(self) -> bool:

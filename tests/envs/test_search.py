@@ -136,6 +136,24 @@ def test_without_past_tasks_it_begins_in_the_middle_and_at_random_and_continues_
     assert (moves.trials >= 0).any()
 
 
+def test_where_all_are_at_chance_others_are_begun_for_a_quarter_of_the_budget() -> None:
+    """Until one is better: that one goes on, and what is at chance does not before."""
+
+    def begun(better_from: int) -> int:
+        state = SearchState(ColumnCube([1, 1]), (0.0625, 1.0), 4, seed=0)
+        for number in range(40):
+            moves = state.moves()
+            if (moves.trials >= 0).any():
+                return number
+            state.start(number, moves.points[0])
+            state.learn(number, 2.3026 if number < better_from else 2.1)
+        return 40
+
+    assert begun(better_from=40) == 16
+    assert begun(better_from=7) == 8
+    assert begun(better_from=2) == 5
+
+
 @pytest.mark.parametrize("with_past", [False, True])
 def test_where_everything_fails_it_never_tries_the_same_again(with_past: bool) -> None:
     cube, random = ColumnCube([1, 1]), np.random.default_rng(99)

@@ -56,6 +56,21 @@ def test_what_matters_is_found_among_what_does_not() -> None:
     assert spearmanr(surrogate.foretell(queried(asked)).mean, bowl(asked[:, :1])).statistic > 0.9
 
 
+def test_where_the_first_values_are_at_chance_those_that_leave_it_still_differ() -> None:
+    """The unit is the usual value's distance from the best one, however little the first ones differ."""
+    points = np.random.default_rng(0).random((13, 2))
+    values = np.append(0.693 + 1e-6 * np.arange(10), [0.60, 0.50, 0.55])
+    surrogate = Surrogate((1.0,), None, seed=0)
+    surrogate.fit(observed(points[:10], values[:10]))
+    surrogate.fit(observed(points, values))
+    chance, left = surrogate.scaled[:10], surrogate.scaled[10:]
+    assert np.ptp(chance) < 1e-3
+    assert np.argsort(left).tolist() == [1, 2, 0]
+    np.testing.assert_allclose(
+        (chance.mean() - left) / (chance.mean() - left[1]), [0.093 / 0.193, 1, 0.143 / 0.193], atol=1e-3
+    )
+
+
 def test_the_metrics_unit_does_not_matter() -> None:
     random = np.random.default_rng(1)
     points, asked = random.random((12, 2)), random.random((20, 2))
