@@ -109,15 +109,15 @@ class PastTasks:
 
     @cached_property
     def doubt(self) -> float:
-        """How likely they are to mislead a new task: as often as they mislead each other, by the rule of succession.
+        """How likely they mislead a new task: as often as they mislead each other (Laplace's rule of succession, 1774).
 
-        One misleads where what the others say on average does not go with its own values at all (Laplace 1774).
+        A task is misled by the others where what they say on average does not rise with its own values.
         """
         tested = self._models[:_TESTED] if len(self) > 1 else []
         misled = 0
         for model in tested:
-            said = sum(other.predict(model.tried)[:, -1] for other in self._models if other is not model)
-            misled += not spearmanr(said, model.finals).statistic > 0
+            others = [other.predict(model.tried)[:, -1] for other in self._models if other is not model]
+            misled += not _rises(np.mean(others, axis=0), model.finals)
         return (misled + 1) / (len(tested) + 2)
 
     def _take(self, models: list[_Model]) -> None:
@@ -178,6 +178,12 @@ class _Model:
         asked = torch.from_numpy(_columns(points, self.known)) / self.lengths
         foretold = _matern(asked, self.points) @ self.weights + self.means
         return foretold.clamp(-0.5, _WORST).numpy()
+
+
+def _rises(said: Array, values: Array) -> bool:
+    if np.ptp(said) == 0 or np.ptp(values) == 0:
+        return False
+    return bool(spearmanr(said, values).statistic > 0)
 
 
 def _once(history: History) -> History:

@@ -111,6 +111,11 @@ def test_past_tasks_mislead_as_likely_as_they_mislead_each_other() -> None:
     assert PastTasks([bowl(0), bowl(1, -1.0)]).doubt == 3 / 4
 
 
+def test_a_task_of_which_the_others_say_nothing_is_misled() -> None:
+    flat = History(np.random.default_rng(9).random((8, 2)), np.full((8, 1), 0.5))
+    assert PastTasks([bowl(0), bowl(1), flat]).doubt == 2 / 5
+
+
 def test_fewer_past_tasks_are_doubted_by_what_these_say() -> None:
     divided = PastTasks([bowl(0), bowl(1), bowl(2, -1.0)])
     assert divided.doubt == 2 / 5
