@@ -19,7 +19,7 @@ from .surrogate import Foretold, Observed, Queried, Surrogate
 
 Array = NDArray[np.float64]
 
-_TEMPER = 0.3  # power of the densities: models are wrong in detail, and values of a training alike (Gruenwald 2012)
+_TEMPER = 0.3  # power of the densities: models are wrong in detail (Grünwald 2012)
 _HARDLY = 0.02  # as likely as this, doubt is not looked at again before there are more values
 _MORE = 1.3
 _LEAST = 3  # values; fewer tell too little
