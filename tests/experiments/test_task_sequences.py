@@ -76,8 +76,9 @@ def test_the_next_task_begins_where_the_one_before_was_good(tmp_path: Path, monk
     )
     assert abs(tried["second"][0] - 0.8) < 0.1 < abs(tried["first"][0] - 0.8)
     assert first.account.spent == second.account.spent == sequence.BUDGET * sequence.UNITS
-    # A full training, and a unit of the second trial, which puts the past to the test.
-    assert second.account.reached(first.account.best + 0.01) == sequence.UNITS + 1
+    # A full training, and what it costs to put the past to the test.
+    reached = second.account.reached(first.account.best + 0.01)
+    assert reached is not None and sequence.UNITS < reached <= 1.25 * sequence.UNITS
     assert second.account.reached(0.0) is None
     assert {trial.study for trial in read_history("example", tracking_uri=uri)} == {"first", "second"}
 
