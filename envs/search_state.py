@@ -231,7 +231,7 @@ class SearchState:
         if self.past is None:
             return self._count < _DESIGN or not self.knows or self._all_alike
         if self.knows:
-            # Two trials have told that past tasks may be wrong: the search begins anew.
+            # Without past tasks, as long as they are doubted, the search begins as one that has none.
             return not self.believes and self._count <= _DESIGN
         return sum(each.failed for each in self.trials.values()) >= _HOPELESS
 
@@ -241,6 +241,8 @@ class SearchState:
         if self.spent >= _ALIKE_OF_BUDGET * self.budget:
             return False
         values = [value for each in self.trials.values() for value in each.values if math.isfinite(value)]
+        if not values:
+            return False  # what was known has failed later, or was cut off
         usual = float(np.quantile(values, 0.75))  # some may have diverged
         return usual - min(values) <= _ALIKE * abs(usual)
 

@@ -154,6 +154,18 @@ def test_where_all_are_at_chance_others_are_begun_for_a_quarter_of_the_budget() 
     assert begun(better_from=2) == 5
 
 
+def test_what_gave_a_number_may_all_fail_later() -> None:
+    state = SearchState(ColumnCube([1, 1]), (0.25, 1.0), 20, seed=0)
+    for number in range(5):
+        state.start(number, state.moves().points[0])
+        state.learn(number, 1.0)
+        state.fail(number)
+    assert state.moves().possible.any()
+    for number in range(5):
+        state.drop(number)
+    assert state.moves().possible.any()
+
+
 @pytest.mark.parametrize("with_past", [False, True])
 def test_where_everything_fails_it_never_tries_the_same_again(with_past: bool) -> None:
     cube, random = ColumnCube([1, 1]), np.random.default_rng(99)
