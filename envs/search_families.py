@@ -2,7 +2,8 @@
 
 The tasks of a family share a search space and, in part, their shape: a random function that all have in common, a few
 that each has its own share of, and bowls whose centres move from task to task. Values have a long bad tail, some
-configurations fail, curves fall at rates of their own, and may cross or rise again.
+configurations fail, curves fall at rates of their own, and may cross or rise again. In a quarter of the families most
+of the space learns nothing: its values stay at chance.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ Array = NDArray[np.float64]
 _WAVES = 64  # of a random function
 _SAMPLE = 1000  # configurations that tell what is best, and what is usual
 _CLIMBS = 8  # rounds of adjusting the best ones
+_AT_CHANCE = 0.02  # part of noise and overfitting that is left where nothing is learnt
 _UNITS = (1, 4, 10, 50)
 
 
@@ -73,21 +75,30 @@ class GeneratedTask:
             points, raw = np.concatenate([points, moved]), np.concatenate([raw, self._raw(moved)])
         usable = raw[:_SAMPLE][np.isfinite(raw[:_SAMPLE])]
         self._best = float(raw.min())
-        self._usual = float(np.median(usable)) if len(usable) else self._best + 1.0
+        # Where most learn nothing, chance is what is usual.
+        part = min(self._family.learning, 0.5)
+        self._usual = float(np.quantile(usable, part)) if len(usable) else self._best + 1.0
         self._usual = max(self._usual, self._best + 1e-9)
 
     def _raw(self, points: Array) -> Array:
         family = self._family
         bowls = ((points[:, : len(self._centres)] - self._centres) ** 2) @ family.steepness
         shape = family.shapes(points) @ self._shares + bowls
-        found: Array = np.exp(family.tail * shape)
+        with np.errstate(over="ignore"):  # what is as bad as that fails
+            found: Array = np.exp(family.tail * shape)
         found[points[:, family.dangerous] > self._limit] = np.inf
         return found
 
     def regret(self, point: Array) -> float:
         """Of a full training, see `SearchTask`."""
         # What is best was found by climbing: a search may do a little better.
-        return float(np.clip((self._raw(point[None])[0] - self._best) / (self._usual - self._best), 0.0, 50.0))
+        return float(np.clip(self._final(point[None])[0], 0.0, 50.0))
+
+    def _final(self, points: Array) -> Array:
+        """Regrets of full trainings, shape (n,); infinite where they fail."""
+        final: Array = (self._raw(points) - self._best) / (self._usual - self._best)
+        learns_nothing = np.isfinite(final) & (final > 1) & (self._family.learning < 1)
+        return np.where(learns_nothing, 1.0, final)
 
     def curve(self, point: Array, seed: int) -> Array:
         """Values of a training, see `SearchTask`."""
@@ -97,7 +108,7 @@ class GeneratedTask:
     def curves(self, points: Array, random: np.random.Generator) -> Array:
         """Of several trainings, shape (n, R)."""
         family, rungs = self._family, np.array(self.rungs)
-        final = (self._raw(points) - self._best) / (self._usual - self._best)
+        final = self._final(points)
         failed = ~np.isfinite(final)
         final = np.where(failed, 0.0, final)
         rate = np.exp(family.log_rate + family.rate_spread * family.rates(points)[:, :1])
@@ -106,9 +117,12 @@ class GeneratedTask:
         start = np.maximum(family.chance, final)[:, None]
         values = final[:, None] + (start - final[:, None]) * left
         # Some overfit: their best was before the end.
-        values = values - family.overfit * np.maximum(family.rates(points)[:, 1:2], 0) * 4 * rungs * (1 - rungs)
+        overfit = family.overfit * np.maximum(family.rates(points)[:, 1:2], 0) * 4 * rungs * (1 - rungs)
         n = len(points)
-        values = values + family.noise * (random.normal(size=(n, 1)) + 0.5 * random.normal(size=(n, len(rungs))))
+        noise = family.noise * (random.normal(size=(n, 1)) + 0.5 * random.normal(size=(n, len(rungs))))
+        # What learns nothing is always about as bad.
+        learns = np.where((family.learning < 1) & (final >= 1), _AT_CHANCE, 1.0)[:, None]
+        values = values + learns * (noise - overfit)
         found: Array = np.where(failed[:, None], np.nan, self._offset + self._unit * values)
         return found
 
@@ -153,6 +167,14 @@ class _Family:
         self.chance = random.uniform(1.0, 4.0)
         self.overfit = random.choice([0.0, 0.0, 0.1, 0.3])
         self.noise = np.exp(random.uniform(np.log(0.003), np.log(0.1)))
+        self.learning = _learning(random.spawn(1)[0])
+        if self.learning < 1:
+            self.chance = 1.0
+
+
+def _learning(random: np.random.Generator) -> float:
+    """Share of the configurations that learn anything: all of them, or few, where most of the space is at chance."""
+    return float(np.exp(random.uniform(np.log(0.02), np.log(0.5)))) if random.random() < 0.25 else 1.0
 
 
 class SearchFamilies:

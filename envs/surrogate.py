@@ -5,13 +5,16 @@ f_1, ..., f_T what T past tasks say (`envs.past_tasks`). The covariance of two v
 
     1                                              what nobody knows before the first value
     + w^2 mean_t (f_t(x, s) - m(x, s)) (f_t(x', s') - m(x', s'))      how tasks like this one differ, m = mean_t f_t
-    + r^2 c(s, s') [(1 - q) k(x, x') + q 1(same trial)]               how this one differs from them all
+    + r^2 c(s, s') [(1 - q) k(x, x') + q h(x, x')]                    how this one differs from them all
     + b^2 g(s, s')                                                    what a learning curve does to all trials
 
-plus noise, with k a Matern 5/2 kernel of one length scale a dimension and c, g Gaussian kernels over log2 s. So an
-empirical covariance of past tasks (Wang et al. 2021, Pre-trained Gaussian processes for Bayesian optimization) meets
-freeze-thaw Bayesian optimisation (Swersky et al. 2014). Hyperparameters are the likeliest of a population, which is
-carried over, mutated and refreshed: it costs the same at each fit, and no gradient can get lost.
+plus noise, with k a Matern 5/2 kernel of one length scale a dimension and c, g Gaussian kernels over log2 s. What is a
+trial's own, h, it shares with its closest neighbours for the most part, by the same kernel of a quarter of the lengths:
+the one that does well where all else is at chance says that those beside it might, and nothing of those further off.
+
+So an empirical covariance of past tasks (Wang et al. 2021, Pre-trained Gaussian processes for Bayesian optimization)
+meets freeze-thaw Bayesian optimisation (Swersky et al. 2014). Hyperparameters are the likeliest of a population, which
+is carried over, mutated and refreshed: it costs the same at each fit, and no gradient can get lost.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ MOST = 120
 _DRAWN, _KEPT = 32, 8
 _FIRST = 10  # values whose median is the usual one: later ones are mostly good, and would make the rest look hopeless
 _JITTER = 1e-6
+_SHARED = 0.8  # part of a trial's own that close neighbours share; the rest is luck
+_CLOSER = 4.0  # by how much shorter its lengths are
 _WORST = 4.0  # where values end, in units of the median's distance from the best
 
 
@@ -167,9 +172,9 @@ class Surrogate:
             mean = mean + expected[..., -1].mean(0)
         known = torch.linalg.solve_triangular(self._factor, covariance.flatten(0, 1).T, upper=False)
         known = known.view(-1, rungs, n)
-        # Luck is no reason to start: what would be a new trial's own is left out, or the best point would be tried
-        # again and again. It still blurs what its rungs tell.
-        luck = chosen.rest**2 * chosen.own_share * fresh
+        # Luck is no reason to start: a new trial's is left out, or the best point would be tried again and again. It
+        # still blurs what its rungs tell.
+        luck = chosen.rest**2 * chosen.own_share * (1 - _SHARED) * fresh
         variance = chosen.own(apart[-1], apart[-1], there[-1], there[-1]) - (known[:, -1] ** 2).sum(0) - luck
         std = variance.clamp(min=1e-8).sqrt()
         told = torch.zeros(n, rungs, dtype=torch.float64)
@@ -304,9 +309,9 @@ class _Hyperparameters:
             x2 / self.lengths[:, None],
             compute_mode="donot_use_mm_for_euclid_dist",
         )
-        near = (1 + distance + distance**2 / 3) * torch.exp(-distance)
-        own = self.own_share[:, None, None]
-        return (1 - own) * near + own * (trial[:, None] == trial2).double()
+        share = self.own_share[:, None, None]
+        own = _SHARED * _matern(_CLOSER * distance) + (1 - _SHARED) * (trial[:, None] == trial2)
+        return (1 - share) * _matern(distance) + share * own
 
     def along(self, alike: Tensor, left: _Along, right: _Along) -> Tensor:
         """The covariance of values at rungs of trials that are so alike, shape (p, n, m)."""
@@ -326,6 +331,11 @@ class _Hyperparameters:
         if expected is not None and expected2 is not None:
             found = found + self.weight**2 * (expected * expected2).mean(0)
         return found
+
+
+def _matern(distance: Tensor) -> Tensor:
+    """The Matern 5/2 kernel of distances in length scales, times the square root of 5."""
+    return (1 + distance + distance**2 / 3) * torch.exp(-distance)
 
 
 def _of_scales(scales: Array) -> tuple[float, float]:

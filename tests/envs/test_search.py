@@ -64,17 +64,17 @@ def test_an_episode_follows_from_its_seed_and_its_rewards_add_up() -> None:
 
 
 def test_the_rule_beats_random_search_and_past_tasks_help() -> None:
-    """Mean log regret of 8 full trainings on the same tasks: at random, by the rule, and by the rule with a past."""
+    """Mean log regret of 4 full trainings on the same tasks: at random, by the rule, and by the rule with a past."""
     families = SearchFamilies(Split.VALIDATION, without_past=0.0)
     found: dict[str, list[float]] = {"random": [], "rule": [], "rule with past": []}
-    for seed in range(16):
+    for seed in range(24):
         task = families.task(seed)
-        points = task.cube.sample(np.random.default_rng(seed), 8)
+        points = task.cube.sample(np.random.default_rng(seed), 4)
         best = min(points, key=lambda point: np.nan_to_num(task.curve(point, 0)[-1], nan=np.inf))
         found["random"].append(task.regret(best))
-        found["rule with past"].append(played(SearchEnv(task, budget=8), seed)[1]["regret"])
+        found["rule with past"].append(played(SearchEnv(task, budget=4), seed)[1]["regret"])
         task.past = None
-        found["rule"].append(played(SearchEnv(task, budget=8), seed)[1]["regret"])
+        found["rule"].append(played(SearchEnv(task, budget=4), seed)[1]["regret"])
     mean = {who: np.log(np.array(regrets) + FLOOR).mean() for who, regrets in found.items()}
     assert mean["rule with past"] < mean["rule"] - 0.1
     assert mean["rule"] < mean["random"] - 0.3
@@ -97,6 +97,48 @@ def test_a_regret_of_one_is_the_median_and_none_is_negative() -> None:
         failed = np.array([np.isnan(task.curve(point, 0)[-1]) for point in points])
         assert regrets.min() >= 0
         assert 0.7 < np.median(regrets[~failed]) < 2.0
+
+
+def test_in_some_families_most_of_the_space_is_at_chance() -> None:
+    """There values differ by next to nothing, at all rungs, and what learns begins at chance."""
+    at_chance = []
+    for seed in range(40):
+        task = SearchFamilies().task(seed)
+        points = task.cube.sample(np.random.default_rng(seed), 100)
+        regrets = np.array([task.regret(point) for point in points])
+        share = float((regrets == 1).mean())
+        at_chance.append(share)
+        if share > 0.3:
+            curves = np.array([task.curve(point, 0) for point in points[regrets == 1]])
+            learns = np.array([task.curve(point, 0) for point in points[regrets < 0.5]]).reshape(-1, len(task.rungs))
+            spread = np.ptp(curves)
+            assert all(spread < 0.2 * (curves.mean() - each[-1]) for each in learns)
+    assert 0.1 < np.mean(np.array(at_chance) > 0.3) < 0.4
+    assert np.mean(np.array(at_chance) == 0) > 0.6
+
+
+class Spike:
+    """A task whose space is at chance but for a ball, about a twentieth of it."""
+
+    rungs = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+    past = None
+    cube = ColumnCube([1] * 4)
+
+    def __init__(self, seed: int) -> None:
+        self.centre = np.random.default_rng(seed).random(4)
+
+    def regret(self, point: np.ndarray) -> float:
+        return float(min(np.sqrt(((point - self.centre) ** 2).mean()) / 0.22, 1.0))
+
+    def curve(self, point: np.ndarray, seed: int) -> np.ndarray:
+        learnt = (1 - self.regret(point)) * np.sqrt(self.rungs)
+        return 1 - learnt + 1e-4 * np.random.default_rng(seed).normal(size=len(self.rungs))
+
+
+def test_who_leaves_chance_is_asked_for_its_neighbours() -> None:
+    """What is at chance does not go on instead, and what is found beside the first one that learns is much better."""
+    regrets = [played(SearchEnv(Spike(seed), budget=10), seed)[1]["regret"] for seed in range(12)]
+    assert np.mean(regrets) < 0.4
 
 
 @pytest.mark.parametrize(("units", "rungs"), [(1, (1,)), (4, (1, 2, 4)), (52, (3, 6, 13, 26, 52))])

@@ -37,13 +37,15 @@ def test_it_foretells_as_scikit_learn_does(n: int) -> None:
     kernel = (
         ConstantKernel(1 + shift**2)
         + ConstantKernel(1 - share) * Matern(h["lengths"], nu=2.5)
-        + WhiteKernel(share + noise**2 + 1e-6)
+        # What is a trial's own is shared by those beside it but for a fifth, which is luck.
+        + ConstantKernel(0.8 * share) * Matern(np.array(h["lengths"]) / 4, nu=2.5)
+        + WhiteKernel(0.2 * share + noise**2 + 1e-6)
     )
     theory = GaussianProcessRegressor(kernel, alpha=0.0, optimizer=None).fit(points, surrogate.scaled)
     mean, std = theory.predict(asked, return_std=True)
     np.testing.assert_allclose(told.mean, mean, atol=1e-6)
-    # Less what no other trial tells of: what is a trial's own, and the noise.
-    np.testing.assert_allclose(told.std**2 + share + noise**2 + 1e-6, std**2, atol=1e-6)
+    # Less what no other trial tells of: its luck, and the noise.
+    np.testing.assert_allclose(told.std**2 + 0.2 * share + noise**2 + 1e-6, std**2, atol=1e-6)
 
 
 def test_what_matters_is_found_among_what_does_not() -> None:
