@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..envs.families import Split
 from ..envs.search import FLOOR, SearchEnv
 from ..envs.search_families import SearchFamilies
 from ..envs.search_task import SearchTask, SearchTasks
+from ..envs.worker_process import WorkerProcess
 from .search_actor import SearchActor
 
 BUDGETS = (1, 4, 10)
@@ -28,8 +30,14 @@ STEPS = (0.5, 1.0)
 _KINDS = ("without past", "with past")
 
 
-def evaluate_search(actor: SearchActor, split: Split, tasks: int) -> dict[str, float]:
+def evaluate_search(actor: SearchActor, split: Split, tasks: int, workers: int = 1) -> dict[str, float]:
     """Searches tasks of a split with the policy, and with the rule that it started from.
+
+    Args:
+        actor: The policy's network.
+        split: The split.
+        tasks: How many of its tasks.
+        workers: Processes that search.
 
     Returns:
         By name: `tasks`, and for each of `BUDGETS` the geometric mean of the final regrets (plus `FLOOR`) of the policy
@@ -37,12 +45,12 @@ def evaluate_search(actor: SearchActor, split: Split, tasks: int) -> dict[str, f
     """
     figures = {"tasks": float(tasks)}
     for who, each in (("policy", actor), ("rule", SearchActor(actor.shape))):
-        for kind, logs in sorted(_log_regrets(each, SearchFamilies(split), tasks).items()):
+        for kind, logs in sorted(_log_regrets(each, SearchFamilies(split), tasks, workers).items()):
             figures[f"regret of {who} {kind}"] = round(math.exp(np.mean(logs)), 4)
     return figures
 
 
-def trust_what_pays(actor: SearchActor, tasks: int, families: SearchTasks | None = None) -> None:
+def trust_what_pays(actor: SearchActor, tasks: int, families: SearchTasks | None = None, *, workers: int = 1) -> None:
     """Sets how much of what was learnt counts, with past tasks and without: what does best on validation tasks.
 
     So what is kept is no worse there than the rule that learning started from.
@@ -51,12 +59,13 @@ def trust_what_pays(actor: SearchActor, tasks: int, families: SearchTasks | None
         actor: The network.
         tasks: Tasks to search with each of `SHARES`.
         families: What they are drawn from; None: the validation split of the generated ones.
+        workers: Processes that search.
     """
     families = SearchFamilies(Split.VALIDATION) if families is None else families
     means: dict[float, dict[str, float]] = {}
     for share in SHARES:
         actor.trust.fill_(share)
-        found = _log_regrets(actor, families, tasks)
+        found = _log_regrets(actor, families, tasks, workers)
         means[share] = {
             kind: float(np.mean([logs for name, logs in found.items() if name.startswith(kind)] or [[0.0]]))
             for kind in _KINDS
@@ -104,20 +113,47 @@ def _between(begin: SearchActor, end: SearchActor, step: float) -> SearchActor:
 
 def _by_task(actor: SearchActor, families: SearchTasks, tasks: int) -> NDArray[np.float64]:
     """Mean log regret of each task over `BUDGETS`, shape (tasks,)."""
-    return np.array(
-        [np.mean([log_regret(actor, families.task(seed), budget, seed) for budget in BUDGETS]) for seed in range(tasks)]
-    )
+    return np.array([np.mean(logs) for _, logs in _Searches(actor, families).of(range(tasks))])
 
 
-def _log_regrets(actor: SearchActor, families: SearchTasks, tasks: int) -> dict[str, list[float]]:
+class _Searches:
+    """Searches of tasks by one network; lives in any process."""
+
+    def __init__(self, actor: SearchActor, families: SearchTasks) -> None:
+        self._actor, self._families = actor, families
+
+    def of(self, seeds: Sequence[int]) -> list[tuple[str, list[float]]]:
+        """For each task, whether there are past ones, and the log of the final regret for each of `BUDGETS`."""
+        found = []
+        for seed in seeds:
+            task = self._families.task(seed)
+            logs = [log_regret(self._actor, task, budget, seed) for budget in BUDGETS]
+            found.append((_KINDS[task.past is not None], logs))
+        return found
+
+
+def _log_regrets(actor: SearchActor, families: SearchTasks, tasks: int, workers: int) -> dict[str, list[float]]:
     """Log of the final regrets (plus `FLOOR`), by whether there are past tasks and by budget."""
     found: dict[str, list[float]] = {}
-    for seed in range(tasks):
-        task = families.task(seed)
-        kind = _KINDS[task.past is not None]
-        for budget in BUDGETS:
-            found.setdefault(f"{kind}, budget {budget}", []).append(log_regret(actor, task, budget, seed))
+    for kind, logs in _searched_by(_Searches(actor, families), tasks, workers):
+        for budget, log in zip(BUDGETS, logs, strict=True):
+            found.setdefault(f"{kind}, budget {budget}", []).append(log)
     return found
+
+
+def _searched_by(searches: _Searches, tasks: int, workers: int) -> list[tuple[str, list[float]]]:
+    """What `_Searches.of` tells of so many tasks, by so many processes."""
+    if workers <= 1:
+        return searches.of(range(tasks))
+    processes = [WorkerProcess([searches]) for _ in range(workers)]
+    try:
+        for i, process in enumerate(processes):
+            process.send("of", {0: (range(i, tasks, workers),)})
+        found = [process.receive()[0] for process in processes]
+    finally:
+        for process in processes:
+            process.close()
+    return [found[seed % workers][seed // workers] for seed in range(tasks)]
 
 
 def log_regret(actor: SearchActor, task: SearchTask, budget: float, seed: int) -> float:

@@ -98,7 +98,7 @@ def train_search_policy(
         recorder: Takes the learning curve, as metrics of `trial`.
         trial: The trial's number in the recorder's study.
         progress: Told after every update.
-        workers: Processes that search.
+        workers: Processes that search, to learn and to evaluate; the result is the same for any number.
 
     Returns:
         The trained policy.
@@ -119,9 +119,10 @@ def train_search_policy(
     )
     evaluation: dict[str, float] = {}
     if evaluation_tasks:
-        trust_what_pays(actor, evaluation_tasks)
+        trust_what_pays(actor, evaluation_tasks, workers=workers)
         for split in (Split.VALIDATION, Split.HELD_OUT):
-            evaluation |= {f"{split} {k}": v for k, v in evaluate_search(actor, split, evaluation_tasks).items()}
+            told = evaluate_search(actor, split, evaluation_tasks, workers)
+            evaluation |= {f"{split} {k}": v for k, v in told.items()}
         recorder.record(
             Metrics(
                 trial=trial,

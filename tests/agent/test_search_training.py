@@ -112,6 +112,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
 
 def test_the_evaluation_of_the_rule_is_that_of_an_untrained_policy() -> None:
     figures = evaluate_search(SearchActor(SearchActorShape(width=8)), Split.HELD_OUT, 3)
+    assert evaluate_search(SearchActor(SearchActorShape(width=8)), Split.HELD_OUT, 3, workers=2) == figures
     for name, value in figures.items():
         if name.startswith("regret of policy"):
             assert value == figures[name.replace("policy", "rule")]
