@@ -56,13 +56,9 @@ class DoubtingSurrogate:
         self._due = _LEAST
         self.believes, self.doubt = True, doubt
 
-    def fit(self, observed: Observed, spent: float) -> None:
-        """Fits to values, and settles whom to believe.
-
-        Args:
-            observed: What was seen.
-            spent: Full trainings that it has cost.
-        """
+    def fit(self, observed: Observed) -> None:
+        """Fits to values, and settles whom to believe."""
+        spent = observed.spent
         self._owed += (self.doubt - (not self.believes)) * (spent - self._spent)
         self._spent = spent
         n = len(observed.values)

@@ -222,8 +222,8 @@ class SearchState:
 
     @property
     def believes(self) -> bool:
-        """Whether past tasks have a say."""
-        return not isinstance(self._surrogate, DoubtingSurrogate) or self._surrogate.believes
+        """Whether past tasks have a say, if there are any."""
+        return self._surrogate.believes
 
     @property
     def designs(self) -> bool:
@@ -381,11 +381,9 @@ class SearchState:
             np.array([each.number for each, _ in pairs]),
             np.array([each.values[rung] for each, rung in pairs]),
             expected,
+            self.spent,
         )
-        if isinstance(self._surrogate, DoubtingSurrogate):
-            self._surrogate.fit(observed, self.spent)
-        else:
-            self._surrogate.fit(observed)
+        self._surrogate.fit(observed)
         own = [each for each in seen if not each.failed]
         there = None if self.past is None else np.stack([e.expected for e in own if e.expected is not None], axis=1)
         last = len(self.rungs) - 1

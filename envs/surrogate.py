@@ -50,6 +50,7 @@ class Observed:
         trials: Which trial each is of, shape (n,).
         values: To be minimised, shape (n,); infinite where the trial failed.
         expected: What past tasks say of each, shape (T, n); None without past tasks.
+        spent: Full trainings that all of this has cost.
     """
 
     points: Array
@@ -57,6 +58,7 @@ class Observed:
     trials: NDArray[np.int64]
     values: Array
     expected: Array | None = None
+    spent: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,9 @@ class Surrogate:
             without past tasks.
         seed: Hyperparameters are drawn from it.
     """
+
+    believes = True
+    """Whether past tasks have a say, if there are any."""
 
     def __init__(self, rungs: tuple[float, ...], scales: Array | None, seed: int) -> None:
         self._log_rungs = torch.log2(torch.tensor(rungs, dtype=torch.float64))
