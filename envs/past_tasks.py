@@ -31,6 +31,7 @@ LEAST_TRIALS = 4
 
 _NOISES = (0.03, 0.1, 0.3)
 _LENGTHS = 24
+_SPREAD = 0.8  # standard deviation of the logarithms of length scales, before any value is seen
 _WORST = 4.0
 _TESTED, _COMPARED = 16, 64  # tasks, and trials of each, that tell whether tasks mislead each other
 
@@ -224,15 +225,19 @@ def _matern(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def _likeliest(points: Array, values: Array, random: np.random.Generator) -> tuple[torch.Tensor, float]:
-    """Length scales and noise under which the values are the likeliest, out of some dozens, then mutated."""
+    """Length scales and noise that are the likeliest for the values, out of some dozens, then mutated.
+
+    With their own density: a dozen values of a short search are likely under far too many, and some foretell nothing.
+    """
     n, d = points.shape
     x = torch.from_numpy(points)
     spread = values.std() or 1.0
     y = torch.from_numpy((values - values.mean()) / spread)[:, None]
+    usual = math.log(0.8 * math.sqrt(d / 4))
     found: list[tuple[float, Array, float]] = []
     for attempt in range(3 * _LENGTHS):
         if attempt < _LENGTHS:
-            logs = random.normal(math.log(0.8 * math.sqrt(d / 4)), 0.8, (d,))
+            logs = random.normal(usual, _SPREAD, (d,))
         else:
             parents = sorted(found, key=lambda each: -each[0])[:4]
             logs = parents[random.integers(len(parents))][1]
@@ -243,7 +248,8 @@ def _likeliest(points: Array, values: Array, random: np.random.Generator) -> tup
         if failed:
             continue
         white = torch.linalg.solve_triangular(factor, y, upper=False)
-        fit = float(-0.5 * (white**2).sum() - factor.diagonal().log().sum())
+        density = -0.5 * (((logs - usual) / _SPREAD) ** 2).sum()
+        fit = float(density - 0.5 * (white**2).sum() - factor.diagonal().log().sum())
         found.append((fit, logs, noise))
     _, best, likeliest_noise = max(found, key=lambda each: each[0])
     return torch.from_numpy(np.exp(best)), likeliest_noise
