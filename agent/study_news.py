@@ -73,6 +73,7 @@ def _seen(trial: FrozenTrial, strategy: str) -> TrialSeen:
         time_ms=_ms(trial.datetime_complete),
         params=trial.params,
         why=why if isinstance(why, Mapping) else {},
+        excess=trial.constraints,
         state=state,
         value=trial.value if state in (TrialState.FINISHED, TrialState.PRUNED) else None,
         message=str(trial.user_attrs.get(MESSAGE_ATTRIBUTE, "")) if state is TrialState.FAILED else "",

@@ -24,6 +24,7 @@ from ..envs.records import (
     ParamsChosen,
     Proposal,
     Recorder,
+    TrialConstraints,
     TrialFinished,
     TrialStarted,
     TrialState,
@@ -229,8 +230,13 @@ class TrialRunner:
             )
         )
         self._tell_why(trial)
-        for constraint, excess in (self.constraints(config) if self.constraints else {}).items():
-            trial.set_constraint(constraint, excess)
+        if self.constraints is None:
+            return
+        excess = dict(self.constraints(config))
+        for constraint, by in excess.items():
+            trial.set_constraint(constraint, by)
+        if excess:
+            self.recorder.record(TrialConstraints(trial=trial.number, excess=excess))
 
     def _tell_why(self, trial: Trial) -> None:
         why = self.why(trial.number)

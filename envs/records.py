@@ -111,6 +111,7 @@ class TrialSeen(Record):
         started_ms: When it began; `time_ms` is when it ended.
         params: The values it started from.
         why: Why it was proposed, as `WHY_ATTRIBUTE` holds it; empty where nobody told.
+        excess: What its constraints say, as in `TrialConstraints`.
         state: How it ended.
         value: What it is judged by.
         message: Why it failed.
@@ -121,6 +122,7 @@ class TrialSeen(Record):
     started_ms: int
     params: Mapping[str, object] = field(default_factory=dict)
     why: Mapping[str, object] = field(default_factory=dict)
+    excess: Mapping[str, float] = field(default_factory=dict)
     state: TrialState = TrialState.FINISHED
     value: float | None = None
     message: str = ""
@@ -207,6 +209,24 @@ class Proposal(Record):
 
     def __str__(self) -> str:
         return f"{self.source}: {self.words}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialConstraints(Record):
+    """What a running trial's constraints say of it.
+
+    Attributes:
+        trial: The trial.
+        excess: By how much it exceeds each, by name: it is allowed where none is above 0, and all are numbers.
+    """
+
+    trial: int
+    excess: Mapping[str, float]
+
+    @property
+    def hold(self) -> bool:
+        """Whether the trial is allowed."""
+        return all(value <= 0 for value in self.excess.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,7 @@ _KINDS: dict[str, type[Record]] = {
         records.TrialStarted,
         records.ParamsChosen,
         records.Proposal,
+        records.TrialConstraints,
         records.DataSetUsed,
         records.Metrics,
         records.Decision,
@@ -105,6 +106,8 @@ def encode(record: Record) -> str:
             values["params"] = {name: str(value) for name, value in record.params.items()}
     if isinstance(record, records.Proposal):
         values["foretold"] = {name: float(value) for name, value in record.foretold.items()}
+    if isinstance(record, records.TrialConstraints | records.TrialSeen):
+        values["excess"] = {name: float(value) for name, value in record.excess.items()}
     return json.dumps({"kind": kind.__name__, **values}, default=_plain, separators=(",", ":"))
 
 

@@ -19,6 +19,7 @@ RUN_NAME_TAG = "mlflow.runName"
 KIND_TAG = "metatuner.kind"  # study or trial
 STATE_TAG = "metatuner.state"  # running, or one of envs.records.TrialState
 WHY_TAG = "metatuner.why"  # why a trial was proposed
+CONSTRAINT = "constraint/"  # what the names of metrics that are to be 0 at most begin with
 FORETOLD = "foretold/"  # what the names of metrics with the figures behind it begin with
 STUDY_TAG = "metatuner.study"  # the study's name
 TITLE_TAG = "metatuner.name"  # a trial's name without number and value

@@ -23,6 +23,7 @@ from ..envs.records import (
     Proposal,
     Record,
     StudyStarted,
+    TrialConstraints,
     TrialFinished,
     TrialStarted,
     TrialState,
@@ -104,6 +105,8 @@ def _trial(trial: FrozenTrial, metric: str) -> Iterator[Record]:
     yield TrialStarted(trial=trial.number, name=name, params=trial.params, time_ms=started)
     if isinstance(why := trial.user_attrs.get(WHY_ATTRIBUTE), Mapping):
         yield Proposal.kept(trial.number, why, started)
+    if trial.constraints:
+        yield TrialConstraints(trial=trial.number, excess=trial.constraints, time_ms=started)
     for step, value in sorted(trial.intermediate_values.items()):
         yield Metrics(trial=trial.number, step=step, values={metric: value}, time_ms=ended)
     if (state := _state(trial)) is not None:

@@ -34,6 +34,7 @@ from ..envs.records import (
     StudyFinished,
     StudyLed,
     StudyStarted,
+    TrialConstraints,
     TrialFinished,
     TrialSeen,
     TrialStarted,
@@ -47,6 +48,7 @@ from .operations import (
     BUDGET_TAG,
     COMMAND_TAG,
     CONDITIONS_FILE,
+    CONSTRAINT,
     DECISIONS_FILE,
     DIRECTION_TAG,
     FORETOLD,
@@ -141,6 +143,8 @@ class Projection:
                 return log.set_params(record.params)
             case Proposal():
                 return self._propose(record)
+            case TrialConstraints():
+                return self._constrain(record)
             case DataSetUsed():
                 return [self._use(record)]
             case Metrics():
@@ -207,6 +211,7 @@ class Projection:
         self._summary.begin(begun, run_key(self._key, begun))
         if record.why:
             self._summary.propose(_proposed(record))
+        self._summary.constrain(_constrained(record))
         self._note_best(_ended(record), record.value)
         return self._rendered(record.time_ms)
 
@@ -224,6 +229,7 @@ class Projection:
         start = self._start(log, begun, title, _trial_tags(begun), self._key)
         if seen.why:
             _log_proposal(log, _proposed(seen))
+        _log_constraints(log, _constrained(seen))
         if seen.value is not None:
             log.add(VALUE_METRIC, seen.value, 0, seen.time_ms)
         log.add_tags({STATE_TAG: str(seen.state)})
@@ -242,6 +248,12 @@ class Projection:
         self._summary.propose(record)
         log = self._log(record.trial)
         _log_proposal(log, record)
+        return log.flush_if_full()
+
+    def _constrain(self, record: TrialConstraints) -> list[Operation]:
+        self._summary.constrain(record)
+        log = self._log(record.trial)
+        _log_constraints(log, record)
         return log.flush_if_full()
 
     def _start(
@@ -452,6 +464,15 @@ def _log_proposal(log: RunLog, proposal: Proposal) -> None:
     log.add_tags({WHY_TAG: str(proposal)})
     for name, value in proposal.foretold.items():
         log.add(f"{FORETOLD}{name}", value, 0, proposal.time_ms)
+
+
+def _constrained(seen: TrialSeen) -> TrialConstraints:
+    return TrialConstraints(trial=seen.trial, excess=seen.excess, time_ms=seen.started_ms)
+
+
+def _log_constraints(log: RunLog, constraints: TrialConstraints) -> None:
+    for name, value in constraints.excess.items():
+        log.add(f"{CONSTRAINT}{name}", value, 0, constraints.time_ms)
 
 
 def _ended(seen: TrialSeen) -> TrialFinished:

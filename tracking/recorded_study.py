@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..envs.errors import ConfigurationError, StoreError, UnknownExperimentError
 from ..envs.plain_files import json_of
-from ..envs.records import Decision, Proposal, StudyStarted, TrialFinished, TrialStarted, TrialState
+from ..envs.records import Decision, Proposal, StudyStarted, TrialConstraints, TrialFinished, TrialStarted, TrialState
 from .curves import curves
 from .names import clean_name, meant_name
 from .operations import (
@@ -253,6 +253,8 @@ def _sum_up(summary: StudySummary, run: Run) -> None:
                 summary.begin(record, run.info.run_id)
             case Proposal():
                 summary.propose(record)
+            case TrialConstraints():
+                summary.constrain(record)
             case TrialFinished() if not _is_open(run):
                 summary.end(record, record.value)
 

@@ -7,7 +7,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from ..envs.records import ParamsChosen, Proposal, Record, StudyStarted, TrialFinished, TrialStarted, TrialState
+from ..envs.records import (
+    ParamsChosen,
+    Proposal,
+    Record,
+    StudyStarted,
+    TrialConstraints,
+    TrialFinished,
+    TrialStarted,
+    TrialState,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +34,7 @@ class TrialSummary:
         value: What it is judged by; None where there is nothing, NaN where that is no number.
         seconds: How long it took.
         proposal: Why it was proposed; None where nobody told.
+        allowed: Whether its constraints hold.
     """
 
     trial: int
@@ -37,11 +47,13 @@ class TrialSummary:
     value: float | None = None
     seconds: float = 0.0
     proposal: Proposal | None = None
+    allowed: bool = True
 
     @property
     def counts(self) -> bool:
-        """Whether its value says how good its configuration is: a trial that was cut off has no such value."""
-        return self.state is TrialState.FINISHED and self.value is not None and math.isfinite(self.value)
+        """Whether its value is one to choose by: a trial that was cut off, or is not allowed, has no such value."""
+        ended = self.state is TrialState.FINISHED and self.allowed
+        return ended and self.value is not None and math.isfinite(self.value)
 
 
 class StudySummary:
@@ -78,6 +90,10 @@ class StudySummary:
         """It is told why a trial was proposed."""
         self.trials[record.trial] = replace(self.trials[record.trial], proposal=record)
 
+    def constrain(self, record: TrialConstraints) -> None:
+        """It is told whether a trial is allowed."""
+        self.trials[record.trial] = replace(self.trials[record.trial], allowed=record.hold)
+
     def end(self, record: TrialFinished, value: float | None) -> None:
         """A trial ended; `value` is what it is judged by."""
         begun = self.trials[record.trial]
@@ -95,6 +111,8 @@ class StudySummary:
                 self.begin(record, run_key(study, record))
             elif isinstance(record, Proposal) and record.trial not in known:
                 self.propose(record)
+            elif isinstance(record, TrialConstraints) and record.trial not in known:
+                self.constrain(record)
             elif isinstance(record, TrialFinished) and record.trial not in known:
                 self.end(record, record.value)
 

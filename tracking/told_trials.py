@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..envs.records import TrialState
 from .curves import Curve
 from .history import PastTrial, read_history
-from .operations import VALUE_METRIC
+from .operations import CONSTRAINT, VALUE_METRIC
 
 LARGEST = 1e300
 """What lies beyond is no number: MLflow's databases keep an infinite value as the largest one there is."""
@@ -76,6 +76,8 @@ def told_runs(
 
 
 def _told(past: PastTrial, metric: str, state: TrialState) -> ToldTrial:
+    if any(name.startswith(CONSTRAINT) and not value <= 0 for name, value in past.metrics.items()):
+        state = TrialState.FAILED  # it was not allowed, however good it was
     return ToldTrial(
         task=past.study or past.experiment,
         params=past.params,

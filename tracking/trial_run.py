@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..envs.records import Proposal, Record, TrialFinished, TrialStarted, TrialState
+from ..envs.records import Proposal, Record, TrialConstraints, TrialFinished, TrialStarted, TrialState
 from .names import meant_name
-from .operations import FORETOLD, STATE_TAG, TITLE_TAG, VALUE_METRIC, WHY_TAG
+from .operations import CONSTRAINT, FORETOLD, STATE_TAG, TITLE_TAG, VALUE_METRIC, WHY_TAG
 from .told_trials import is_number
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ _STATES = {"FINISHED": TrialState.FINISHED, "FAILED": TrialState.FAILED}
 
 
 def trial_records(run: Run) -> Iterator[Record]:
-    """Its start, why it was proposed where that was told, and its end with what it is judged by.
+    """Its start, why it was proposed and what its constraints say where that was told, and its end with its value.
 
     A trial that runs, as the store has it, counts as killed.
     """
@@ -31,15 +31,21 @@ def trial_records(run: Run) -> Iterator[Record]:
         time_ms=begun,
     )
     if WHY_TAG in tags:
-        metrics = run.data.metrics
-        figures = {name.removeprefix(FORETOLD): metrics[name] for name in metrics if name.startswith(FORETOLD)}
-        yield Proposal.told(trial, tags[WHY_TAG], figures, begun)
+        yield Proposal.told(trial, tags[WHY_TAG], _named(run, FORETOLD), begun)
+    if excess := _named(run, CONSTRAINT):
+        yield TrialConstraints(trial=trial, excess=excess, time_ms=begun)
     yield TrialFinished(
         trial=trial,
         state=run_state(run),
         value=judged_by(run),
         time_ms=run.info.end_time or begun,
     )
+
+
+def _named(run: Run, section: str) -> dict[str, float]:
+    """The last values of a section's metrics, by their names in it."""
+    metrics = {meant_name(key, run.data.tags): value for key, value in run.data.metrics.items()}
+    return {name.removeprefix(section): value for name, value in metrics.items() if name.startswith(section)}
 
 
 def run_state(run: Run) -> TrialState:
