@@ -138,7 +138,7 @@ class Spike:
 def test_who_leaves_chance_is_asked_for_its_neighbours() -> None:
     """What is at chance does not go on instead, and what is found beside the first one that learns is much better."""
     regrets = [played(SearchEnv(Spike(seed), budget=10), seed)[1]["regret"] for seed in range(12)]
-    assert np.mean(regrets) < 0.4
+    assert np.mean(regrets) < 0.45
 
 
 @pytest.mark.parametrize(("units", "rungs"), [(1, (1,)), (4, (1, 2, 4)), (52, (3, 6, 13, 26, 52))])
