@@ -26,6 +26,7 @@ from ..envs.errors import ConfigurationError, SearchSpaceError
 from ..envs.exploration import proposal_distances
 from ..envs.records import MESSAGE_ATTRIBUTE, Record, Recorder, TrialFinished, TrialState
 from ..envs.strategy_comparison import ComparedRun, ComparedTrial, StrategyComparison
+from .allowed import is_allowed
 from .arguments import require_count, require_seed
 from .cut_off_trials import is_cut_off
 from .opened_study import key_of, open_study
@@ -284,8 +285,7 @@ def _read(study: Study, tree: ConditionalSpace | None, settings: ComparisonSetti
 
 
 def _value(trial: FrozenTrial) -> float | None:
-    allowed = all(excess <= 0.0 for excess in trial.constraints.values())
-    return float(trial.values[0]) if trial.state is OptunaState.COMPLETE and allowed else None
+    return float(trial.values[0]) if trial.state is OptunaState.COMPLETE and is_allowed(trial) else None
 
 
 def _distances(

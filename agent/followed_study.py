@@ -18,6 +18,7 @@ from ..envs.overlap import enough_in_common, holds, shared_names
 from ..envs.past_tasks import LEAST_TRIALS, History, PastTasks
 from ..envs.search_state import SearchState, rung_units
 from ..envs.unit_cube import UnitCube
+from .allowed import is_allowed
 from .cut_off_trials import is_cut_off
 from .reasons import CHANCE, GIVEN, Reason, reason_of
 from .search_policy import SearchPolicy
@@ -313,7 +314,7 @@ def _curve(study: Study, trial: FrozenTrial, units: tuple[int, ...]) -> NDArray[
         curve[-1] = _lower(study, trial.value)
         # One that reported nothing tells only how it ended: so much is known of all its rungs.
         curve[:-1] = np.where(np.isnan(curve[:-1]), curve[-1], curve[:-1])
-        if any(excess > 0 for excess in trial.constraints.values()):
+        if not is_allowed(trial):
             curve[:] = np.inf
     return curve
 

@@ -9,6 +9,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from ..envs.records import VOID_ATTRIBUTE
+from .allowed import is_allowed
 from .cut_off_trials import RETRY_ATTRIBUTE, is_cut_off, is_to_be_retried
 
 KNOWN_ATTRIBUTE = "metatuner:known"  # a trial's user attribute: its value was given, nobody tried it
@@ -116,7 +117,7 @@ class Purse:
             self._lost.add(trial.number)
         self._open.discard(trial.number)
         self._spent += cost_of(trial, self._units)
-        if trial.state is TrialState.COMPLETE and all(excess <= 0.0 for excess in trial.constraints.values()):
+        if trial.state is TrialState.COMPLETE and is_allowed(trial):
             value = float(trial.values[0])
             self.best = value if self.best is None else self._better(self.best, value)
 

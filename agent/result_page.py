@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from .allowed import is_allowed
+
 _BEST_SHOWN, _LONGEST = 5, 40
 
 
@@ -44,7 +46,7 @@ def _ranked(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[Fr
         (sign * trial.value, trial.number, trial)
         for trial in trials
         if trial.state is TrialState.COMPLETE and trial.value is not None and math.isfinite(trial.value)
-        if all(excess <= 0.0 for excess in trial.constraints.values())
+        if is_allowed(trial)
     ]
     return [trial for _, _, trial in sorted(valued, key=lambda each: each[:2])]
 

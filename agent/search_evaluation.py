@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -143,16 +144,16 @@ def _log_regrets(actor: SearchActor, families: SearchTasks, tasks: int, workers:
 
 def _searched_by(searches: _Searches, tasks: int, workers: int) -> list[tuple[str, list[float]]]:
     """What `_Searches.of` tells of so many tasks, by so many processes."""
+    workers = min(workers, tasks)
     if workers <= 1:
         return searches.of(range(tasks))
-    processes = [WorkerProcess([searches]) for _ in range(workers)]
-    try:
-        for i, process in enumerate(processes):
-            process.send("of", {0: (range(i, tasks, workers),)})
+    with ExitStack() as stack:
+        processes = []
+        for i in range(workers):
+            processes.append(WorkerProcess([searches]))
+            stack.callback(processes[i].close)
+            processes[i].send("of", {0: (range(i, tasks, workers),)})
         found = [process.receive()[0] for process in processes]
-    finally:
-        for process in processes:
-            process.close()
     return [found[seed % workers][seed // workers] for seed in range(tasks)]
 
 

@@ -232,7 +232,12 @@ class TrialRunner:
         self._tell_why(trial)
         if self.constraints is None:
             return
-        excess = dict(self.constraints(config))
+        told = self.constraints(config)
+        if not isinstance(told, Mapping):
+            raise TrainingError(
+                f"expected constraints to tell numbers by name, such as {{'memory': -0.5}}, got {type(told).__name__}"
+            )
+        excess = {str(name): float(by) for name, by in told.items()}
         for constraint, by in excess.items():
             trial.set_constraint(constraint, by)
         if excess:

@@ -57,7 +57,7 @@ def _examine(args: argparse.Namespace, store: Store, experiment: str) -> tuple[l
 
     if args.storage is not None:
         study = optuna_study.load(args.storage, args.study)
-        found = audit.compare(optuna_study.records(study), run_of(args.study), store, experiment)
+        found = audit.compare(optuna_study.records(study), run_of(optuna_study.key_of(study)), store, experiment)
         return found, "its Optuna storage"
     waiting = {folder.target.study: folder for folder in StudyFolder.all(journal_root())}
     keys = studies_named(args.study, store, experiment)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from .errors import ConfigurationError
-from .surrogate import squashed
+from .surrogate import matern, squashed
 
 Array = NDArray[np.float64]
 
@@ -220,8 +220,7 @@ def _columns(points: Array, known: NDArray[np.bool_]) -> Array:
 
 
 def _matern(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    distance = math.sqrt(5) * torch.cdist(left, right)
-    return (1 + distance + distance**2 / 3) * torch.exp(-distance)
+    return matern(math.sqrt(5) * torch.cdist(left, right))
 
 
 def _likeliest(points: Array, values: Array, random: np.random.Generator) -> tuple[torch.Tensor, float]:

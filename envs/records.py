@@ -5,9 +5,9 @@ holds only plain data and carries the time at which it was made, so that it can 
 twice without being counted twice.
 
 The life of a study: `StudyStarted` (where several processes share it, `StudyLed` in one of them), then for each trial
-`TrialStarted`, any number of `ParamsChosen`, `Proposal`, `Metrics`, `Decision`, `Artifact` and `FileArtifact`, and
-`TrialFinished`; at the end `StudyFinished`. Metrics, artifacts and data sets whose trial is None, and `Description`,
-belong to the study itself.
+`TrialStarted`, any number of `ParamsChosen`, `Proposal`, `TrialConstraints`, `Metrics`, `Decision`, `Artifact` and
+`FileArtifact`, and `TrialFinished`; at the end `StudyFinished`. Metrics, artifacts and data sets whose trial is None,
+and `Description`, belong to the study itself.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ f_1, ..., f_T what T past tasks say (`envs.past_tasks`). The covariance of two v
     + b^2 g(s, s')                                                    what a learning curve does to all trials
 
 plus noise, with k a Matern 5/2 kernel of one length scale a dimension and c, g Gaussian kernels over log2 s. What is a
-trial's own, h, it shares with its closest neighbours for the most part, by the same kernel of a quarter of the lengths:
-the one that does well where all else is at chance says that those beside it might, and nothing of those further off.
+trial's own it shares with its closest neighbours for the most part: h is 0.8 times the kernel of a quarter of k's
+lengths, plus 0.2 where both values are the same trial's. The one that does well where all else is at chance says that
+those beside it might, and nothing of those further off.
 
 So an empirical covariance of past tasks (Wang et al. 2021, Pre-trained Gaussian processes for Bayesian optimization)
 meets freeze-thaw Bayesian optimisation (Swersky et al. 2014). Hyperparameters are the likeliest of a population, which
@@ -35,9 +36,9 @@ MOST = 120
 _DRAWN, _KEPT = 32, 8
 _FIRST = 10  # values whose median is the usual one: later ones are mostly good, and would make the rest look hopeless
 _JITTER = 1e-6
-_SHARED = 0.8  # part of a trial's own that close neighbours share
-_LUCK = 0.4  # part of it that is no reason to start a trial
-_CLOSER = 4.0  # by how much shorter its lengths are
+_SHARED = 0.8  # of a trial's own, what close neighbours share
+_LUCK = 0.4  # of a trial's own, what is no reason to start one: more than no neighbour shares, by experiment
+_CLOSER = 4.0  # by how much shorter the lengths are at which they share it
 _WORST = 4.0  # where values end, in units of the median's distance from the best
 
 
@@ -315,8 +316,8 @@ class _Hyperparameters:
             compute_mode="donot_use_mm_for_euclid_dist",
         )
         share = self.own_share[:, None, None]
-        own = _SHARED * _matern(_CLOSER * distance) + (1 - _SHARED) * (trial[:, None] == trial2)
-        return (1 - share) * _matern(distance) + share * own
+        own = _SHARED * matern(_CLOSER * distance) + (1 - _SHARED) * (trial[:, None] == trial2)
+        return (1 - share) * matern(distance) + share * own
 
     def along(self, alike: Tensor, left: _Along, right: _Along) -> Tensor:
         """The covariance of values at rungs of trials that are so alike, shape (p, n, m)."""
@@ -338,7 +339,7 @@ class _Hyperparameters:
         return found
 
 
-def _matern(distance: Tensor) -> Tensor:
+def matern(distance: Tensor) -> Tensor:
     """The Matern 5/2 kernel of distances in length scales, times the square root of 5."""
     return (1 + distance + distance**2 / 3) * torch.exp(-distance)
 

@@ -7,6 +7,7 @@ person (descriptions, plots, titles) is not compared.
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -183,7 +184,9 @@ def _is_there(point: Point, run: Run, found: Mapping[str, Mapping[str, Mapping[i
     curve = found[point.key].get(run.info.run_id, {})
     # What a trial is judged by is one value: at which step it stands says how often others were measured.
     values = curve.values() if point.key == VALUE_METRIC else [curve[point.step]] if point.step in curve else []
-    return any(value == point.value or (math.isnan(value) and math.isnan(point.value)) for value in values)
+    # What is infinite is kept as the largest number there is.
+    expected = max(min(point.value, sys.float_info.max), -sys.float_info.max)
+    return any(value in (point.value, expected) or (math.isnan(value) and math.isnan(point.value)) for value in values)
 
 
 def _some(names: Iterable[str], count: int = 5) -> str:

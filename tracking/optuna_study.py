@@ -68,11 +68,16 @@ def load(storage: str, name: str) -> Study:
     return optuna.load_study(study_name=name, storage=opened)
 
 
+def key_of(study: Study) -> str:
+    """The study's key: a study of `tune` has one of its own, of any other it is the name."""
+    return str(study.user_attrs.get(KEY_ATTRIBUTE, study.study_name))
+
+
 def records(study: Study) -> Iterator[Record]:
     """The study's records, trial by trial. A trial that waits has none; one that runs has no end.
 
     Raises:
-        StoreError: The study has several objectives.
+        StoreError: The study has several objectives, or was altered.
     """
     if len(study.directions) > 1:
         raise StoreError(f"the study {study.study_name!r} has {len(study.directions)} objectives: expected one")
@@ -87,7 +92,7 @@ def records(study: Study) -> Iterator[Record]:
     space = {name: distribution_to_json(found) for trial in trials for name, found in trial.distributions.items()}
     yield StudyStarted(
         name=study.study_name,
-        key=str(study.user_attrs.get(KEY_ATTRIBUTE, study.study_name)),
+        key=key_of(study),
         metric=metric,
         direction=study.direction.name.lower(),
         space=space,
@@ -105,8 +110,8 @@ def _trial(trial: FrozenTrial, metric: str) -> Iterator[Record]:
     yield TrialStarted(trial=trial.number, name=name, params=trial.params, time_ms=started)
     if isinstance(why := trial.user_attrs.get(WHY_ATTRIBUTE), Mapping):
         yield Proposal.kept(trial.number, why, started)
-    if trial.constraints:
-        yield TrialConstraints(trial=trial.number, excess=trial.constraints, time_ms=started)
+    if excess := _excess(trial):
+        yield TrialConstraints(trial=trial.number, excess=excess, time_ms=started)
     for step, value in sorted(trial.intermediate_values.items()):
         yield Metrics(trial=trial.number, step=step, values={metric: value}, time_ms=ended)
     if (state := _state(trial)) is not None:
@@ -114,6 +119,13 @@ def _trial(trial: FrozenTrial, metric: str) -> Iterator[Record]:
         # Whoever ends what a dead worker ran may have another clock.
         costs = {"resource/wall_s": (ended - started) / 1000} if ended >= started else {}
         yield TrialFinished(trial=trial.number, state=state, value=judged, costs=costs, time_ms=ended)
+
+
+def _excess(trial: FrozenTrial) -> dict[str, float]:
+    try:
+        return {str(name): float(value) for name, value in trial.constraints.items()}
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"trial {trial.number} has constraints that are no numbers: it was altered") from error
 
 
 def _state(trial: FrozenTrial) -> TrialState | None:

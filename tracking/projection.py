@@ -204,14 +204,14 @@ class Projection:
     def _see(self, record: TrialSeen) -> list[Operation]:
         """Takes note of a trial that another process may have recorded; `_settled` sees to it that one did."""
         self._seen[record.trial] = record
-        known = self._summary.trials.get(record.trial)
-        if known is not None and known.state is record.state:
+        known, constraints = self._summary.trials.get(record.trial), _constrained(record)
+        if known is not None and known.state is record.state and known.allowed == constraints.hold:
             return []
         begun = _begun(record)
         self._summary.begin(begun, run_key(self._key, begun))
         if record.why:
             self._summary.propose(_proposed(record))
-        self._summary.constrain(_constrained(record))
+        self._summary.constrain(constraints)
         self._note_best(_ended(record), record.value)
         return self._rendered(record.time_ms)
 

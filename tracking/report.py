@@ -116,7 +116,7 @@ def _result(study: RecordedStudy) -> Iterable[str]:
     if study.message:
         yield paragraph(f"The study {study.state}: {study.message}")
     if not ranked:
-        yield paragraph("No trial has finished with a number, so there is no best one yet.")
+        yield paragraph("No trial that is allowed has finished with a number, so there is no best one yet.")
         yield paragraph(_progress(study))
         return
     best, goal = ranked[0], "largest" if summary.maximizes else "smallest"
@@ -135,7 +135,7 @@ def _result(study: RecordedStudy) -> Iterable[str]:
             ]
             for trial in shown
         ]
-        yield paragraph(f"The best {len(shown)} of {len(ranked)} trials that finished with a number:")
+        yield paragraph(f"The best {len(shown)} of {len(ranked)} trials that finished with a number and are allowed:")
         yield table(["trial", study.started.metric, *params, "time"], rows)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..envs.records import TrialState
 from .drawing import BLUE, GREY, ORANGE, RED, axis_name, lighten, new_figure, plain_text, scale
 from .importance import distribution, importances
-from .study_summary import TrialSummary
+from .study_summary import NOT_ALLOWED, TrialSummary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 _MOST_BARS, _MOST_AXES, _MOST_TICKS = 20, 8, 12
 _PALE, _STRONG = 0.25, 0.9
 _LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
-_MARKS = {TrialState.PRUNED: (ORANGE, "v"), TrialState.FAILED: (RED, "x"), TrialState.KILLED: (GREY, "x")}
+_MARKS = {
+    TrialState.PRUNED: (ORANGE, "v"),
+    TrialState.FAILED: (RED, "x"),
+    TrialState.KILLED: (GREY, "x"),
+    NOT_ALLOWED: (RED, "s"),
+}
 
 
 def history_figure(trials: Sequence[TrialSummary], metric: str, title: str = "", *, maximize: bool = False) -> Figure:
@@ -36,9 +41,9 @@ def history_figure(trials: Sequence[TrialSummary], metric: str, title: str = "",
         best.append(so_far)
     panel.plot(numbers, best, color=BLUE, linewidth=1.8, drawstyle="steps-post", label="best so far")
     scale(panel, values)
-    for state, (colour, mark) in _MARKS.items():
+    for outcome, (colour, mark) in _MARKS.items():
         # They have no value that compares: they stand on the axis.
-        ended = [trial.trial for trial in trials if trial.state is state]
+        ended = [trial.trial for trial in trials if trial.outcome == outcome]
         if ended:
             panel.plot(
                 ended,
@@ -47,7 +52,7 @@ def history_figure(trials: Sequence[TrialSummary], metric: str, title: str = "",
                 color=colour,
                 markersize=5,
                 transform=panel.get_xaxis_transform(),
-                label=str(state),
+                label=str(outcome),
             )
     panel.set_xlabel("trial")
     panel.set_ylabel(axis_name(panel, plain_text(metric)))

@@ -18,6 +18,9 @@ from ..envs.records import (
     TrialState,
 )
 
+NOT_ALLOWED = "not allowed"
+"""The outcome of a trial that finished and breaks a constraint."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrialSummary:
@@ -54,6 +57,13 @@ class TrialSummary:
         """Whether its value is one to choose by: a trial that was cut off, or is not allowed, has no such value."""
         ended = self.state is TrialState.FINISHED and self.allowed
         return ended and self.value is not None and math.isfinite(self.value)
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, in words."""
+        if self.state is TrialState.FINISHED and not self.allowed:
+            return NOT_ALLOWED
+        return "running" if self.state is None else str(self.state)
 
 
 class StudySummary:
@@ -100,7 +110,9 @@ class StudySummary:
         seconds = max(record.time_ms - begun.started_ms, 0) / 1000
         ended = replace(begun, state=record.state, value=value, seconds=seconds)
         self.trials[record.trial] = ended
-        if ended.counts and (self.best is None or self._rank(ended) < self._rank(self.best)):
+        if self.best is not None and self.best.trial == ended.trial:
+            self.best = next(iter(self.ranked()), None)  # it is told otherwise than before
+        elif ended.counts and (self.best is None or self._rank(ended) < self._rank(self.best)):
             self.best = ended
 
     def remember(self, past: Iterable[Record], study: str) -> None:
@@ -126,7 +138,7 @@ class StudySummary:
 
     def states(self) -> Counter[str]:
         """How many trials ended how; "running" counts those that have not."""
-        return Counter(str(trial.state) if trial.state else "running" for trial in self.trials.values())
+        return Counter(trial.outcome for trial in self.trials.values())
 
 
 def run_key(study: str, record: TrialStarted) -> str:

@@ -48,11 +48,10 @@ def proposals_csv(trials: Sequence[TrialSummary]) -> str:
         + [f"hp/{name}" for name in params]
     )
     for trial, proposal in told:
-        state = "running" if trial.state is None else str(trial.state)
         value = "" if trial.value is None else _exact(trial.value)
         known = [_exact(proposal.foretold[name]) if name in proposal.foretold else "" for name in figures]
         values = [trial.params.get(name, "") for name in params]
-        writer.writerow([trial.trial, proposal.source, state, value, proposal.words, *known, *values])
+        writer.writerow([trial.trial, proposal.source, trial.outcome, value, proposal.words, *known, *values])
     return text.getvalue()
 
 

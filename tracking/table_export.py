@@ -116,12 +116,14 @@ class _Draft:
         number = str(self._numbers[task])
         self._numbers[task] += 1
         points = [(str(step), repr(float(value))) for step, value in trial.curve.items()]
-        if trial.state is not TrialState.PRUNED:
-            told = trial.value is not None and trial.state is TrialState.FINISHED
+        # The table has no word for what is not allowed.
+        state = trial.state if trial.allowed or trial.state is not TrialState.FINISHED else TrialState.FAILED
+        if state is not TrialState.PRUNED:
+            told = trial.value is not None and state is TrialState.FINISHED
             points.append(("", repr(float(trial.value)) if told and trial.value is not None else ""))
         for i, (step, value) in enumerate(points):
             first = i == 0
-            yield [task, number, step, str(trial.state) if first else "", value, *(self._cells(trial) if first else ())]
+            yield [task, number, step, str(state) if first else "", value, *(self._cells(trial) if first else ())]
 
     def chosen(self, exclude: frozenset[str], include: frozenset[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Hyperparameters that are written, and those that are not since they look private."""

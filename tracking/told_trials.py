@@ -25,6 +25,7 @@ class ToldTrial:
         value: What it was judged by; None where nothing was told.
         curve: Its values at each step.
         state: How it ended.
+        allowed: Whether its constraints hold.
     """
 
     task: str
@@ -32,11 +33,12 @@ class ToldTrial:
     value: float | None
     curve: Curve = field(default_factory=dict)
     state: TrialState = TrialState.FINISHED
+    allowed: bool = True
 
     @property
     def failed(self) -> bool:
-        """Whether it is known to be bad: it failed, or it ended with a value that is no finite number."""
-        if self.state is TrialState.FAILED:
+        """Whether it is known to be bad: it failed, is not allowed, or ended with a value that is no finite number."""
+        if self.state is TrialState.FAILED or (self.state is TrialState.FINISHED and not self.allowed):
             return True
         return self.state is TrialState.FINISHED and self.value is not None and not is_number(self.value)
 
@@ -76,12 +78,13 @@ def told_runs(
 
 
 def _told(past: PastTrial, metric: str, state: TrialState) -> ToldTrial:
-    if any(name.startswith(CONSTRAINT) and not value <= 0 for name, value in past.metrics.items()):
-        state = TrialState.FAILED  # it was not allowed, however good it was
+    # What others call a constraint may be anything.
+    excess = [value for name, value in past.metrics.items() if past.study and name.startswith(CONSTRAINT)]
     return ToldTrial(
         task=past.study or past.experiment,
         params=past.params,
         value=past.metrics.get(VALUE_METRIC if past.study else metric),
         curve={step: value for step, value in past.curves.get(metric, {}).items() if is_number(value)},
         state=state,
+        allowed=all(value <= 0 for value in excess),
     )

@@ -126,7 +126,7 @@ class Transport:
             raise UnsentError(one_line(error, hide=self.store.uri), retryable=_is_retryable(error)) from error
 
     def trials_of(self, study: str) -> Iterator[Record]:
-        """The starts and ends of a study's trials, as far as the store knows them, each with what it is judged by.
+        """What the store knows of a study's trials: see `trial_records`.
 
         A trial that runs, as the store has it, counts as killed: whoever asks is about to go on with the study.
 

@@ -101,7 +101,7 @@ def test_a_regret_of_one_is_the_median_and_none_is_negative() -> None:
 
 def test_in_some_families_most_of_the_space_is_at_chance() -> None:
     """There values differ by next to nothing, at all rungs, and what learns begins at chance."""
-    at_chance = []
+    at_chance, learners = [], 0
     for seed in range(40):
         task = SearchFamilies().task(seed)
         points = task.cube.sample(np.random.default_rng(seed), 100)
@@ -111,8 +111,9 @@ def test_in_some_families_most_of_the_space_is_at_chance() -> None:
         if share > 0.3:
             curves = np.array([task.curve(point, 0) for point in points[regrets == 1]])
             learns = np.array([task.curve(point, 0) for point in points[regrets < 0.5]]).reshape(-1, len(task.rungs))
-            spread = np.ptp(curves)
+            spread, learners = np.ptp(curves), learners + len(learns)
             assert all(spread < 0.2 * (curves.mean() - each[-1]) for each in learns)
+    assert learners > 10
     assert 0.1 < np.mean(np.array(at_chance) > 0.3) < 0.4
     assert np.mean(np.array(at_chance) == 0) > 0.6
 

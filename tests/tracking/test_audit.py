@@ -8,12 +8,14 @@ from typing import Any
 import optuna
 import pytest
 from metatuner.__main__ import main
+from metatuner.agent.tune import tune
 from metatuner.envs.errors import StoreError
 from metatuner.tracking.audit import Difference, compare, repair
 from metatuner.tracking.optuna_study import load, records
 from metatuner.tracking.store import resolve
 from metatuner.tracking.study_folder import run_of
 from mlflow import MlflowClient
+from optuna.distributions import FloatDistribution
 
 RUN = run_of("tune digits")
 
@@ -168,3 +170,24 @@ def test_the_doctor_tells_and_mends(storage: str, uri: str, capsys: pytest.Captu
 def test_the_doctor_does_not_know_a_study(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--study", "nothing", "--tracking-uri", uri]) == 2
     assert "has no study 'nothing'" in capsys.readouterr().err
+
+
+def test_a_study_of_tune_is_known_by_its_key(tmp_path: Path, uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which is not its name; nothing is missing, and nothing is made twice."""
+    journal = str(tmp_path / "study.log")
+    tune(
+        lambda config: config["x"],
+        {"x": FloatDistribution(0.0, 1.0)},
+        3,
+        strategy="random",
+        storage=journal,
+        tracking_uri=uri,
+        experiment="digits",
+        name="tuned",
+        constraints=lambda config: {"memory": config["x"] - 0.5},
+    )
+    before = len(runs(uri))
+    examine = ["doctor", "--study", "tuned", "--storage", journal, "--tracking-uri", uri, "--experiment", "digits"]
+    assert main([*examine, "--repair"]) == 0
+    assert "agrees" in capsys.readouterr().out
+    assert len(runs(uri)) == before

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import enum
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import metatuner as mt
+import mlflow
+import numpy as np
 import optuna
 import pytest
-from metatuner.envs.records import StudyLed, StudyStarted, TrialSeen, TrialState
+from metatuner.envs.records import StudyLed, StudyStarted, TrialSeen
+from metatuner.tracking.audit import compare, repair
+from metatuner.tracking.optuna_study import records
 from metatuner.tracking.recorded_study import read_study
 from metatuner.tracking.recorder import MLflowRecorder
+from metatuner.tracking.store import resolve
 from metatuner.tracking.told_trials import told_runs
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -95,14 +102,81 @@ def test_a_study_of_optuna_is_recorded_with_its_constraints(uri: str) -> None:
 @pytest.mark.parametrize(("excess", "best"), [(-1.0, 1.0), (0.0, 1.0), (0.1, 2.0), (math.nan, 2.0), (math.inf, 2.0)])
 def test_trials_of_other_workers_are_allowed_or_not(uri: str, excess: float, best: float) -> None:
     with MLflowRecorder(uri, "shared", plots=False) as recorder:
-        recorder.record(StudyStarted(name="study", key="study", shared=True))
-        recorder.record(StudyLed(leads=True))
-        for trial, value, by in ((0, 2.0, 0.0), (1, 1.0, excess)):
-            recorder.record(
-                TrialSeen(
-                    trial=trial, name="x", started_ms=1, state=TrialState.FINISHED, value=value, excess={"memory": by}
-                )
-            )
+        lead(recorder, seen(0, 2.0, 0.0), seen(1, 1.0, excess))
     (study,) = runs(uri, "study")
     assert study.data.metrics["best_value"] == best
-    assert {run.data.metrics["constraint/memory"] for run in runs(uri, "trial")} >= {0.0}
+    told = {run.data.tags["metatuner.trial"]: run.data.metrics["constraint/memory"] for run in runs(uri, "trial")}
+    assert told["0"] == 0
+    assert told["1"] == excess or (math.isnan(told["1"]) and math.isnan(excess)) or told["1"] == sys.float_info.max
+
+
+def test_who_learns_late_that_the_best_is_not_allowed_has_another_best(uri: str) -> None:
+    with MLflowRecorder(uri, "shared", plots=False) as recorder:
+        lead(recorder, seen(0, 2.0, 0.0), TrialSeen(trial=1, name="x", started_ms=1, value=1.0), seen(1, 1.0, 0.1))
+    (study,) = runs(uri, "study")
+    assert study.data.metrics["best_value"] == 2.0
+
+
+class Limit(enum.Enum):
+    MEMORY = "memory"
+
+
+def test_names_of_any_kind_and_numbers_of_numpy_will_do(uri: str) -> None:
+    result = mt.tune(
+        lambda config: config["x"], SPACE, 3, strategy="random", tracking_uri=uri,
+        constraints=lambda config: {Limit.MEMORY: np.float32(-1), 7: np.int64(0)},
+    )  # fmt: skip
+    assert {trial.state.name for trial in result.trials} == {"COMPLETE"}
+    assert all(run.data.metrics["constraint/7"] == 0 for run in runs(uri, "trial"))
+
+
+def test_constraints_that_tell_no_numbers_fail_their_trial_in_words(uri: str) -> None:
+    result = mt.tune(
+        lambda config: config["x"], SPACE, 1, strategy="random", tracking_uri=uri, constraints=lambda config: None
+    )
+    (run,) = runs(uri, "trial")
+    assert result.trials[0].state.name == "FAIL"
+    assert "numbers by name" in run.data.tags["metatuner.message"]
+
+
+def test_what_others_call_a_constraint_is_no_failure(uri: str) -> None:
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment("theirs")
+    with mlflow.start_run():
+        mlflow.log_param("x", 0.3)
+        mlflow.log_metrics({"loss": 0.2, "constraint/kl": 0.7})
+    (told,) = told_runs("theirs", metric="loss", tracking_uri=uri)
+    assert not told.failed
+
+
+@pytest.mark.parametrize("altered", [None, "x", [1]])
+def test_constraints_of_a_study_that_was_altered_are_refused(altered: object) -> None:
+    study = optuna.create_study()
+    study.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), 1)
+    study._storage.set_trial_system_attr(study._storage.create_new_trial(study._study_id), "constraints:a", altered)
+    study.tell(1, 0.5)
+    with pytest.raises(mt.MetatunerError, match="altered"):
+        list(records(study))
+
+
+def test_an_infinite_excess_is_what_the_store_has(uri: str) -> None:
+    study = optuna.create_study(study_name="theirs")
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    study._storage.set_trial_system_attr(
+        study._storage.create_new_trial(study._study_id), "constraints:memory", math.inf
+    )
+    study.tell(1, 0.5)
+    store = resolve(uri)
+    repair(compare(records(study), "theirs", store, "e"), store, "e")
+    assert compare(records(study), "theirs", store, "e") == []
+
+
+def seen(trial: int, value: float, excess: float) -> TrialSeen:
+    return TrialSeen(trial=trial, name="x", started_ms=1, value=value, excess={"memory": excess})
+
+
+def lead(recorder: MLflowRecorder, *trials: TrialSeen) -> None:
+    recorder.record(StudyStarted(name="study", key="study", shared=True))
+    recorder.record(StudyLed(leads=True))
+    for trial in trials:
+        recorder.record(trial)
