@@ -17,7 +17,7 @@ from .importance import FEWEST_TRIALS, can_rank, importances
 from .operations import DECISIONS_FILE
 from .proposals import full_reason, proposals
 from .recorded_study import MOST_CURVES, RecordedStudy
-from .study_summary import TrialSummary
+from .study_summary import NOT_ALLOWED, TrialSummary
 from .told_trials import is_number
 from .wording import duration, in_words, number, range_in_words, rounded, short, telling
 
@@ -115,8 +115,10 @@ def _result(study: RecordedStudy) -> Iterable[str]:
     yield heading("Result" if study.state is not None else "Result so far")
     if study.message:
         yield paragraph(f"The study {study.state}: {study.message}")
+    some_are_not = NOT_ALLOWED in summary.states()
     if not ranked:
-        yield paragraph("No trial that is allowed has finished with a number, so there is no best one yet.")
+        which = " that is allowed" if some_are_not else ""
+        yield paragraph(f"No trial{which} has finished with a number, so there is no best one yet.")
         yield paragraph(_progress(study))
         return
     best, goal = ranked[0], "largest" if summary.maximizes else "smallest"
@@ -135,7 +137,8 @@ def _result(study: RecordedStudy) -> Iterable[str]:
             ]
             for trial in shown
         ]
-        yield paragraph(f"The best {len(shown)} of {len(ranked)} trials that finished with a number and are allowed:")
+        which = " and are allowed" if some_are_not else ""
+        yield paragraph(f"The best {len(shown)} of {len(ranked)} trials that finished with a number{which}:")
         yield table(["trial", study.started.metric, *params, "time"], rows)
 
 

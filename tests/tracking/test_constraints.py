@@ -18,6 +18,7 @@ from metatuner.tracking.audit import compare, repair
 from metatuner.tracking.optuna_study import records
 from metatuner.tracking.recorded_study import read_study
 from metatuner.tracking.recorder import MLflowRecorder
+from metatuner.tracking.report import report_page
 from metatuner.tracking.store import resolve
 from metatuner.tracking.told_trials import told_runs
 from mlflow import MlflowClient
@@ -61,6 +62,15 @@ def test_the_store_tells_what_exceeds_and_the_best_is_allowed(uri: str) -> None:
     recorded = read_study("s", "e", uri)
     assert recorded.summary.best is not None
     assert recorded.summary.best.value == result.best_value
+
+
+def test_the_report_counts_what_is_not_allowed_apart(uri: str) -> None:
+    result = tuned(uri, 12)
+    page = report_page(read_study("s", "e", uri))
+    forbidden = sum(trial.params["x"] < 0.5 for trial in result.trials)
+    assert 0 < forbidden < 12
+    assert f"{forbidden} not allowed" in page
+    assert f"of {12 - forbidden} trials that finished with a number and are allowed" in page
 
 
 def test_a_study_that_goes_on_elsewhere_knows_what_was_not_allowed(
