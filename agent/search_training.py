@@ -54,7 +54,7 @@ class SearchTrainingSettings:
         width: Units of each hidden layer.
     """
 
-    steps: int = 250_000
+    steps: int = 150_000
     seed: int = 0
     searches: int = 16
     learning_rate: float = 1e-3

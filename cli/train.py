@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps",
         type=int,
         default=None,
-        help="decisions to learn from (default: 600,000 of schedules, 250,000 of searches)",
+        help="decisions to learn from (default: 600,000 of schedules, 150,000 of searches)",
     )
     parser.add_argument("--seed", type=int, default=0, help="everything random follows from it (default: %(default)s)")
     parser.add_argument(

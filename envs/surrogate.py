@@ -37,7 +37,6 @@ _DRAWN, _KEPT = 32, 8
 _FIRST = 10  # values whose median is the usual one: later ones are mostly good, and would make the rest look hopeless
 _JITTER = 1e-6
 _SHARED = 0.8  # of a trial's own, what close neighbours share
-_LUCK = 0.4  # of a trial's own, what is no reason to start one: more than no neighbour shares, by experiment
 _CLOSER = 4.0  # by how much shorter the lengths are at which they share it
 _WORST = 4.0  # where values end, in units of the median's distance from the best
 
@@ -179,8 +178,9 @@ class Surrogate:
             mean = mean + expected[..., -1].mean(0)
         known = torch.linalg.solve_triangular(self._factor, covariance.flatten(0, 1).T, upper=False)
         known = known.view(-1, rungs, n)
-        # Luck is no reason to start, or trials would be begun for their own sake. It still blurs what their rungs tell.
-        luck = chosen.rest**2 * chosen.own_share * _LUCK * fresh
+        # Luck is no reason to start: a new trial's is left out, or the best point would be tried again and again. It
+        # still blurs what its rungs tell.
+        luck = chosen.rest**2 * chosen.own_share * (1 - _SHARED) * fresh
         variance = chosen.own(apart[-1], apart[-1], there[-1], there[-1]) - (known[:, -1] ** 2).sum(0) - luck
         std = variance.clamp(min=1e-8).sqrt()
         told = torch.zeros(n, rungs, dtype=torch.float64)
