@@ -22,11 +22,11 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from ..envs.conditional_space import ConditionalSpace, NestedSpace
+from ..envs.constraints import is_allowed
 from ..envs.errors import ConfigurationError, SearchSpaceError
 from ..envs.exploration import proposal_distances
 from ..envs.records import MESSAGE_ATTRIBUTE, Record, Recorder, TrialFinished, TrialState
 from ..envs.strategy_comparison import ComparedRun, ComparedTrial, StrategyComparison
-from .allowed import is_allowed
 from .arguments import require_count, require_seed
 from .cut_off_trials import is_cut_off
 from .opened_study import key_of, open_study

@@ -13,12 +13,12 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from ..envs.constraints import is_allowed
 from ..envs.errors import ConfigurationError
 from ..envs.overlap import enough_in_common, holds, shared_names
 from ..envs.past_tasks import LEAST_TRIALS, History, PastTasks
 from ..envs.search_state import SearchState, rung_units
 from ..envs.unit_cube import UnitCube
-from .allowed import is_allowed
 from .cut_off_trials import is_cut_off
 from .reasons import CHANCE, GIVEN, Reason, reason_of
 from .search_policy import SearchPolicy

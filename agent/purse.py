@@ -8,8 +8,8 @@ from collections import Counter
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from ..envs.constraints import is_allowed
 from ..envs.records import VOID_ATTRIBUTE
-from .allowed import is_allowed
 from .cut_off_trials import RETRY_ATTRIBUTE, is_cut_off, is_to_be_retried
 
 KNOWN_ATTRIBUTE = "metatuner:known"  # a trial's user attribute: its value was given, nobody tried it

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from .allowed import is_allowed
+from ..envs.constraints import is_allowed
 
 _BEST_SHOWN, _LONGEST = 5, 40
 

@@ -10,6 +10,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from ..envs.constraints import excess_of
 from ..envs.records import (
     MESSAGE_ATTRIBUTE,
     VOID_ATTRIBUTE,
@@ -73,7 +74,7 @@ def _seen(trial: FrozenTrial, strategy: str) -> TrialSeen:
         time_ms=_ms(trial.datetime_complete),
         params=trial.params,
         why=why if isinstance(why, Mapping) else {},
-        excess=trial.constraints,
+        excess=excess_of(trial),
         state=state,
         value=trial.value if state in (TrialState.FINISHED, TrialState.PRUNED) else None,
         message=str(trial.user_attrs.get(MESSAGE_ATTRIBUTE, "")) if state is TrialState.FAILED else "",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ..envs.constraints import excess_of
 from ..envs.errors import StoreError
 from ..envs.records import (
     KEY_ATTRIBUTE,
@@ -110,7 +111,7 @@ def _trial(trial: FrozenTrial, metric: str) -> Iterator[Record]:
     yield TrialStarted(trial=trial.number, name=name, params=trial.params, time_ms=started)
     if isinstance(why := trial.user_attrs.get(WHY_ATTRIBUTE), Mapping):
         yield Proposal.kept(trial.number, why, started)
-    if excess := _excess(trial):
+    if excess := excess_of(trial):
         yield TrialConstraints(trial=trial.number, excess=excess, time_ms=started)
     for step, value in sorted(trial.intermediate_values.items()):
         yield Metrics(trial=trial.number, step=step, values={metric: value}, time_ms=ended)
@@ -119,13 +120,6 @@ def _trial(trial: FrozenTrial, metric: str) -> Iterator[Record]:
         # Whoever ends what a dead worker ran may have another clock.
         costs = {"resource/wall_s": (ended - started) / 1000} if ended >= started else {}
         yield TrialFinished(trial=trial.number, state=state, value=judged, costs=costs, time_ms=ended)
-
-
-def _excess(trial: FrozenTrial) -> dict[str, float]:
-    try:
-        return {str(name): float(value) for name, value in trial.constraints.items()}
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"trial {trial.number} has constraints that are no numbers: it was altered") from error
 
 
 def _state(trial: FrozenTrial) -> TrialState | None:

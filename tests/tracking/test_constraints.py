@@ -13,6 +13,7 @@ import mlflow
 import numpy as np
 import optuna
 import pytest
+from metatuner.envs.constraints import is_allowed
 from metatuner.envs.records import StudyLed, StudyStarted, TrialSeen
 from metatuner.tracking.audit import compare, repair
 from metatuner.tracking.optuna_study import records
@@ -167,6 +168,8 @@ def test_constraints_of_a_study_that_was_altered_are_refused(altered: object) ->
     study.tell(1, 0.5)
     with pytest.raises(mt.MetatunerError, match="altered"):
         list(records(study))
+    with pytest.raises(mt.MetatunerError, match="altered"):
+        is_allowed(study.trials[1])
 
 
 def test_an_infinite_excess_is_what_the_store_has(uri: str) -> None:
