@@ -26,7 +26,8 @@ def open_study(
 
     Raises:
         ConfigurationError: It is there and should not be, or has the other direction.
-        StoreError: The storage cannot be opened, or the study there has not one value a trial.
+        StoreError: The storage cannot be opened, or the study there was altered: it has not one value a
+            trial, say.
     """
     aim = StudyDirection[direction.upper()]
     try:
@@ -49,6 +50,12 @@ def open_study(
     values = (trial.values for trial in study.get_trials(deepcopy=False))
     if len(study.directions) != 1 or any(each is not None and len(each) != 1 for each in values):
         raise StoreError(f"the study {name!r} has trials with several values, or none: give another name")
+    if not all(
+        isinstance(kept, dict)
+        for each in study.get_trials(deepcopy=False)
+        for kept in (each.user_attrs, each.system_attrs)
+    ):
+        raise StoreError(f"the study {name!r} has trials whose attributes are no mappings: give another name")
     if study.direction is not aim:
         raise ConfigurationError(
             f"the study {name!r} is there, to {study.direction.name.lower()}, and you ask to {direction}: give another "

@@ -18,7 +18,7 @@ def excess_of(trial: FrozenTrial) -> dict[str, float]:
     """
     try:
         return {str(name): float(value) for name, value in trial.constraints.items()}
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise StoreError(
             f"expected the constraints of trial {trial.number} to be numbers, got {error}: its study was altered"
         ) from error

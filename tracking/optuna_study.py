@@ -80,6 +80,8 @@ def records(study: Study) -> Iterator[Record]:
     Raises:
         StoreError: The study has several objectives, or was altered.
     """
+    if not study.directions:
+        raise StoreError(f"the study {study.study_name!r} has no objective: it was altered")
     if len(study.directions) > 1:
         raise StoreError(f"the study {study.study_name!r} has {len(study.directions)} objectives: expected one")
     from optuna.distributions import distribution_to_json
@@ -87,6 +89,8 @@ def records(study: Study) -> Iterator[Record]:
     trials = study.get_trials(deepcopy=False)
     if not all(isinstance(name, str) for trial in trials for name in trial.params):
         raise StoreError(f"the study {study.study_name!r} has hyperparameters whose names are no texts: it was altered")
+    if not all(isinstance(kept, dict) for trial in trials for kept in (trial.user_attrs, trial.system_attrs)):
+        raise StoreError(f"the study {study.study_name!r} has trials whose attributes are no mappings: it was altered")
     if any(trial.state.is_finished() and trial.values is not None and len(trial.values) != 1 for trial in trials):
         raise StoreError(f"the study {study.study_name!r} has trials with several values, or none: it was altered")
     metric = (study.metric_names or ["objective"])[0]
