@@ -48,7 +48,7 @@ from ..envs.records import (
     TrialState,
     next_trial,
 )
-from ..envs.references import Reference, constant, reference_named, reference_values
+from ..envs.references import Reference, constant, reference_named, reference_values, stable_decay
 from ..envs.signals import Interval
 from .dials import Array, Dials
 from .guard import Guard
@@ -74,7 +74,7 @@ class AdaptiveSchedule:
     """Adjusts an optimiser's hyperparameters while it trains.
 
     Decisions are spread evenly over the training. One falls right before the first optimiser step of its interval, so
-    it sees every validation loss that was reported until then.
+    it sees every validation loss that was reported until then, and `due` tells when one would be fresh for it.
 
     Example:
         >>> import metatuner as mt
@@ -88,7 +88,7 @@ class AdaptiveSchedule:
         ...         losses[:64].mean().backward()
         ...         optimizer.step()
         ...         tuner.step(losses[:64].mean())
-        ...         if step % 4 == 3:
+        ...         if tuner.due:
         ...             tuner.validate(losses[64:].mean())
         >>> tuner.values["lr"] > 1e-4
         True
@@ -161,6 +161,8 @@ class AdaptiveSchedule:
         # For each hyperparameter the group that stands for all: the first one that has it.
         self._leading = np.argmax(self._start != 0.0, axis=0)
         self._own_reference = reference_named(self.policy.reference) if reference is None else None
+        # Of the learning rates, as it was last applied; at the start, and after a resumption, that is not known.
+        self._factor: float | None = None
         _check_reference(self._own_reference, total_steps)
         adaptive = np.array([optimizers.adaptive(optimizer)])
         self._controller = ScheduleController(self._hyperparameters, self._horizon.decisions or 1, adaptive)
@@ -190,6 +192,11 @@ class AdaptiveSchedule:
     def values(self) -> dict[str, float]:
         """The adjusted hyperparameters as they are now, in the first parameter group where they are not 0."""
         return self._named(self._adjusted if self._outside else self._dials.read())
+
+    @property
+    def due(self) -> bool:
+        """Whether to validate now: a decision falls before the next optimiser step, or the training has just ended."""
+        return self._deciding or (self._begun and self.steps == self.total_steps and self._probe.meter.full)
 
     @property
     def signals(self) -> dict[str, float]:
@@ -354,7 +361,7 @@ class AdaptiveSchedule:
         self._begun, self._due, self._stepped = state["flags"]
         self._diverged_in_a_row, self._skipped_in_a_row = state["in_a_row"]
         self._val_loss, self._observed = state["val_loss"], state["observed"]
-        self._start, self._reference = np.array(state["start"]), np.array(state["reference"])
+        self._start, self._reference, self._factor = np.array(state["start"]), np.array(state["reference"]), None
         if self._scheduler is not None and state["scheduler"] is not None:
             self._scheduler.load_state_dict(state["scheduler"])
         self._controller.load_state_dict(_as_arrays(state["controller"]))
@@ -419,8 +426,12 @@ class AdaptiveSchedule:
         if self._outside:
             self._after_step()
 
+    @property
+    def _deciding(self) -> bool:
+        return self._due and self._horizon.goes_on(self.steps)
+
     def _decide_if_due(self) -> bool:
-        return self._due and self._horizon.goes_on(self.steps) and self._decide()
+        return self._deciding and self._decide()
 
     def _decide(self) -> bool:
         """Takes in the interval that ended and sets hyperparameters for the next; returns whether it rolled back."""
@@ -511,9 +522,13 @@ class AdaptiveSchedule:
     def _follow_reference(self) -> None:
         if self._own_reference is not None and self._own_reference is not constant and self.total_steps is not None:
             at = min(self.steps, self.total_steps - 1)
-            self._reference = reference_values(
+            factor = float(self._own_reference(np.array(at / self.total_steps)))
+            if factor == self._factor:
+                return
+            self._factor = factor
+            (self._reference,) = reference_values(
                 self._own_reference, self._start, self._hyperparameters, at, 1, self.total_steps
-            )[0]
+            )
         elif self._scheduler is not None:
             # A scheduler may compute its next value from the current one: it must find its own, not the adjusted one.
             self._dials.write_optimizer(self._reference)
@@ -556,7 +571,7 @@ class AdaptiveSchedule:
 
 
 def _check_reference(reference: Reference | None, total_steps: int | None) -> None:
-    if total_steps is None and reference not in (None, constant):
+    if total_steps is None and reference not in (None, constant, stable_decay):
         raise ConfigurationError(
             "this policy adjusts a schedule that depends on the end of the training, so total_steps cannot be None: "
             "give a number, a reference of your own, or a policy whose reference is constant"

@@ -168,7 +168,6 @@ def _train(settings: DemoSettings, policy: Policy, lr: float, recorder: Recorder
     batches = DataLoader(
         train, batch_size=32, shuffle=True, drop_last=True, generator=torch.Generator().manual_seed(settings.seed)
     )
-    every = max(settings.steps // policy.decisions, 1)
     with tuner:
         loss, accuracy = _validate(model, val, criterion)
         tuner.validate(loss)
@@ -179,7 +178,7 @@ def _train(settings: DemoSettings, policy: Policy, lr: float, recorder: Recorder
                 loss_now.backward()
                 optimizer.step()
                 tuner.step(loss_now)
-                if tuner.steps % every == 0 or tuner.steps == settings.steps:
+                if tuner.due:
                     loss, accuracy = _validate(model, val, criterion)
                     tuner.validate(loss)
                     recorder.record(Metrics(trial=trial, step=tuner.steps, values={"val/accuracy": accuracy}))

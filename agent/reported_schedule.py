@@ -13,6 +13,7 @@ import numpy as np
 from ..envs.adjustments import Adjustable
 from ..envs.controller import ScheduleController
 from ..envs.records import Decision
+from ..envs.references import reference_named, reference_values
 from ..envs.signals import Interval
 from .guard import Guard
 from .policy import Policy
@@ -61,7 +62,8 @@ class ReportedSchedule:
         guard: bool = True,
     ) -> None:
         self._policy, self._hyperparameters = policy, tuple(hyperparameters)
-        self._reference = np.array([[float(values[each.name]) for each in self._hyperparameters]])
+        self._start = np.array([[float(values[each.name]) for each in self._hyperparameters]])
+        self._reference, self._follows_end = self._start, decisions is not None
         self._controller = ScheduleController(self._hyperparameters, decisions or 1, np.array([float(adaptive)]))
         self._controller.set_horizon(decisions)
         self._guard = Guard(policy.signal_ranges, 1, len(self._hyperparameters)) if guard else None
@@ -110,6 +112,7 @@ class ReportedSchedule:
             action, (why,) = self._guard.overrule(self._controller, action)
             note = "; ".join(filter(None, [note, why]))
         number, signals = self._controller.decision, self._controller.named_signals()
+        self._follow_reference(number)
         self._controller.adjust(action)
         self.last = Decision(
             trial=0,
@@ -133,6 +136,15 @@ class ReportedSchedule:
         twin = copy.deepcopy(self, {id(self._policy): self._policy})
         twin._reports = []
         return twin
+
+    def _follow_reference(self, decision: int) -> None:
+        """Takes the policy's own reference in the middle of the interval; without a known end it stays at the start."""
+        if not self._follows_end:
+            return
+        middle = [2 * min(decision, self._controller.decisions - 1) + 1, 1, 2 * self._controller.decisions]
+        reference = reference_named(self._policy.reference)
+        self._reference = reference_values(reference, self._start, self._hyperparameters, *middle)[0]
+        self._controller.follow(self._reference)
 
     def _observe(self) -> float:
         """Takes in an interval; returns its reward."""

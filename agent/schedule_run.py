@@ -78,8 +78,8 @@ def run_schedule(
         True
 
     Args:
-        env: A `ScheduleEnv`; its reference should be that of the policy (`policy.reference`).
-        policy: A policy, its name, or its folder. "zero" follows the environment's reference.
+        env: A `ScheduleEnv`; where it leaves the reference open, it is the policy's.
+        policy: A policy, its name, or its folder. "zero" follows the environment's reference, as a rule a constant one.
         seed: The training, and starting values that are drawn, follow from it.
         recorder: Takes decisions and losses.
         trial: The trial's number in the recorder's study; None takes the next one.
@@ -97,7 +97,7 @@ def run_schedule(
     chosen = policy if isinstance(policy, Policy) else Policy.load(policy)
     recorder = NullRecorder() if recorder is None else recorder
     trial = next_trial(recorder) if trial is None else trial
-    observation, info = env.reset(seed=seed, options={"seed": seed})
+    observation, info = env.reset(seed=seed, options={"seed": seed, "reference": chosen.reference})
     _announce(recorder, trial, name, chosen, info)
     start_loss, decisions, terminated, reward = info["val_loss"], [], False, math.nan
     guards = Guard(chosen.signal_ranges, 1, bare.controller.offset.shape[1]) if guard and chosen.actor else None

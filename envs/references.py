@@ -18,6 +18,9 @@ from .signals import Array
 
 Reference = Callable[[Array], Array]
 
+DECAY = 0.4
+"""Share of a training in which `stable_decay` falls."""
+
 
 def constant(fraction: ArrayLike) -> Array:
     """1 throughout."""
@@ -29,7 +32,16 @@ def cosine(fraction: ArrayLike) -> Array:
     return 0.5 * (1.0 + np.cos(np.pi * np.asarray(fraction, dtype=np.float64)))
 
 
-REFERENCES = {"constant": constant, "cosine": cosine}
+def stable_decay(fraction: ArrayLike) -> Array:
+    """1, and over the last `DECAY` of the training linearly to 0 (Haegele et al. 2024, trapezoidal schedules).
+
+    Unlike a cosine it can be followed for as long as nobody knows where the training ends.
+    """
+    left = 1.0 - np.asarray(fraction, dtype=np.float64)
+    return np.minimum(1.0, left / DECAY)
+
+
+REFERENCES = {"constant": constant, "cosine": cosine, "stable_decay": stable_decay}
 
 
 def reference_named(name: str) -> Reference:
@@ -59,8 +71,8 @@ def reference_values(
     Returns:
         Shape (steps, n, h); shape (1, n, h) where the reference does not change.
     """
-    if reference is constant:
-        return start[None]
     factor = reference(np.arange(first, first + steps) / total)[:, None]
+    if np.all(factor == 1.0):
+        return start[None]
     is_rate = np.array([each.kind is Kind.LEARNING_RATE for each in hyperparameters])
     return start[None] * np.where(is_rate, factor, 1.0)[:, None, :]

@@ -57,7 +57,8 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         start: Distributions (or fixed values) of the starting configuration, drawn at each reset.
         decisions: Decisions an episode, at least 1.
         interval: Optimiser steps between two decisions, at least 1.
-        reference: What zero adjustment reproduces, "constant" or "cosine".
+        reference: What zero adjustment reproduces: "constant", "cosine" or "stable_decay". None takes what `reset` is
+            told, "constant" where it is told nothing.
 
     Raises:
         ConfigurationError: An argument is out of its range, or an adjusted hyperparameter has no starting value.
@@ -74,7 +75,7 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         start: SearchSpace | None = None,
         decisions: int = 25,
         interval: int = 20,
-        reference: str = "constant",
+        reference: str | None = None,
         render_mode: None = None,
     ) -> None:
         if decisions < 1 or interval < 1:
@@ -86,7 +87,7 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         if missing := [name for name in adjust if name not in self._starting_space]:
             raise ConfigurationError(f"`start` must give a starting value for {', '.join(missing)}")
         self._decisions, self._interval = decisions, interval
-        self._reference = reference_named(reference)
+        self._asked_for = None if reference is None else reference_named(reference)
         self._controller = ScheduleController(
             self._hyperparameters, decisions, np.array([float(self._training.adaptive)])
         )
@@ -102,7 +103,7 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         Args:
             seed: The starting configuration and the training follow from it, bit for bit.
             options: `{"config": {...}}` gives starting values instead of drawing them; `{"seed": n}` the training's
-                seed.
+                seed; `{"reference": name}` the reference where the constructor leaves it open.
 
         Returns:
             The observation, and an info dict with `config` (starting values), `seed`, `val_loss`, `steps` (optimiser
@@ -112,6 +113,7 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         options = options or {}
         config = sample(self._starting_space, self.np_random) | dict(options.get("config", {}))
         training_seed = int(options.get("seed", self.np_random.integers(2**31)))
+        self._reference = self._asked_for or reference_named(str(options.get("reference", "constant")))
         self._start = np.array([[config[each.name] for each in self._hyperparameters]])
         measured = self._training.start(config, training_seed)
         self._controller.begin(self._start, measured)

@@ -16,7 +16,7 @@ from .adjustments import adjustables
 from .controller import ScheduleController, observation_size
 from .errors import ConfigurationError
 from .group_runner import GroupStarted, Runners, TaskFamily
-from .references import reference_named, reference_values
+from .references import constant, reference_named, reference_values
 from .signals import LIMIT, Interval
 
 Array = NDArray[np.float64]
@@ -54,7 +54,8 @@ class ScheduleVecEnv(VecEnv):
         group_size: Trainings a group.
         adjust: The hyperparameters to adjust, in those groups that have them.
         decisions: Decisions an episode: a number, or the least and the most of a log-uniform choice for each episode.
-        reference: What zero adjustment reproduces, "constant" or "cosine".
+        reference: What zero adjustment reproduces, by its name in `envs.references.REFERENCES`. It is constant where
+            the policy is not told how many decisions there are, as in a training without a known end.
         variation: How episodes differ apart from their tasks.
         seed: The tasks follow from it.
         workers: Processes that train, of one thread each; 0 or 1 trains in this one. With one thread the numbers are
@@ -208,7 +209,7 @@ class ScheduleVecEnv(VecEnv):
     def _reference_of(self, i: int) -> Array:
         interval, done = self._intervals[i], self._controller.decision
         return reference_values(
-            self._reference,
+            self._reference if self._horizon_known[i] else constant,
             self._starts[i],
             self._hyperparameters,
             done * interval,

@@ -86,7 +86,7 @@ def test_bounds_hold_and_change_nothing_where_they_are_not_met(lively: Policy) -
     assert min(rates({"lr": FloatDistribution(bound, 1.0, log=True)})) == pytest.approx(bound)
 
 
-@pytest.mark.parametrize("reference", ["constant", "cosine"])
+@pytest.mark.parametrize("reference", ["constant", "cosine", "stable_decay"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_loop_and_environment_see_and_decide_the_same(lively: Policy, optimizer: str, reference: str) -> None:
     """The same training, once in the environment and once in a plain loop: same signals, decisions and losses."""
@@ -132,7 +132,7 @@ def test_loop_and_environment_see_and_decide_the_same(lively: Policy, optimizer:
         loss.backward()
         made.step()
         tuner.step(loss)
-        if tuner.steps % interval == 0:
+        if tuner.due:
             val_losses.append(validate())
             tuner.validate(val_losses[-1])
     tuner.close()

@@ -16,6 +16,7 @@ from metatuner.agent.horizon import OPEN_INTERVAL, Horizon
 from metatuner.agent.policy import Policy
 from metatuner.envs.errors import ConfigurationError, TrainingError
 from metatuner.envs.records import Decision, Record
+from metatuner.envs.references import DECAY
 from torch import nn
 
 
@@ -128,6 +129,20 @@ def test_a_training_gets_a_later_end_before_within_and_after_it(at: int, lively:
     assert loop.memory.decisions[-1].signals["progress"] < 1.0
     with pytest.raises(ConfigurationError, match="cannot end after"):
         loop.tuner.extend(39)
+
+
+def test_a_reference_that_decays_at_the_end_waits_for_an_end_and_returns_for_a_later_one() -> None:
+    decaying = replace(Policy.load("zero"), decisions=10, card={"reference": "stable_decay"})
+    loop = Loop(decaying, None, lr=1e-3)
+    loop.train(30)
+    assert loop.tuner.values["lr"] == 1e-3
+    loop.tuner.extend(50)
+    loop.train(15)
+    assert loop.tuner.values["lr"] == pytest.approx(1e-3 * 5 / 50 / DECAY)
+    loop.train(5)
+    loop.tuner.extend(100)
+    loop.train(1)
+    assert loop.tuner.values["lr"] == 1e-3
 
 
 def test_a_finished_training_is_resumed_with_a_later_end(lively: Policy) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from metatuner.agent.trial_probe import TrialProbe
 from metatuner.envs.adjustments import adjustables
 from metatuner.envs.errors import ConfigurationError, TrainingError
 from metatuner.envs.records import Decision, Record
+from metatuner.envs.references import DECAY
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from torch import nn
 
@@ -51,6 +53,17 @@ def test_a_policy_that_adjusts_nothing_leaves_values_as_they_are() -> None:
     for step in range(1, 5):
         mine.report(1.0 / step)
         assert mine.decide(step).values == outside
+
+
+def test_the_reference_of_the_policy_is_followed_where_the_end_is_known() -> None:
+    decaying = replace(Policy.load("zero"), card={"reference": "stable_decay"})
+    known, unknown = schedule(decaying, decisions=10), schedule(decaying)
+    for step in range(1, 11):
+        for each in (known, unknown):
+            each.report(1.0 / step)
+            each.decide(step)
+    assert known.values["lr"] == pytest.approx(START["lr"] * 0.05 / DECAY)
+    assert unknown.values == START
 
 
 def test_someone_else_may_move_it_within_bounds() -> None:

@@ -7,6 +7,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from metatuner.envs.builtin_tasks import builtin_task
 from metatuner.envs.errors import ConfigurationError, SearchSpaceError
+from metatuner.envs.references import DECAY, stable_decay
 from metatuner.envs.schedule import ScheduleEnv
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
@@ -57,6 +58,26 @@ def test_zero_adjustment_is_the_reference(reference: str) -> None:
     rates = 0.02 * 0.5 * (1 + np.cos(np.pi * fractions)) if reference == "cosine" else np.full(steps, 0.02)
     expected = [bare.advance({"lr": rates[i : i + 4].tolist()}, 4).val_loss[0] for i in range(0, steps, 4)]
     assert losses == expected
+
+
+def test_a_reference_that_stays_and_decays_is_one_and_then_falls_to_nothing() -> None:
+    assert stable_decay([0.0, 0.3, 1.0 - DECAY]).tolist() == [1.0, 1.0, 1.0]
+    assert stable_decay(1.0 - DECAY / 2) == pytest.approx(0.5)
+    assert stable_decay(1.0) == 0.0
+
+
+def test_the_reset_tells_the_reference_where_the_constructor_leaves_it_open() -> None:
+    def last_rate(env: ScheduleEnv, **options: object) -> float:
+        env.reset(seed=0, options={"config": {"lr": 1e-3, "weight_decay": 1e-4, "momentum": 0.9}, **options})
+        for _ in range(6):
+            *_, info = env.step(np.zeros(3, dtype=np.float32))
+        return float(info["hyperparameters"]["lr"])
+
+    assert last_rate(make()) == 1e-3
+    assert last_rate(make(), reference="stable_decay") == pytest.approx(1e-3 / 24 / DECAY)
+    assert last_rate(make(reference="constant"), reference="stable_decay") == 1e-3
+    with pytest.raises(ConfigurationError, match="stable_decay"):
+        make().reset(options={"reference": "linear"})
 
 
 def test_divergence_is_rolled_back_and_the_episode_goes_on() -> None:
