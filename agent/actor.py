@@ -8,6 +8,7 @@ for none: it adds nothing to the summary.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -104,6 +105,33 @@ class RecurrentActor(nn.Module):
         hidden, cell = (part.contiguous()[None] for part in state.chunk(2, dim=-1))
         remembered, (hidden, cell) = self.memory(signals[None], (hidden, cell))
         return self.actor(observation, remembered[0]), torch.cat([hidden[0], cell[0]], dim=-1)
+
+
+class Committee(nn.Module):
+    """Several actors that learnt apart from each other; what they do is the mean of what each would do.
+
+    An ensemble (Hansen and Salamon 1990, Neural network ensembles).
+
+    Policies that learn alike but for their seed differ more than most changes of how they learn; their mean is about as
+    good as the best of them.
+
+    Args:
+        members: Actors of one shape, without a memory.
+    """
+
+    def __init__(self, members: Iterable[Actor]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    @property
+    def shape(self) -> ActorShape:
+        """The shape of each member."""
+        shape: ActorShape = self.members[0].shape  # type: ignore[assignment]
+        return shape
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Adjustments (n, h) in [-1, 1] for observations (n, g + h * o)."""
+        return torch.stack([member(observation).clamp(-1, 1) for member in self.members]).mean(0)
 
 
 class Critic(nn.Module):

@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from importlib.metadata import version
@@ -26,18 +27,19 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..envs.controller import HYPERPARAMETER_SIGNALS
-from ..envs.errors import ConfigurationError
+from ..envs.errors import CheckpointError, ConfigurationError
 from ..envs.families import Architecture, Split, SyntheticTasks
 from ..envs.group_runner import TaskFamily
 from ..envs.records import Artifact, Metrics, NullRecorder, Recorder
 from ..envs.schedule_vec_env import ScheduleVecEnv, Variation
 from ..envs.signals import GLOBAL_SIGNALS
-from .actor import ActorShape
+from .actor import Actor, ActorShape, Committee
 from .actor_critic import RecurrentScheduleActorCritic, ScheduleActorCritic
 from .evaluation import evaluate
 from .meta_checkpoint import MetaCheckpoint
 from .paired_ppo import PairedPPO, PairedRecurrentPPO
-from .policy import Policy
+from .policy import MOST_MEMBERS, Policy
+from .policy_files import CARD
 from .soft_actor_critic import ScheduleSAC, SoftScheduleActorCritic
 
 
@@ -59,6 +61,8 @@ REPLAYED = 200_000
 
 VARIATION = Variation(subsets=True, horizon_hidden=0.1, validation_missing=0.25, noise=0.01)
 """How episodes differ in meta-training."""
+
+CHECKPOINT = "checkpoint.safetensors"
 
 Progress = Callable[[int, int, float], None]
 """Told after every iteration: decisions done, decisions in all, mean return of the last episodes."""
@@ -82,7 +86,9 @@ class MetaTrainingSettings:
         epochs: PPO's passes over each iteration's decisions; SAC's gradient steps after each decision.
         exploration: Log standard deviation of the adjustments at the start.
         memory: Units of what recurrent PPO remembers.
-        reference: The schedule that the policy learns to adjust, "constant" or "cosine".
+        reference: The schedule that the policy learns to adjust, by its name in `envs.references.REFERENCES`.
+        members: How many learn, apart from each other, see `agent.actor.Committee`: `steps` are those of each.
+        clear: Whether the task groups with much data have data whose losses fall far, see `SyntheticTasks`.
         scaled: Whether PPO's advantages are scaled within each task group.
         varied: Whether episodes differ in which hyperparameters are adjusted and in what the policy hears, see
             `VARIATION`.
@@ -102,11 +108,13 @@ class MetaTrainingSettings:
     exploration: float = -0.7
     memory: int = 32
     reference: str = "constant"
+    members: int = 1
+    clear: bool = False
     scaled: bool = True
     varied: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "groups", "group_size", "copies", "epochs", "memory"):
+        for name in ("steps", "groups", "group_size", "copies", "epochs", "memory", "members"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("decisions", "horizon"):
@@ -115,10 +123,17 @@ class MetaTrainingSettings:
                 raise ConfigurationError(
                     f"{name} must be at least 1, the least before the most, got {least} and {most}"
                 )
+        if self.members > (most := 1 if self.algorithm is Algorithm.RECURRENT_PPO else MOST_MEMBERS):
+            raise ConfigurationError(f"members of {self.algorithm} must be at most {most}, got {self.members}")
         if self.group_size % self.copies:
             raise ConfigurationError(
                 f"group_size must be a multiple of copies, got {self.group_size} and {self.copies}"
             )
+
+    def of_members(self) -> list[MetaTrainingSettings]:
+        """The settings of each member; other seeds of the whole run share none of theirs."""
+        seeds = range(self.members * self.seed, self.members * (self.seed + 1))
+        return [replace(self, seed=seed, members=1) for seed in seeds]
 
     @property
     def command(self) -> str:
@@ -133,8 +148,10 @@ class MetaTrainingSettings:
             "group-size": self.group_size,
             "copies": self.copies,
             "reference": self.reference,
+            "members": self.members,
         }
-        return " ".join(["metatuner train schedule", *(f"--{k} {v}" for k, v in options.items()), "--out DIR"])
+        data = ["--clear"] if self.clear else []
+        return " ".join(["metatuner train schedule", *(f"--{k} {v}" for k, v in options.items()), *data, "--out DIR"])
 
 
 def train_schedule_policy(
@@ -176,17 +193,68 @@ def train_schedule_policy(
     """
     _require_device(device)
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     recorder = recorder or NullRecorder()
-    family = SyntheticTasks(Split.TRAIN, settings.horizon, settings.copies, device=device)
+    learnt: list[Policy] = []
+    for number, each in enumerate(settings.of_members()):
+        alone, before = settings.members == 1, number * settings.steps
+        folder = out if alone else out / f"member-{number}"
+        if resume and not alone and (folder / CARD).is_file():
+            learnt.append(_finished(folder, each))
+            continue
+        learnt.append(
+            _member(
+                each,
+                folder,
+                name=name,
+                resume=resume,
+                checkpoint_every=checkpoint_every,
+                output=RecorderOutput(recorder, trial, before),
+                progress=_counted(progress, before, settings),
+                workers=workers,
+                device=device,
+            )
+        )
+    policy = _joined(learnt, settings)
+    if evaluation_groups:
+        evaluation = {
+            f"{split} {figure}": value
+            for split in (Split.VALIDATION, Split.HELD_OUT)
+            for figure, value in evaluate(policy, _by_architecture(split, settings), groups=evaluation_groups).items()
+        }
+        policy = replace(policy, card={**policy.card, "evaluation": evaluation})
+        figures = {f"evaluation/{key}": float(value) for key, value in evaluation.items()}
+        recorder.record(Metrics(trial=trial, step=settings.members * settings.steps, values=figures))
+    policy.save(out)
+    recorder.record(Artifact(trial=trial, path="card.json", text=(out / "card.json").read_text(encoding="utf-8")))
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    for number in range(settings.members if settings.members > 1 else 0):
+        shutil.rmtree(out / f"member-{number}")
+    return policy
+
+
+def _member(
+    settings: MetaTrainingSettings,
+    out: Path,
+    *,
+    name: str,
+    resume: bool,
+    checkpoint_every: int,
+    output: RecorderOutput,
+    progress: Progress | None,
+    workers: int,
+    device: str,
+) -> Policy:
+    """Trains one member, and saves it; its checkpoint stays."""
+    out.mkdir(parents=True, exist_ok=True)
+    family = SyntheticTasks(Split.TRAIN, settings.horizon, settings.copies, settings.clear, device=device)
     env = environment(settings, family, workers)
     # The processes that train end with the run, however it ends.
     with contextlib.closing(env):
         model = learner(settings, env)
-        checkpoint = MetaCheckpoint(out / "checkpoint.safetensors", json.dumps(asdict(settings)))
+        checkpoint = MetaCheckpoint(out / CHECKPOINT, json.dumps(asdict(settings)))
         if resume and checkpoint.exists():
             checkpoint.load(model, env)
-        model.set_logger(Logger(folder=None, output_formats=[RecorderOutput(recorder, trial)]))
+        model.set_logger(Logger(folder=None, output_formats=[output]))
         if model.num_timesteps < settings.steps:
             callback = _AfterIteration(env, checkpoint, checkpoint_every, settings, progress)
             model.learn(
@@ -199,21 +267,45 @@ def train_schedule_policy(
             checkpoint.save(model, env)
     # The three kinds of policy have nothing else in common.
     learnt = cast(ScheduleActorCritic, model.policy)
-    card = {**_card(settings), "signal_ranges": _signal_ranges(learnt)}
-    policy = Policy(name, learnt.learnt_actor().eval(), DECISIONS, card)
-    if evaluation_groups:
-        evaluation = {
-            f"{split} {figure}": value
-            for split in (Split.VALIDATION, Split.HELD_OUT)
-            for figure, value in evaluate(policy, _by_architecture(split, settings), groups=evaluation_groups).items()
-        }
-        policy = Policy(name, policy.actor, policy.decisions, {**policy.card, "evaluation": evaluation})
-        figures = {f"evaluation/{key}": float(value) for key, value in evaluation.items()}
-        recorder.record(Metrics(trial=trial, step=model.num_timesteps, values=figures))
+    policy = Policy(
+        name, learnt.learnt_actor().eval(), DECISIONS, {**_card(settings), "signal_ranges": _signal_ranges(learnt)}
+    )
     policy.save(out)
-    recorder.record(Artifact(trial=trial, path="card.json", text=(out / "card.json").read_text(encoding="utf-8")))
-    checkpoint.remove()
     return policy
+
+
+def _finished(folder: Path, settings: MetaTrainingSettings) -> Policy:
+    """A member that an earlier run has finished."""
+    member = Policy.load(folder)
+    # As JSON tells it: with lists for tuples.
+    if member.card.get("meta_training") != json.loads(json.dumps(asdict(settings))):
+        raise CheckpointError(
+            f"{folder} holds a policy of other settings than those of this run: give another folder, the settings that "
+            "it was begun with, or begin afresh"
+        )
+    return member
+
+
+def _joined(members: Sequence[Policy], settings: MetaTrainingSettings) -> Policy:
+    """One policy out of its members."""
+    first, *others = members
+    if not others:
+        return first
+    ranges = {
+        name: [float(end(limits)) for end, limits in zip((min, max), zip(*every, strict=True), strict=True)]
+        for name in first.signal_ranges
+        if (every := [each.signal_ranges[name] for each in members])
+    }
+    actors = [each.actor for each in members if isinstance(each.actor, Actor)]
+    card = {**_card(settings), "signal_ranges": ranges}
+    return replace(first, actor=Committee(actors).eval(), card=card)
+
+
+def _counted(progress: Progress | None, before: int, settings: MetaTrainingSettings) -> Progress | None:
+    """Progress of one member as that of the whole run."""
+    if progress is None:
+        return None
+    return lambda done, _, returns: progress(before + done, settings.members * settings.steps, returns)
 
 
 def environment(settings: MetaTrainingSettings, family: TaskFamily, workers: int = 0) -> ScheduleVecEnv:
@@ -268,14 +360,14 @@ def learner(settings: MetaTrainingSettings, env: VecEnv, ppo: type[PairedPPO] = 
 class RecorderOutput(KVWriter):
     """A stable-baselines3 logger output that hands every logged number to a recorder."""
 
-    def __init__(self, recorder: Recorder, trial: int) -> None:
-        self._recorder, self._trial = recorder, trial
+    def __init__(self, recorder: Recorder, trial: int, before: int = 0) -> None:
+        self._recorder, self._trial, self._before = recorder, trial, before
 
     def write(self, key_values: dict[str, object], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Records the numbers among the values."""
         del key_excluded
         numbers = {k: float(v) for k, v in key_values.items() if isinstance(v, int | float | np.number)}
-        self._recorder.record(Metrics(trial=self._trial, step=step, values=numbers))
+        self._recorder.record(Metrics(trial=self._trial, step=self._before + step, values=numbers))
 
     def close(self) -> None:
         """The recorder outlives the logger."""

@@ -16,13 +16,14 @@ from ..envs.controller import HYPERPARAMETER_SIGNALS
 from ..envs.errors import PolicyFileError
 from ..envs.references import REFERENCES
 from ..envs.signals import GLOBAL_SIGNALS
-from .actor import Actor, ActorShape, RecurrentActor
+from .actor import Actor, ActorShape, Committee, RecurrentActor
 from .policy_files import SCHEDULE, built, card_in, policy_folder, require_entries, write_policy
 
 DEFAULT_POLICY = "schedule-default"
 ZERO = "zero"
 """The policy that adjusts nothing: it leaves its reference as it is, bit for bit."""
 
+MOST_MEMBERS = 16
 _SIZES = {"summary": 1, "width": 1, "memory": 0}
 """Sizes of the network on a card, with the least of each."""
 
@@ -60,7 +61,7 @@ class Policy:
     """
 
     name: str
-    actor: Actor | RecurrentActor | None
+    actor: Actor | RecurrentActor | Committee | None
     decisions: int = 25
     card: Mapping[str, Any] = field(default_factory=dict)
     global_signals: tuple[str, ...] = GLOBAL_SIGNALS
@@ -94,8 +95,9 @@ class Policy:
             card = _checked(folder, card_in(folder, SCHEDULE))
             seen, own = tuple(card["global_signals"]), tuple(card["own_signals"])
             mask = own.index("adjusted") if "adjusted" in own else None
-            shape = ActorShape(len(seen), len(own), **card["network"], adjusted=mask)
-            actor = built(lambda: RecurrentActor(Actor(shape)) if shape.memory else Actor(shape), folder, card)
+            sizes = {name: size for name, size in card["network"].items() if name != "members"}
+            shape, members = ActorShape(len(seen), len(own), **sizes, adjusted=mask), card["network"].get("members", 1)
+            actor = built(lambda: _network(shape, members), folder, card)
         return cls(str(card["name"]), actor, int(card["decisions"]), card, seen, own)
 
     def save(self, folder: str | Path) -> Path:
@@ -106,7 +108,7 @@ class Policy:
         """
         if self.actor is None:
             raise PolicyFileError(f"policy {self.name!r} has no weights to save: load it by its name instead")
-        shape = self.actor.shape
+        shape, members = self.actor.shape, len(self.actor.members) if isinstance(self.actor, Committee) else 1
         card = {
             **self.card,
             "kind": SCHEDULE,
@@ -114,7 +116,8 @@ class Policy:
             "decisions": self.decisions,
             "global_signals": list(self.global_signals),
             "own_signals": list(self.own_signals),
-            "network": {name: getattr(shape, name) for name in _SIZES} | {"squashed": shape.squashed},
+            "network": {name: getattr(shape, name) for name in _SIZES}
+            | {"squashed": shape.squashed, "members": members},
         }
         return write_policy(folder, self.actor, card)
 
@@ -155,17 +158,25 @@ class Policy:
         return adjustments.clamp(-1, 1).double().numpy(), state
 
 
+def _network(shape: ActorShape, members: int) -> Actor | RecurrentActor | Committee:
+    if members > 1:
+        return Committee(Actor(shape) for _ in range(members))
+    return RecurrentActor(Actor(shape)) if shape.memory else Actor(shape)
+
+
 def _checked(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
     path = folder / "card.json"
     require_entries(path, card, {"decisions": int, "global_signals": list, "own_signals": list})
-    network = {"memory": 0, "squashed": False, **card["network"]}
-    if set(network) != {*_SIZES, "squashed"} or not (
+    network = {"memory": 0, "squashed": False, "members": 1, **card["network"]}
+    if set(network) != {*_SIZES, "squashed", "members"} or not (
         type(network["squashed"]) is bool
+        and type(network["members"]) is int
+        and 1 <= network["members"] <= (1 if network["memory"] else MOST_MEMBERS)
         and all(type(network[name]) is int and least <= network[name] <= 4096 for name, least in _SIZES.items())
     ):
         raise PolicyFileError(
             f"{path} tells network sizes {card['network']!r}; expected summary and width, each 1 to 4096, and perhaps "
-            "memory, 0 to 4096, and squashed, true or false"
+            f"memory, 0 to 4096, squashed, true or false, and members, 1 to {MOST_MEMBERS} and 1 with a memory"
         )
     if card["decisions"] < 1:
         raise PolicyFileError(f"{path} tells {card['decisions']} decisions; expected at least 1")

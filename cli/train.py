@@ -34,12 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps",
         type=int,
         default=None,
-        help="decisions to learn from (default: 600,000 of schedules, 150,000 of searches)",
+        help="decisions to learn from (default: 600,000 of schedules, for each member; 150,000 of searches)",
     )
     parser.add_argument("--seed", type=int, default=0, help="everything random follows from it (default: %(default)s)")
     parser.add_argument(
         "--reference",
-        choices=("constant", "cosine"),
+        choices=("constant", "cosine", "stable_decay"),
         default="constant",
         help="the schedule that it learns to adjust (default: %(default)s)",
     )
@@ -57,6 +57,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--group-size", type=int, default=16, help="networks of one shape at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--members",
+        type=int,
+        default=1,
+        help="schedule policies that learn apart, and decide by their mean (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--clear",
+        action="store_true",
+        help="make the larger half of the data clear, as real data of thousands of rows often are",
     )
     parser.add_argument(
         "--copies",
@@ -161,6 +172,8 @@ def _schedule(args: argparse.Namespace) -> _Job:
         group_size=args.group_size,
         copies=args.copies,
         reference=args.reference,
+        members=args.members,
+        clear=args.clear,
         **({} if args.steps is None else {"steps": args.steps}),
     )
 
@@ -175,7 +188,7 @@ def _schedule(args: argparse.Namespace) -> _Job:
         "validation loss) over the trainings of an iteration."
     )
     use = "AdaptiveSchedule(optimizer, total_steps=..., policy={!r})"
-    return _Job(settings.steps, vars(settings), settings.command, description, use, train)
+    return _Job(settings.members * settings.steps, vars(settings), settings.command, description, use, train)
 
 
 def _search(args: argparse.Namespace) -> _Job:

@@ -75,9 +75,9 @@ class SyntheticTasks:
     Perceptrons (classification and regression), convolutional networks, transformers (language modelling) and recurrent
     networks (classification and language modelling); with and without normalisation layers and regularisation, some
     with random gains on their weights; five optimisers. Easy tasks and hopeless ones; no, few and many wrong labels;
-    rare classes; correlated and badly scaled inputs, often of a few factors; 64 to 4096 training rows, in half of the
-    groups few; noisy validation losses (32 to 384 rows). Starting learning rates over five and more decades, horizons
-    over one and a half.
+    rare classes; correlated and badly scaled inputs, often of a few factors; 64 to 4096 training rows, in half of
+    the groups few; noisy validation losses (32 to 384 rows). Starting learning rates over five and more decades,
+    horizons over one and a half.
 
     The held-out split has other architectures: residual perceptrons, convolutions with batch norm, transformers with
     the layer norm behind each part, and recurrent networks of another cell.
@@ -87,6 +87,7 @@ class SyntheticTasks:
         steps: Least and most optimiser steps of a training; log-uniform between.
         copies: Each task stands so many times in a group, one copy behind the other: the same data, initial weights,
             mini-batches and starting values.
+        clear: Whether the groups with much data have data whose losses fall far, see `synthetic_data.Draw`.
         mix: How often each architecture is drawn.
         device: Where to train.
     """
@@ -94,6 +95,7 @@ class SyntheticTasks:
     split: Split = Split.TRAIN
     steps: tuple[int, int] = (50, 1600)
     copies: int = 1
+    clear: bool = False
     mix: Mapping[Architecture, float] = field(
         default_factory=lambda: {
             Architecture.PERCEPTRON: 0.60,
@@ -115,7 +117,7 @@ class SyntheticTasks:
         shape = self._shape(seed, index)
         problem, rule, rng = shape.problem, shape.rule, shape.rng
         tasks = size // self.copies
-        data = _draw_data(problem, tasks, rng).repeated(self.copies)
+        data = _draw_data(problem, tasks, self.clear, rng).repeated(self.copies)
         seeds = rng.integers(2**31, size=tasks).repeat(self.copies).tolist()
         training = BatchedTraining(
             problem.model, rule, data, loss=problem.loss, batch_size=problem.batch_size, device=self.device
@@ -287,13 +289,15 @@ def _text(tokens: int, rows: int, draw: Draw) -> tuple[Tensor, Tensor]:
     return synthetic_data.markov_text(rows, _LENGTH, tokens, draw)
 
 
-def _draw_data(problem: _Problem, tasks: int, rng: np.random.Generator) -> BatchedData:
+def _draw_data(problem: _Problem, tasks: int, clear: bool, rng: np.random.Generator) -> BatchedData:
     # Half of the groups have little data: there it is that the time to stop must be seen. But from such data alone
     # policies learn to be timid, since there is little to win.
-    most, of_many = (_TRAIN_ROWS, (1.5, 1.0)) if rng.random() < 0.5 else (_FEW_TRAIN_ROWS, (1.0, 2.0))
+    many = rng.random() < 0.5
+    clear = clear and many
+    most, of_many = (_TRAIN_ROWS, (2.5 if clear else 1.5, 1.0)) if many else (_FEW_TRAIN_ROWS, (1.0, 2.0))
     share = rng.beta(*of_many, tasks)
     train_rows = (_FEWEST_TRAIN_ROWS * (most / _FEWEST_TRAIN_ROWS) ** share).astype(int).tolist()
-    drawn = [problem.draw_data(most + problem.val_rows, Draw(rng)) for _ in range(tasks)]
+    drawn = [problem.draw_data(most + problem.val_rows, Draw(rng, clear=clear)) for _ in range(tasks)]
     inputs, targets = (torch.stack(part) for part in zip(*drawn, strict=True))
     return BatchedData(inputs, targets, train_rows, most)
 

@@ -1,5 +1,9 @@
 """Made-up data to meta-train on: nothing in it is real, so that every real data set stays unseen.
 
+Data may be clear: on real data of thousands of rows losses often fall far, to a tenth or a hundredth within some
+hundred steps, and what is learnt where they cannot is to be content with little. Other data are not: there it is that a
+training must stop in time.
+
 Each function draws one data set of `rows` examples: inputs and targets. Class numbers are exact here; wrong labels come
 from `mislabelled`.
 """
@@ -14,10 +18,15 @@ from torch import Tensor
 
 
 class Draw:
-    """Where everything random comes from: numpy for single numbers, torch for tensors, both from one seed."""
+    """Where everything random comes from: numpy for single numbers, torch for tensors, both from one seed.
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
+    Args:
+        rng: The numbers and the seed of the tensors follow from it.
+        clear: Whether targets mostly follow from inputs, so that losses fall far.
+    """
+
+    def __init__(self, rng: np.random.Generator, *, clear: bool = False) -> None:
+        self.rng, self.clear = rng, clear
         self.generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
 
     def normal(self, *shape: int) -> Tensor:
@@ -36,7 +45,8 @@ class Draw:
 def gaussian_mixture(rows: int, features: int, classes: int, draw: Draw) -> tuple[Tensor, Tensor]:
     """Clusters, one to four a class; some classes are rarer than others."""
     clusters = classes * int(draw.rng.integers(1, 5))
-    centres = draw.normal(clusters, features) * draw.rng.uniform(0.3, 2.0)
+    apart = draw.log_uniform(0.5, 3.0) if draw.clear else draw.rng.uniform(0.3, 2.0)
+    centres = draw.normal(clusters, features) * apart
     share = draw.rng.dirichlet(np.full(clusters, draw.rng.choice([1.0, 100.0])))
     cluster = torch.from_numpy(draw.rng.choice(clusters, rows, p=share))
     return centres[cluster] + draw.normal(rows, features), cluster % classes
@@ -60,7 +70,7 @@ def teacher_values(rows: int, features: int, outputs: int, draw: Draw) -> tuple[
     activation = torch.tanh if draw.rng.random() < 0.5 else torch.relu
     y = activation(x @ first + draw.normal(hidden) * 0.5) @ draw.normal(hidden, outputs)
     y = (y - y.mean(0)) / (y.std(0) + 1e-6)
-    y = y + draw.normal(rows, outputs) * draw.log_uniform(0.01, 0.5)
+    y = y + draw.normal(rows, outputs) * draw.log_uniform(0.002 if draw.clear else 0.01, 0.5)
     return x, (y - y.mean(0)) / (y.std(0) + 1e-6)
 
 
@@ -76,7 +86,8 @@ def shifted_shapes(rows: int, channels: int, side: int, classes: int, draw: Draw
         flat = ((i - down) % side * side + (j - right) % side).flatten(1)[:, None].expand(-1, channels, -1)
         images = images.flatten(2).gather(2, flat).view_as(images)
     contrast = 1 + 0.3 * draw.normal(rows, 1, 1, 1)
-    return images * contrast + draw.normal(*images.shape) * draw.rng.uniform(0.2, 2.0), which % classes
+    noise = draw.log_uniform(0.1, 2.0) if draw.clear else draw.rng.uniform(0.2, 2.0)
+    return images * contrast + draw.normal(*images.shape) * noise, which % classes
 
 
 def teacher_images(rows: int, channels: int, side: int, classes: int, draw: Draw) -> tuple[Tensor, Tensor]:
@@ -122,7 +133,8 @@ def mislabelled(y: Tensor, classes: int, draw: Draw) -> Tensor:
 
     A few wrong labels among clear ones make the validation loss fall far and then rise: the time to stop.
     """
-    share = draw.rng.choice([0.0, draw.log_uniform(0.005, 0.05), draw.rng.uniform(0.05, 0.3)], p=[0.5, 0.25, 0.25])
+    shares = [0.0, draw.log_uniform(0.005, 0.05), draw.rng.uniform(0.05, 0.3)]
+    share = draw.rng.choice(shares, p=[0.7, 0.2, 0.1] if draw.clear else [0.5, 0.25, 0.25])
     wrong = draw.uniform(*y.shape) < share
     return torch.where(wrong, torch.randint(0, classes, y.shape, generator=draw.generator), y)
 
@@ -153,12 +165,13 @@ def _inputs(rows: int, features: int, draw: Draw) -> Tensor:
 
 
 def _surplus(rows: int, draw: Draw) -> int:
-    return int(rows / (1 - draw.rng.uniform(0, 0.75)))
+    return int(rows / (1 - draw.rng.uniform(0, 0.9 if draw.clear else 0.75)))
 
 
 def _clearest(x: Tensor, logits: Tensor, rows: int, draw: Draw) -> tuple[Tensor, Tensor]:
-    # Examples near a class border are left out, up to three quarters of them: real classes often lie apart.
-    logits = logits - logits.mean(0) + draw.normal(*logits.shape) * draw.rng.uniform(0, 0.5)
+    # Examples near a class border are left out, up to nine tenths of them: real classes often lie apart.
+    noise = draw.rng.uniform(0, 0.5) * (not draw.clear or draw.rng.random() < 0.3)
+    logits = logits - logits.mean(0) + draw.normal(*logits.shape) * noise
     if draw.rng.random() < 0.3:
         # Some classes are rarer than others.
         logits = logits + draw.normal(logits.shape[1]) * logits.std() * draw.rng.uniform(0.2, 1.0)

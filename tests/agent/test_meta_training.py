@@ -96,3 +96,51 @@ def test_settings_out_of_range_are_refused() -> None:
         MetaTrainingSettings(steps=0)
     with pytest.raises(ConfigurationError, match="multiple of copies"):
         MetaTrainingSettings(group_size=6, copies=4)
+
+
+def test_members_learn_apart_decide_together_and_go_on_where_they_were(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, members=3)
+    assert "--members 3" in settings.command
+    told: list[tuple[int, int]] = []
+
+    def stop_in_the_second(done: int, total: int, mean: float) -> None:
+        told.append((done, total))
+        if done >= 90:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train_schedule_policy(
+            settings, tmp_path / "joint", evaluation_groups=0, checkpoint_every=1, progress=stop_in_the_second
+        )
+    assert told[-1] == (90, 180)
+    joint = train_schedule_policy(
+        settings, tmp_path / "joint", evaluation_groups=0, progress=lambda done, total, mean: told.append((done, total))
+    )
+    assert told[-1] == (180, 180)
+    assert min(done for done, _ in told[6:]) > 60  # the first member was there already
+    assert sorted(file.name for file in (tmp_path / "joint").iterdir()) == ["card.json", "policy.safetensors"]
+    alone = [
+        train_schedule_policy(each, tmp_path / str(each.seed), evaluation_groups=0) for each in settings.of_members()
+    ]
+    assert [each.card["meta_training"]["seed"] for each in alone] == [6, 7, 8]
+    np.testing.assert_allclose(decisions_of(joint), np.mean([decisions_of(each) for each in alone], axis=0), atol=1e-6)
+    for name, (low, high) in joint.signal_ranges.items():
+        ends = [each.signal_ranges[name] for each in alone]
+        assert (low, high) == (min(end[0] for end in ends), max(end[1] for end in ends))
+    assert np.array_equal(decisions_of(Policy.load(tmp_path / "joint")), decisions_of(joint))
+
+
+def test_members_of_another_run_are_refused(tmp_path: Path) -> None:
+    def stop_in_the_second(done: int, total: int, mean: float) -> None:
+        if done > 60:
+            raise StoppedError
+
+    settings = replace(SETTINGS, members=2)
+    with pytest.raises(StoppedError):
+        train_schedule_policy(settings, tmp_path, evaluation_groups=0, progress=stop_in_the_second)
+    with pytest.raises(CheckpointError, match="other settings"):
+        train_schedule_policy(replace(settings, epochs=3), tmp_path, evaluation_groups=0)
+    with pytest.raises(ConfigurationError, match="at most 1, got 2"):
+        replace(settings, algorithm=Algorithm.RECURRENT_PPO)
+    with pytest.raises(ConfigurationError, match="at most 16, got 17"):
+        replace(settings, members=17)

@@ -82,6 +82,23 @@ def test_splits_share_no_task() -> None:
     assert len(set(seeds)) == len(seeds)
 
 
+def test_clear_data_let_losses_fall_further_and_leave_small_data_as_they_are() -> None:
+    def falls(clear: bool) -> list[float]:
+        family = SyntheticTasks(steps=(150, 200), clear=clear, mix={Architecture.PERCEPTRON: 1.0})
+        found = []
+        for index in range(8):
+            group = family.sample(4, 5, index)
+            start = {**group.start, "lr": np.full(4, 0.01 if group.training.adaptive[0] else 0.1)}
+            first = group.training.start(start, group.seeds).val_loss
+            last = group.training.advance({"lr": start["lr"]}, group.steps).val_loss
+            found.append(float(np.median(np.log(first / np.minimum(first, last)))))
+        return found
+
+    plain, clear = falls(False), falls(True)
+    assert any(a == b for a, b in zip(plain, clear, strict=True))
+    assert np.mean(clear) > np.mean(plain)
+
+
 def test_worker_processes_change_no_number() -> None:
     # A worker has one thread; how a sum is shared among threads changes its last digits.
     threads = torch.get_num_threads()
