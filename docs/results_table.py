@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 BETTER, LEVEL, WORSE, KEPT, MISSED = "better", "level", "**worse**", "kept", "**missed**"
 
-SINGLE_RUNS = ("constant", "cosine", "plateau", "schedule_free", "prodigy", "hypergradient")
+SINGLE_RUNS = ("constant", "stable_decay", "cosine", "plateau", "schedule_free", "prodigy", "hypergradient")
 NAMES = {
     "alone": "policy, no prior",
     "asha": "ASHA",
@@ -45,6 +45,7 @@ NAMES = {
     "pbt": "population based training of 12",
     "portfolio": "static portfolio",
     "portfolio, halving": "portfolio, then halving",
+    "stable_decay": "constant, then down to 0",
     "prodigy": "Prodigy",
     "random": "random search",
     "rule": "surrogate alone",
@@ -107,11 +108,12 @@ def _ought(figure: str, ours: str, aim: str, kept: bool) -> Row:
     return Row(figure, ours, "what ought to be", aim, KEPT if kept else MISSED)
 
 
-def _perceptrons(data: Any) -> Iterator[Row]:
+def _perceptrons(data: Any, *, policy: str = "") -> Iterator[Row]:
     tasks, ratio = data["tasks"], "loss over the best of 24 cosines"
     arms = ["policy", "tuned_cosine", *(name for name in SINGLE_RUNS if name in data["median_over_tasks"])]
     scores = {name: np.array([each[name]["median_ratio"] for each in tasks.values()]) for name in arms}
     where = f"{len(tasks)} tasks of {'scikit-learn' if data['settings']['data'] == 'scikit-learn' else 'PMLB'}"
+    where += f", {policy}" if policy else ""
     single = {name: float(np.median(scores[name])) for name in arms if name in SINGLE_RUNS}
     figure = f"{ratio}, median over {where}; single runs from a random start"
     yield _against(figure, float(np.median(scores["policy"])), single, 2)
@@ -135,16 +137,19 @@ def _transfer(data: Any, *, where: str) -> Iterator[Row]:
         return Measured(summary[name][key], *summary[name].get(f"{key}_95", ()))
 
     for key, starts in (("iqm", "all starts"), ("iqm_sensible", "sensible starts")):
-        single = {name: score(name, key) for name in SINGLE_RUNS}
+        single = {name: score(name, key) for name in SINGLE_RUNS if name in summary}
         yield _against(f"{ratio}, {starts}, {where}; single runs", score("policy", key), single, 2)
     key = "iqm_sensible_test"
-    single = {name: score(name, key) for name in SINGLE_RUNS}
+    single = {name: score(name, key) for name in SINGLE_RUNS if name in summary}
     yield _against(f"test {ratio}, sensible starts, {where}; single runs", score("policy", key), single, 2)
     for rival, runs in (("best_of_5", 5), ("pbt", 12)):
         figure = f"{ratio}, all starts, {where}; {runs} runs instead of one"
         yield _against(figure, score("policy", "iqm"), {rival: score(rival, "iqm")}, 2)
-    spoilt = max(data["policy_against_its_reference"]["median"].values())
-    yield _against(f"loss over that of the schedule it adjusts, worst of {where}", spoilt, {"constant": 1.0}, 2)
+    against = data["policy_against_its_reference"]
+    spoilt = max(against["median"].values())
+    yield _against(
+        f"loss over that of the schedule it adjusts, worst of {where}", spoilt, {against["reference"]: 1.0}, 2
+    )
 
 
 def _ablations(lines: Any) -> Iterator[Row]:
@@ -430,8 +435,12 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
     "Schedules": {
         "perceptron_search/results_20.json": _perceptrons,
         "perceptron_search/results_datasets_400_20.json": _perceptrons,
+        "perceptron_search/bold/results_20.json": partial(_perceptrons, policy="schedule-bold"),
+        "perceptron_search/bold/results_datasets_400_20.json": partial(_perceptrons, policy="schedule-bold"),
         "schedule_transfer/results_480.json": partial(_transfer, where="tables and images"),
         "schedule_transfer/text/results_480.json": partial(_transfer, where="text"),
+        "schedule_transfer/bold/results_480.json": partial(_transfer, where="tables and images, schedule-bold"),
+        "schedule_transfer/bold/text/results_480.json": partial(_transfer, where="text, schedule-bold"),
         "schedule_ablations/results_earlier_tasks.jsonl": _ablations,
         "ray_population/results.json": _population,
         "other_frameworks/results.json": _other_frameworks,

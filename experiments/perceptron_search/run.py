@@ -26,6 +26,7 @@ from metatuner.envs.batched_training import BatchedData, BatchedTraining
 from metatuner.envs.builtin_tasks import DATA_SETS, load_examples, mlp, split_examples
 from metatuner.envs.families import TaskGroup
 from metatuner.envs.references import constant, cosine
+from metatuner.envs.signals import LOSS_FLOOR
 from metatuner.envs.update_rules import BatchedOptimizer
 from numpy.typing import NDArray
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -135,6 +136,8 @@ def tuned_elsewhere(losses: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def summarise(losses: dict[str, NDArray[np.float64]]) -> dict[str, dict[str, float]]:
     """Ratios to the best of the 24 cosine runs of the same seed: median and quartiles over seeds and starts."""
+    # A lucky run on a few rows may end at a loss of 0.
+    losses = {name: np.maximum(values, LOSS_FLOOR) for name, values in losses.items()}
     best = losses["cosine"].min(axis=1, keepdims=True)
     summary = {}
     for name, values in {**losses, "tuned_cosine": tuned_elsewhere(losses["cosine"])}.items():

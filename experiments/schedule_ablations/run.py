@@ -34,6 +34,8 @@ HORIZON = (50, 400)
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "base": {},
     "reference: cosine": {"reference": "cosine"},
+    "reference: stays, then decays": {"reference": "stable_decay"},
+    "clear data": {"clear": True},
     "no copies of a task to be judged against": {"copies": 1},
     "advantages not scaled within a group": {"scaled": False},
     "episodes do not vary": {"varied": False},

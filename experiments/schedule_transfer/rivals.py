@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from metatuner.agent.guard import Guard
 from metatuner.agent.policy import Policy
+from metatuner.envs import references
 from metatuner.envs.families import TaskGroup
 from metatuner.envs.schedule_vec_env import ScheduleVecEnv
 from metatuner.envs.update_rules import BatchedOptimizer
@@ -100,6 +101,11 @@ class _Alone:
 def constant(task: Task) -> Outcome:
     """The starting rate throughout."""
     return _fixed(task, STARTS, lambda step: np.ones_like(step))
+
+
+def stable_decay(task: Task) -> Outcome:
+    """The starting rate, and over the last part of the training linearly to zero: what the policy adjusts."""
+    return _fixed(task, STARTS, lambda step: references.stable_decay(step / task.steps))
 
 
 def cosine(task: Task) -> Outcome:
@@ -238,6 +244,7 @@ class Rival:
 RIVALS: Mapping[str, Rival] = {
     "cosine": Rival(cosine),
     "constant": Rival(constant),
+    "stable_decay": Rival(stable_decay),
     "plateau": Rival(plateau),
     "schedule_free": Rival(schedule_free, of_optimizer=False),
     "prodigy": Rival(prodigy, of_optimizer=False),

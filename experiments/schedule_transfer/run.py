@@ -132,7 +132,7 @@ def report(results: Mapping[str, TaskResult], settings: dict[str, Any], policy: 
     """Writes the results and the plots of a horizon, and prints the table."""
     order = [
         "policy", "best_of_5", "best_of_12", "best_of_24", "tuned_elsewhere", "pbt",
-        "prodigy", "schedule_free", "plateau", "cosine", "constant", "hypergradient",
+        "prodigy", "schedule_free", "plateau", "cosine", "stable_decay", "constant", "hypergradient",
     ]  # fmt: skip
     summary = scoring.summarise(results, order)
     document: dict[str, Any] = {"settings": settings, "summary": summary}
@@ -201,6 +201,7 @@ def main() -> None:
     choose("--adjust", nargs="+", default=ADJUSTED, help="what the policy adjusts (default: %(default)s)")
     choose("--decisions", type=int, default=30, help="decisions of the policy (default: %(default)s)")
     choose("--no-guard", action="store_true", help="nothing overrules the policy")
+    choose("--validation", action="store_true", help="the tasks, on other data, that choices are made by, instead")
     choose("--data", type=Path, help="a folder with the data sets that scikit-learn does not bring, see README")
     choose("--known", type=Path, default=HERE / "rivals.jsonl", help="finished runs of rivals (default: the published)")
     choose("--out", type=Path, default=HERE, help="a folder for results and plots")
@@ -216,7 +217,9 @@ def main() -> None:
     known = Cache(args.known), Cache(args.out / "policies.jsonl")
     strategies = Strategies(*known, policy, tuple(args.adjust), args.decisions, not args.no_guard, not args.cached)
     words = args.tasks or [""]
-    chosen = [problem for problem in problems(args.data) if any(word in problem.name for word in words)]
+    chosen = [
+        problem for problem in problems(args.data, args.validation) if any(word in problem.name for word in words)
+    ]
     names = [*args.rivals] if policy is None else [*args.rivals, "policy"]
     args.out.mkdir(parents=True, exist_ok=True)
     for horizon in args.horizons:

@@ -191,8 +191,8 @@ def guard(results: Mapping[str, TaskResult], reference: str) -> dict[str, Any]:
     """The policy over the reference that it adjusts, from the same starts in the sensible two decades.
 
     Returns:
-        By task the median over seeds and starts, and the worst start (median over seeds); and the worst of both, None
-        where the reference was run on no task. Tasks that it was not run on are left out.
+        The reference's name; by task the median over seeds and starts, and the worst start (median over seeds); and the
+        worst of both, None where the reference was run on no task. Tasks that it was not run on are left out.
     """
     medians, worst = {}, {}
     for name, result in results.items():
@@ -202,6 +202,7 @@ def guard(results: Mapping[str, TaskResult], reference: str) -> dict[str, Any]:
         quotient = (losses["policy"] / losses[reference])[:, result.sensible]
         medians[name], worst[name] = float(np.median(quotient)), float(np.median(quotient, axis=0).max())
     return {
+        "reference": reference,
         "median": medians,
         "worst_start": worst,
         "worst_task_median": max(medians.items(), key=lambda item: item[1], default=None),

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sklearn.datasets
@@ -148,10 +149,25 @@ class Task:
         return described | own if with_optimizer else described
 
 
-def problems(folder: Path | None) -> list[Problem]:
-    """All problems; those whose data are not in the folder are left out with a message."""
+def problems(folder: Path | None, validation: bool = False) -> list[Problem]:
+    """All problems; those whose data are not in the folder are left out with a message.
+
+    Args:
+        folder: Where the data sets lie that scikit-learn does not bring.
+        validation: Whether those are wanted, on other data, that choices between policies are made by.
+    """
+    found = [] if validation else _of_scikit_learn()
+    for file, (names, make) in (_OF_VALIDATION if validation else _OF_FILES).items():
+        if folder is not None and (folder / file).is_file():
+            found += make(folder / file)
+        else:
+            print(f"left out, for want of {file} in --data: {', '.join(names)}", flush=True)
+    return found
+
+
+def _of_scikit_learn() -> list[Problem]:
     digits = _digits()
-    found = [
+    return [
         _convnet("cnn digits", digits, (_ADAM, _SGD), _SGD),
         Problem(
             "gru digits by rows", "GRU", functools.partial(Recurrent, 8, 10, 48, Style()), cross_entropy, 32,
@@ -159,12 +175,6 @@ def problems(folder: Path | None) -> list[Problem]:
         ),
         _regression("mlp diabetes", *_diabetes(), (_ADAM, _SGD)),
     ]  # fmt: skip
-    for file, make in _OF_FILES.items():
-        if folder is not None and (folder / file).is_file():
-            found += make(folder / file)
-        else:
-            print(f"left out, for want of {file} in --data: {', '.join(_NEEDS[file])}", flush=True)
-    return found
 
 
 def _digits() -> Examples:
@@ -182,27 +192,54 @@ def _arrays(path: Path) -> tuple[NDArray[np.float32], NDArray[np.generic]]:
         return arrays["X"].astype(np.float32), arrays["y"]
 
 
-def _letters(path: Path) -> list[Problem]:
+def _classes(path: Path) -> Examples:
     x, y = _arrays(path)
     _, classes = np.unique(y, return_inverse=True)
-    model = functools.partial(perceptron, x.shape[1], int(classes.max()) + 1, 64, 2, Style())
-    split = functools.partial(_split, torch.from_numpy(x), torch.from_numpy(classes))
-    return [Problem("mlp letter", "MLP", model, cross_entropy, 32, split, (_ADAM, _SGD), _ADAM)]
+    return torch.from_numpy(x), torch.from_numpy(classes)
 
 
-def _houses(path: Path) -> list[Problem]:
+def _values(path: Path) -> Examples:
+    x, y = _arrays(path)
+    return torch.from_numpy(x), torch.from_numpy(y.astype(np.float32))[:, None]
+
+
+def _classifier(
+    name: str,
+    optimizers: tuple[BatchedOptimizer, ...],
+    long: BatchedOptimizer | None = None,
+    *,
+    residual: bool = False,
+    path: Path,
+) -> list[Problem]:
+    x, classes = _classes(path)
+    network, width = (ResidualPerceptron, 48) if residual else (perceptron, 64)
+    model = functools.partial(network, x.shape[1], int(classes.max()) + 1, width, 2, Style())
+    split, architecture = functools.partial(_split, x, classes), "residual MLP" if residual else "MLP"
+    return [Problem(name, architecture, model, cross_entropy, 32, split, optimizers, long)]
+
+
+def _houses(name: str, path: Path) -> list[Problem]:
     x, y = _arrays(path)
     # Prices, in logarithms as usual.
     targets = torch.from_numpy(np.log1p(y.astype(np.float64)).astype(np.float32))[:, None]
-    return [_regression("mlp houses", torch.from_numpy(x), targets, (_ADAMW, _SGD))]
+    return [_regression(name, torch.from_numpy(x), targets, (_ADAMW, _SGD))]
 
 
-def _pol(path: Path) -> list[Problem]:
-    x, y = _arrays(path)
+def _residual(
+    name: str, optimizers: tuple[BatchedOptimizer, ...], long: BatchedOptimizer | None = None, *, path: Path
+) -> list[Problem]:
+    x, y = _values(path)
     model = functools.partial(ResidualPerceptron, x.shape[1], 1, 48, 2, Style())
-    split = functools.partial(_split, torch.from_numpy(x), torch.from_numpy(y.astype(np.float32))[:, None])
-    mse = nn.functional.mse_loss
-    return [Problem("resmlp pol", "residual MLP", model, mse, 32, split, (_ADAM, _ADAMW), _ADAM)]
+    mse, split = nn.functional.mse_loss, functools.partial(_split, x, y)
+    return [Problem(name, "residual MLP", model, mse, 32, split, optimizers, long)]
+
+
+def _strokes(path: Path) -> list[Problem]:
+    x, classes = _classes(path)
+    # Eight points of a pen's way.
+    points, model = x.view(-1, 8, 2), functools.partial(Recurrent, 2, 10, 48, Style())
+    split = functools.partial(_split, points, classes)
+    return [Problem("gru pendigits", "GRU", model, cross_entropy, 32, split, (_ADAM, _ADAMW))]
 
 
 def _pixels(path: Path) -> list[Problem]:
@@ -223,19 +260,24 @@ def _texts(path: Path) -> list[Problem]:
     ]
 
 
-_OF_FILES: Mapping[str, Callable[[Path], list[Problem]]] = {
-    "letter.npz": _letters,
-    "537_houses.npz": _houses,
-    "201_pol.npz": _pol,
-    "mfeat_pixel.npz": _pixels,
-    TEXT: _texts,
+def _made(make: Callable[..., list[Problem]], *args: Any, **kwargs: Any) -> Callable[[Path], list[Problem]]:
+    return lambda path: make(*args, **kwargs, path=path)
+
+
+_OF_FILES: Mapping[str, tuple[list[str], Callable[[Path], list[Problem]]]] = {
+    "letter.npz": (["mlp letter"], _made(_classifier, "mlp letter", (_ADAM, _SGD), _ADAM)),
+    "537_houses.npz": (["mlp houses"], _made(_houses, "mlp houses")),
+    "201_pol.npz": (["resmlp pol"], _made(_residual, "resmlp pol", (_ADAM, _ADAMW), _ADAM)),
+    "mfeat_pixel.npz": (["cnn mfeat_pixel"], _pixels),
+    TEXT: (["transformer text", "gru text"], _texts),
 }
-_NEEDS = {
-    "letter.npz": ["mlp letter"],
-    "537_houses.npz": ["mlp houses"],
-    "201_pol.npz": ["resmlp pol"],
-    "mfeat_pixel.npz": ["cnn mfeat_pixel"],
-    TEXT: ["transformer text", "gru text"],
+_OF_VALIDATION: Mapping[str, tuple[list[str], Callable[[Path], list[Problem]]]] = {
+    "texture.npz": (["mlp texture"], _made(_classifier, "mlp texture", (_ADAM, _SGD))),
+    "vowel.npz": (["mlp vowel"], _made(_classifier, "mlp vowel", (_ADAM, _SGD))),
+    "krkopt.npz": (["resmlp krkopt"], _made(_classifier, "resmlp krkopt", (_ADAM,), residual=True)),
+    "344_mv.npz": (["resmlp mv"], _made(_residual, "resmlp mv", (_ADAMW,))),
+    "218_house_8L.npz": (["mlp house_8L"], _made(_houses, "mlp house_8L")),
+    "pendigits.npz": (["gru pendigits"], _strokes),
 }
 
 
