@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from metatuner.agent.actor import Actor, Committee
 from metatuner.agent.policy import DEFAULT_POLICY, ZERO, Policy
 from metatuner.agent.policy_files import shipped_policies
 from metatuner.envs.controller import observation_size
@@ -42,12 +43,35 @@ def test_what_it_remembers_counts_and_is_kept_apart(remembering: Policy, tmp_pat
     assert np.abs(decided - loaded.decide(seen[-1])[0]).max() > 1e-3
 
 
-def test_the_default_policy_is_shipped_whole_and_says_how_it_was_made() -> None:
-    policy = Policy.load(DEFAULT_POLICY)
-    assert DEFAULT_POLICY in shipped_policies()
+@pytest.mark.parametrize("name", [DEFAULT_POLICY, "schedule-bold"])
+def test_the_policies_are_shipped_whole_and_say_how_they_were_made(name: str) -> None:
+    policy = Policy.load(name)
+    assert policy.name == name
+    assert name in shipped_policies()
     assert policy.card["command"].startswith("metatuner train schedule")
     assert {"steps", "seed"} <= set(policy.card["meta_training"])
     assert policy.card["evaluation"]["validation tasks"] > 100
+
+
+def test_a_committee_does_the_mean_of_what_its_members_would_do(lively: Policy, tmp_path: Path) -> None:
+    assert isinstance(lively.actor, Actor)
+    bolder = Actor(lively.actor.shape)
+    joint = Policy("joint", Committee([lively.actor, bolder]).eval(), 10)
+    loaded = Policy.load(joint.save(tmp_path / "joint"))
+    seen = np.random.default_rng(0).normal(size=(5, observation_size(3))).astype(np.float32)
+    decided = [Policy("alone", each.eval()).decide(seen)[0] for each in (lively.actor, bolder)]
+    np.testing.assert_allclose(loaded.decide(seen)[0], np.mean(decided, axis=0), atol=1e-6)
+    assert loaded.first_state(5).shape == (5, 0)
+    card = json.loads((tmp_path / "joint" / "card.json").read_text())
+    for members in (0, 17, True, 2.0):
+        card["network"]["members"] = members
+        (tmp_path / "joint" / "card.json").write_text(json.dumps(card))
+        with pytest.raises(PolicyFileError, match="members, 1 to 16"):
+            Policy.load(tmp_path / "joint")
+    card["network"]["members"] = 3
+    (tmp_path / "joint" / "card.json").write_text(json.dumps(card))
+    with pytest.raises(PolicyFileError, match="shapes"):
+        Policy.load(tmp_path / "joint")
 
 
 def test_zero_adjusts_nothing() -> None:
@@ -101,7 +125,7 @@ def test_a_wrong_card_is_named(folder: Path, entries: dict[str, object], words: 
 
 
 def test_what_is_not_there_is_named(folder: Path) -> None:
-    with pytest.raises(UnknownPolicyError, match="schedule-default, search-default, zero"):
+    with pytest.raises(UnknownPolicyError, match="schedule-bold, schedule-default, search-default, zero"):
         Policy.load("no-such-policy")
     (folder / "card.json").unlink()
     with pytest.raises(PolicyFileError, match=r"no card\.json"):
