@@ -201,19 +201,21 @@ def train_schedule_policy(
         if resume and not alone and (folder / CARD).is_file():
             learnt.append(_finished(folder, each))
             continue
-        learnt.append(
-            _member(
-                each,
-                folder,
-                name=name,
-                resume=resume,
-                checkpoint_every=checkpoint_every,
-                output=RecorderOutput(recorder, trial, before),
-                progress=_counted(progress, before, settings),
-                workers=workers,
-                device=device,
-            )
+        member = _member(
+            each,
+            folder,
+            name=name,
+            resume=resume,
+            checkpoint_every=checkpoint_every,
+            output=RecorderOutput(recorder, trial, before),
+            progress=_counted(progress, before, settings),
+            workers=workers,
+            device=device,
         )
+        if not alone:
+            # Where a run that is resumed finds it; one that is the whole policy has its card when it is evaluated.
+            member.save(folder)
+        learnt.append(member)
     policy = _joined(learnt, settings)
     if evaluation_groups:
         evaluation = {
@@ -244,7 +246,7 @@ def _member(
     workers: int,
     device: str,
 ) -> Policy:
-    """Trains one member, and saves it; its checkpoint stays."""
+    """Trains one member; its checkpoint stays in `out`."""
     out.mkdir(parents=True, exist_ok=True)
     family = SyntheticTasks(Split.TRAIN, settings.horizon, settings.copies, settings.clear, device=device)
     env = environment(settings, family, workers)
@@ -267,11 +269,8 @@ def _member(
             checkpoint.save(model, env)
     # The three kinds of policy have nothing else in common.
     learnt = cast(ScheduleActorCritic, model.policy)
-    policy = Policy(
-        name, learnt.learnt_actor().eval(), DECISIONS, {**_card(settings), "signal_ranges": _signal_ranges(learnt)}
-    )
-    policy.save(out)
-    return policy
+    card = {**_card(settings), "signal_ranges": _signal_ranges(learnt)}
+    return Policy(name, learnt.learnt_actor().eval(), DECISIONS, card)
 
 
 def _finished(folder: Path, settings: MetaTrainingSettings) -> Policy:
