@@ -365,7 +365,7 @@ class AdaptiveSchedule:
         if self._scheduler is not None and state["scheduler"] is not None:
             self._scheduler.load_state_dict(state["scheduler"])
         self._controller.load_state_dict(_as_arrays(state["controller"]))
-        self._remembered = state["remembered"].numpy()
+        self._remembered = state["remembered"].cpu().numpy()
         if self._guard is not None and state["guard"] is not None:
             self._guard.load_state_dict(_as_arrays(state["guard"]))
         self._probe.meter.load_state_dict(state["meter"])
@@ -594,7 +594,8 @@ def _as_tensors(state: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _as_arrays(state: Mapping[str, object]) -> dict[str, Any]:
-    return {name: v.numpy() if isinstance(v, Tensor) else v for name, v in state.items()}
+    # A checkpoint may have been read to a GPU, numbers and all.
+    return {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in state.items()}
 
 
 def _single(loss: Tensor | float, what: str) -> Tensor:

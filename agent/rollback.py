@@ -82,12 +82,8 @@ def _copy(state: Mapping[str, Any], into: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _copied(tensor: Tensor, into: object) -> Tensor:
-    """A copy, in the memory of an earlier one where that fits."""
+    """A copy, in the memory of an earlier one where that fits: there, even if a checkpoint was read to elsewhere."""
     tensor = tensor.detach()
-    if isinstance(into, Tensor) and (into.shape, into.dtype, into.device) == (
-        tensor.shape,
-        tensor.dtype,
-        tensor.device,
-    ):
+    if isinstance(into, Tensor) and (into.shape, into.dtype) == (tensor.shape, tensor.dtype):
         return into.copy_(tensor)
     return tensor.clone()

@@ -19,8 +19,7 @@ from ..envs.plain_files import json_of, require_regular
 _TENSOR = "tensor"
 _STATE = "state"
 
-_WITH_LOSSES = ("first_loss", "mean", "squares", "early", "late")
-_WITH_GRADIENTS = ("log_grad_norm", "alignment")
+_OF_LOSSES = ("first_loss", "mean", "squares", "early", "late")
 _FINITE = ("_offset", "_last_action", "_start", "_base")
 """Arrays of the controller that NaN would carry into the hyperparameters; losses may be unknown."""
 
@@ -122,13 +121,18 @@ def _require_horizon(state: Any, like: Mapping[str, Any]) -> None:
 
 
 def _require_meter(state: Any) -> None:
-    _require(isinstance(state, Mapping) and {"steps", "counts", "sums"} <= state.keys(), "meter")
+    _require(isinstance(state, Mapping) and {"steps", "counts", "sums", "losses", "gradients"} <= state.keys(), "meter")
     counts, sums = state["counts"], state["sums"]
     _require(_whole(state["steps"], least=1), "meter steps")
     _require(isinstance(counts, Mapping) and counts.keys() == {"losses", "gradients"}, "meter counts")
     _require(all(_whole(each) and each <= state["steps"] for each in counts.values()), "meter counts")
     _require(isinstance(sums, Mapping), "meter sums")
-    needed = [*(_WITH_LOSSES if counts["losses"] else ()), *(_WITH_GRADIENTS if counts["gradients"] else ())]
+    for name, shape in (("losses", ()), ("gradients", (3,))):
+        aside = state[name]
+        fits = isinstance(aside, Tensor) and aside.is_floating_point() and aside.shape[1:] == shape and aside.dim() > 0
+        _require(fits and len(aside) <= counts[name], f"meter {name}")
+    _require(len(state["gradients"]) == counts["gradients"], "meter gradients")
+    needed = [*(_OF_LOSSES if counts["losses"] > len(state["losses"]) else ())]
     needed += ["weights"] if "relative_update" in sums else []
     _require(all(name in sums for name in needed), "meter sums")
     _require(

@@ -1,18 +1,27 @@
 """Accumulates the measurements of one interval without ever waiting for a device.
 
 The same code serves one training (scalars of shape ()) and a batch of n trainings (shape (n,)): everything is
-elementwise, and nothing leaves the device before `interval` is called.
+elementwise, and nothing leaves the device before `interval` is called. What a step brings is set aside, and counted up
+for many steps at once: on a GPU each operation costs about the same, however little it does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .signals import Interval
 
 GRADIENT_MEASUREMENTS = 20
 """Gradients are measured at this many evenly spread steps of an interval at most, so that long intervals stay cheap."""
+
+SET_ASIDE = 64
+"""Losses that are set aside before they are counted up."""
 
 
 def measures_gradient(step: int, steps: int, measurements: int = GRADIENT_MEASUREMENTS) -> bool:
@@ -24,8 +33,8 @@ def measures_gradient(step: int, steps: int, measurements: int = GRADIENT_MEASUR
 class IntervalMeter:
     """Measurements of one interval of `steps` optimiser steps.
 
-    The mean and the variance of the loss are accumulated by Welford's method (1962), so that a long interval of a
-    nearly constant loss loses no digits and the state stays a handful of numbers.
+    The mean and the variance of the loss are accumulated part by part (Chan, Golub and LeVeque 1979), so that a long
+    interval of a nearly constant loss loses no digits and the state stays small.
 
     Args:
         steps: Length of the interval.
@@ -36,6 +45,8 @@ class IntervalMeter:
         self.steps, self._measurements = steps, measurements
         self._counts = {"losses": 0, "gradients": 0}
         self._sums: dict[str, Tensor] = {}
+        self._losses: list[Tensor] = []
+        self._gradients: list[Tensor] = []
 
     @property
     def full(self) -> bool:
@@ -60,14 +71,13 @@ class IntervalMeter:
     def gradient(self, squared_norm: Tensor, dot: Tensor, momentum_squared_norm: Tensor) -> None:
         """Takes |g|^2, g.m and |m|^2 of a gradient g and the momentum buffer m before it takes g in."""
         self._counts["gradients"] += 1
-        self._add("log_grad_norm", _log_norm(squared_norm))
-        self._add("alignment", _cosine(squared_norm, dot, momentum_squared_norm))
+        self._gradients.append(torch.stack([squared_norm, dot, momentum_squared_norm]))
 
     def gradients(self, squared_norms: Tensor, dots: Tensor, momentum_squared_norms: Tensor) -> None:
         """Takes what `gradient` takes, of all steps that it is wanted of at once: shape (steps, n)."""
-        self._counts["gradients"] += len(squared_norms)
-        self._add("log_grad_norm", _log_norm(squared_norms).sum(0))
-        self._add("alignment", _cosine(squared_norms, dots, momentum_squared_norms).sum(0))
+        self._counts["gradients"] = len(squared_norms)
+        self._sums["log_grad_norm"] = _log_norm(squared_norms).sum(0)
+        self._sums["alignment"] = _cosine(squared_norms, dots, momentum_squared_norms).sum(0)
 
     def update(self, squared_norm: Tensor, weight_squared_norm: Tensor) -> None:
         """Takes |w' - w|^2 and |w|^2 of a step from weights w to w'."""
@@ -76,24 +86,16 @@ class IntervalMeter:
 
     def loss(self, loss: Tensor) -> None:
         """Takes the mini-batch loss of the step just done."""
-        loss = loss.detach().to(torch.float64 if loss.device.type == "cpu" else torch.float32)
-        if self._counts["losses"] == 0:
-            zero = torch.zeros_like(loss)
-            self._sums |= {"first_loss": loss.clone(), "mean": zero, "squares": zero, "early": zero, "late": zero}
-        early = self._counts["losses"] < self.steps // 2
+        # A copy: the caller may use the memory again, as CUDA graphs do.
+        self._losses.append(loss.detach().to(torch.float64 if loss.device.type == "cpu" else torch.float32, copy=True))
         self._counts["losses"] += 1
-        delta = loss - self._sums["mean"]
-        self._add("mean", delta / self._counts["losses"])
-        self._add("squares", delta * (loss - self._sums["mean"]))
-        self._add("early" if early else "late", loss)
+        if len(self._losses) == SET_ASIDE:
+            self._count_up()
 
     def losses(self, losses: Tensor) -> None:
         """Takes the mini-batch losses of all steps of the interval at once, shape (steps, n)."""
-        losses, half = losses.detach().double(), self.steps // 2
-        mean = losses.mean(0)
         self._counts["losses"] = len(losses)
-        self._sums |= {"first_loss": losses[0], "mean": mean, "squares": (losses - mean).square().sum(0)}
-        self._sums |= {"early": losses[:half].sum(0), "late": losses[half:].sum(0)}
+        self._add(losses.detach().double())
 
     def interval(self, val_loss: Tensor | float | None) -> Interval:
         """The measurements as arrays of shape (n,), or (1,) for a single training.
@@ -102,41 +104,74 @@ class IntervalMeter:
             val_loss: Validation loss at the end, shape () or (n,); None where nothing was validated. One that is not
                 finite means that the training diverged.
         """
-        count, half = self._counts["losses"], self.steps // 2
-        mean = self._sums["mean"]
+        self._count_up()
+        if self._gradients:
+            self.gradients(*_together(self._gradients).unbind(1))
+        count, half, sums = self._counts["losses"], self.steps // 2, self._sums
         measured = {
-            "first_loss": self._sums["first_loss"],
-            "train_loss": mean,
-            "train_loss_std": torch.sqrt(self._sums["squares"] / max(count - 1, 1)),
+            "first_loss": sums["first_loss"],
+            "train_loss": sums["mean"],
+            "train_loss_std": torch.sqrt(sums["squares"] / max(count - 1, 1)),
         }
         if 0 < half < count:
-            measured |= {"early_loss": self._sums["early"] / half, "late_loss": self._sums["late"] / (count - half)}
+            measured |= {"early_loss": sums["early"] / half, "late_loss": sums["late"] / (count - half)}
         if gradients := self._counts["gradients"]:
-            measured |= {name: self._sums[name] / gradients for name in ("log_grad_norm", "alignment")}
-        finite = torch.isfinite(mean)
-        if "relative_update" in self._sums:
-            measured["relative_update"] = self._sums["relative_update"]
-            finite = finite & torch.isfinite(self._sums["weights"])
+            measured |= {name: sums[name] / gradients for name in ("log_grad_norm", "alignment")}
+        if "relative_update" in sums:
+            measured |= {name: sums[name] for name in ("relative_update", "weights")}
+        numbers = dict(zip(measured, _read(list(measured.values())), strict=True))
+        finite = np.isfinite(numbers["train_loss"]) & np.isfinite(numbers.pop("weights", 0.0))
         if val_loss is not None:
-            measured["val_loss"] = torch.as_tensor(val_loss)
-            finite = finite & torch.isfinite(measured["val_loss"]).to(finite.device)
-        return Interval.of(
-            **{name: value.detach().cpu().numpy() for name, value in measured.items()}, diverged=(~finite).cpu()
-        )
+            numbers["val_loss"] = torch.as_tensor(val_loss).detach().cpu().numpy()
+            finite = finite & np.isfinite(numbers["val_loss"])
+        return Interval.of(**numbers, diverged=~finite)
 
     def state_dict(self) -> dict[str, object]:
-        """A copy of the state: a handful of numbers."""
-        sums = {name: value.detach().clone() for name, value in self._sums.items()}
-        return {"steps": self.steps, "counts": dict(self._counts), "sums": sums}
+        """A copy of the state: a few hundred numbers at most."""
+        return {
+            "steps": self.steps,
+            "counts": dict(self._counts),
+            "sums": {name: value.detach().clone() for name, value in self._sums.items()},
+            "losses": _together(self._losses) if self._losses else torch.zeros(0),
+            "gradients": _together(self._gradients) if self._gradients else torch.zeros(0, 3),
+        }
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Back to a state, bit for bit."""
-        self.steps = state["steps"]  # type: ignore[assignment]
-        self._counts = dict(state["counts"])  # type: ignore[call-overload]
-        self._sums = {name: value.clone() for name, value in state["sums"].items()}  # type: ignore[attr-defined]
+        self.steps, self._counts = state["steps"], dict(state["counts"])
+        self._sums = {name: value.clone() for name, value in state["sums"].items()}
+        self._losses, self._gradients = (list(state[name].clone()) for name in ("losses", "gradients"))
 
-    def _add(self, name: str, value: Tensor) -> None:
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
+    def _count_up(self) -> None:
+        """Takes in the losses that were set aside."""
+        if self._losses:
+            self._add(_together(self._losses))
+            self._losses = []
+
+    def _add(self, losses: Tensor) -> None:
+        """Takes in the latest losses, shape (steps,) or (steps, n)."""
+        before = self._counts["losses"] - len(losses)
+        mean, half = losses.mean(0), max(self.steps // 2 - before, 0)
+        part = {"mean": mean, "squares": (losses - mean).square().sum(0)}
+        part |= {"early": losses[:half].sum(0), "late": losses[half:].sum(0)}
+        if before == 0:
+            self._sums |= {"first_loss": losses[0], **part}
+            return
+        difference, share = mean - self._sums["mean"], len(losses) / self._counts["losses"]
+        part["squares"] += difference.square() * (before * share)
+        self._sums |= {name: self._sums[name] + part[name] for name in ("squares", "early", "late")}
+        self._sums["mean"] = self._sums["mean"] + difference * share
+
+
+def _together(parts: Sequence[Tensor]) -> Tensor:
+    """In one tensor, where the latest is: a checkpoint may have been read to elsewhere."""
+    return torch.stack([part.to(parts[-1].device) for part in parts])
+
+
+def _read(values: Sequence[Tensor]) -> NDArray[np.float64]:
+    """Numbers from the device, all in one go: each reading waits for it."""
+    numbers: NDArray[np.float64] = torch.stack([value.detach().to(values[0]) for value in values]).cpu().numpy()
+    return numbers
 
 
 def _log_norm(squared_norm: Tensor) -> Tensor:

@@ -78,51 +78,40 @@ def parameters(optimizer: Optimizer) -> list[Tensor]:
 
 def gradient_statistics(optimizer: Optimizer, sample: ParameterSample) -> tuple[Tensor, Tensor, Tensor]:
     """|g|^2, g.m and |m|^2 over all parameters, for gradients g and momentum buffers m; scalars on the device."""
-    squared, dots, momenta, sizes, momentum_sizes = [], [], [], [], []
-    for parameter in parameters(optimizer):
-        if parameter.grad is None:
-            continue
-        gradient = sample.of(parameter.grad)
-        squared.append(torch.dot(gradient, gradient))
-        sizes.append(parameter.numel())
-        buffer = _momentum_buffer(optimizer, parameter)
-        if buffer is not None:
-            momentum = sample.of(buffer).to(gradient.dtype)
-            dots.append(torch.dot(gradient, momentum))
-            momenta.append(torch.dot(momentum, momentum))
-            momentum_sizes.append(parameter.numel())
-    totals = sample.total(squared, sizes), sample.total(dots, momentum_sizes), sample.total(momenta, momentum_sizes)
-    return _unscaled(optimizer, *totals)
+    trained = [(parameter, parameter.grad) for parameter in parameters(optimizer) if parameter.grad is not None]
+    buffers = [(gradient, buffer) for p, gradient in trained if (buffer := _momentum_buffer(optimizer, p)) is not None]
+    gradient = sample.row([gradient for _, gradient in trained])
+    beside = gradient if len(buffers) == len(trained) else sample.row([gradient for gradient, _ in buffers])
+    momentum = sample.row([buffer for _, buffer in buffers]).to(beside)
+    products = torch.dot(gradient, gradient), torch.dot(beside, momentum), torch.dot(momentum, momentum)
+    return _unscaled(optimizer, *(product.to(gradient) for product in products))
 
 
 def first_update(optimizer: Optimizer, sample: ParameterSample) -> Tensor:
     """`signals.first_update` of the step that is about to come: a scalar on the device, NaN without gradients."""
-    updates, weights, sizes = [], [], []
+    squared, trained = torch.zeros(()), list[Tensor]()
     for group in optimizer.param_groups:
-        for parameter in (each for each in group["params"] if each.grad is not None):
-            gradient, weight = sample.of(parameter.grad), sample.of(parameter)
-            length = torch.ones_like(gradient) if adaptive(optimizer) else gradient
-            updates.append(torch.dot(length, length) * group.get("lr", torch.nan) ** 2)
-            weights.append(torch.dot(weight, weight))
-            sizes.append(parameter.numel())
-    update, weight = sample.total(updates, sizes), sample.total(weights, sizes)
+        of_group = [parameter for parameter in group["params"] if parameter.grad is not None]
+        if adaptive(optimizer):
+            # Its steps are about as long as its rate in each direction.
+            length: Tensor | int = sum(parameter.numel() for parameter in of_group)
+        else:
+            gradient = sample.row([parameter.grad for parameter in of_group])
+            length = torch.dot(gradient, gradient)
+        squared, trained = squared + length * group.get("lr", torch.nan) ** 2, trained + of_group
     if not adaptive(optimizer):
-        update, _, _ = _unscaled(optimizer, update, update, update)
-    return torch.sqrt(update) / torch.sqrt(weight)
+        squared, _, _ = _unscaled(optimizer, squared, squared, squared)
+    weights = sample.row(trained)
+    return torch.sqrt(squared) / torch.sqrt(torch.dot(weights, weights))
 
 
-def update_statistics(optimizer: Optimizer, before: Sequence[Tensor], sample: ParameterSample) -> tuple[Tensor, Tensor]:
+def update_statistics(optimizer: Optimizer, before: Tensor, sample: ParameterSample) -> tuple[Tensor, Tensor]:
     """|w' - w|^2 and |w|^2 for weights w' now and the sample `before` of those before a step; scalars on the device.
 
     The second is not finite where any weight is not, sampled or not.
     """
-    updates, weights, sizes = [], [], []
-    for parameter, old in zip(parameters(optimizer), before, strict=True):
-        change = sample.of(parameter) - old
-        updates.append(torch.dot(change, change))
-        weights.append(torch.dot(old, old))
-        sizes.append(parameter.numel())
-    update, weight = sample.total(updates, sizes), sample.total(weights, sizes)
+    change = sample.row(parameters(optimizer)) - before
+    update, weight = torch.dot(change, change), torch.dot(before, before)
     return update, weight if sample.full else weight + _nan_unless_finite(optimizer).to(weight.device)
 
 

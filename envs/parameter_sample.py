@@ -1,7 +1,8 @@
 """Measures a large model on a fixed part of its parameters, so that measuring costs next to nothing.
 
 A small model is measured in full. Of a large one, each tensor contributes short blocks, evenly spread over all of it:
-a squared norm or a scalar product over the blocks, times the inverse of their share, estimates that over the tensor.
+a scalar product over the blocks, times the inverse of their share, estimates that over the tensor. All tensors are
+measured together, since on a GPU it is the number of operations that takes time.
 """
 
 from __future__ import annotations
@@ -25,52 +26,56 @@ class ParameterSample:
     """Which elements of each parameter, and of whatever has its shape, are measured.
 
     Args:
-        parameters: The parameters to measure, as they are listed later.
+        parameters: The parameters to measure.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self._stride = max(1, sum(parameter.numel() for parameter in parameters) // SAMPLE)
-        self._factors: tuple[tuple[int, ...], Tensor] | None = None
+        self._weights: dict[tuple[object, ...], Tensor] = {}
 
     @property
     def full(self) -> bool:
         """Whether every element is measured."""
         return self._stride == 1
 
-    def of(self, tensor: Tensor) -> Tensor:
-        """The measured elements of a tensor in one row; those of half precision in single precision."""
-        tensor = tensor.detach()
-        if blocks := self._blocks(tensor.numel()):
-            tensor = tensor.contiguous()
-            shape, strides = (blocks, BLOCK), (BLOCK * self._stride, 1)
-            tensor = tensor.as_strided(shape, strides, tensor.storage_offset())
-        flat = tensor.reshape(-1)
-        return flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
-
-    def total(self, parts: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
-        """The sum over all elements, estimated from sums over the measured ones.
+    def row(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The measured elements of some tensors, so weighted that scalar products of rows estimate those of tensors.
 
         Args:
-            parts: For each tensor the sum over its measured elements, a scalar.
-            sizes: Elements of each tensor.
+            tensors: Parameters, or what has their shapes, such as gradients.
 
         Returns:
-            A scalar on the device of the first part.
+            A row on the device of the first tensor, in single precision where they are of half.
         """
-        if not parts:
-            return torch.zeros(())
-        sums = torch.stack([part.to(parts[0].device) for part in parts])
-        return sums.sum() if self.full else torch.dot(sums, self._factors_of(tuple(sizes), sums))
+        if not tensors:
+            return torch.zeros(0)
+        device, sizes = tensors[0].device, [tensor.numel() for tensor in tensors]
+        parts = [tensor.detach().reshape(-1) for tensor in tensors if not self._blocks(tensor.numel())]
+        if blocks := [self._blocks_of(tensor.detach()) for tensor in tensors if self._blocks(tensor.numel())]:
+            parts.insert(0, torch.cat([each.to(device) for each in blocks]).view(-1))
+        row = torch.cat([part.to(device) for part in parts])
+        row = row if row.dtype in (torch.float32, torch.float64) else row.float()
+        return row if self.full else row * self._weights_of(sizes, row)
 
     def _blocks(self, size: int) -> int:
         """Blocks that a tensor of this size contributes; 0 means all of it."""
         blocks = size // (BLOCK * self._stride)
         return 0 if self.full or blocks < FEWEST_BLOCKS else blocks
 
-    def _factors_of(self, sizes: tuple[int, ...], like: Tensor) -> Tensor:
-        # The same tensors are measured again and again: their factors stay on the device.
-        if self._factors is None or self._factors[0] != sizes or self._factors[1].device != like.device:
-            blocks = [self._blocks(size) for size in sizes]
-            factors = [size / (count * BLOCK) if count else 1.0 for size, count in zip(sizes, blocks, strict=True)]
-            self._factors = sizes, torch.tensor(factors, dtype=like.dtype, device=like.device)
-        return self._factors[1]
+    def _blocks_of(self, tensor: Tensor) -> Tensor:
+        """Shape (blocks, `BLOCK`)."""
+        tensor = tensor.contiguous()
+        shape, strides = (self._blocks(tensor.numel()), BLOCK), (BLOCK * self._stride, 1)
+        return tensor.as_strided(shape, strides, tensor.storage_offset())
+
+    def _weights_of(self, sizes: Sequence[int], row: Tensor) -> Tensor:
+        """Of each element the root of how many it stands for."""
+        # The same tensors are measured again and again: their weights stay on the device.
+        key = (*sizes, row.dtype, row.device)
+        if key not in self._weights:
+            in_blocks = [size for size in sizes if self._blocks(size)]
+            in_full = sum(size for size in sizes if not self._blocks(size))
+            counts = torch.tensor([self._blocks(size) * BLOCK for size in in_blocks] + [in_full])
+            stands_for = torch.tensor([*in_blocks, in_full]) / counts.clamp(min=1)
+            self._weights[key] = stands_for.sqrt().repeat_interleave(counts).to(row)
+        return self._weights[key]

@@ -24,7 +24,7 @@ class OptimizerProbe:
     def __init__(self, optimizer: Optimizer, steps: int) -> None:
         self._optimizer = optimizer
         self._sample = ParameterSample(parameters(optimizer))
-        self._weights: list[Tensor] | None = None
+        self._weights: Tensor | None = None
         self._measurements = GRADIENT_MEASUREMENTS if self._sample.full else LARGE_MODEL_MEASUREMENTS
         self.meter = IntervalMeter(steps, self._measurements)
 
@@ -44,7 +44,7 @@ class OptimizerProbe:
         if self.meter.wants_gradient:
             self.meter.gradient(*gradient_statistics(self._optimizer, self._sample))
         if self.meter.wants_update:
-            self._weights = [self._sample.of(parameter).clone() for parameter in parameters(self._optimizer)]
+            self._weights = self._sample.row(parameters(self._optimizer))
 
     @torch.no_grad()
     def after_step(self, loss: Tensor) -> None:

@@ -93,11 +93,13 @@ class TreeGpu:
     def __init__(self, contains: Callable[[int], bool]) -> None:
         self._contains = contains
         self._loads: dict[int, _Utilisation] = {}
+        self._began_us = _now_us()
         self._used_mb: float | None = None
         self._peak_mb: float | None = None
 
     def start(self) -> None:
-        """Nothing: the driver is only asked once a trial has run for a while."""
+        """Notes the time. The driver is only asked once a trial has run for a while, and remembers some seconds."""
+        self._began_us = _now_us()
 
     def sample(self) -> None:
         """Read the memory that they hold, and the utilisation of the devices that they have used."""
@@ -105,7 +107,7 @@ class TreeGpu:
             return
         held = {device: mb for device in range(_count(nvml)) if (mb := self._held_mb(nvml, device)) is not None}
         for device in held.keys() - self._loads.keys():
-            self._loads[device] = _Utilisation(nvml, nvml.nvmlDeviceGetHandleByIndex(device))
+            self._loads[device] = _Utilisation(nvml, nvml.nvmlDeviceGetHandleByIndex(device), self._began_us)
         for load in self._loads.values():
             load.sample()
         self._used_mb = sum(held.values()) if held else None
@@ -138,11 +140,10 @@ class TreeGpu:
 
 
 class _Utilisation:
-    """Utilisation of one device in percent, by all processes, from the samples that the driver kept."""
+    """Utilisation of one device in percent, by all processes, from the samples that the driver kept since a time."""
 
-    def __init__(self, nvml: Any, device: Any) -> None:
-        self._nvml, self._device = nvml, device
-        self._last_seen_us = time.time_ns() // 1000
+    def __init__(self, nvml: Any, device: Any, since_us: int) -> None:
+        self._nvml, self._device, self._last_seen_us = nvml, device, since_us
         self._sum, self._count = 0.0, 0
         self._told_sum, self._told_count = 0.0, 0
 
@@ -197,9 +198,13 @@ def _utilisation_in_use(cuda: Any) -> _Utilisation:
     try:
         # By its id, not its number: CUDA_VISIBLE_DEVICES renumbers for PyTorch, but not for the driver.
         uuid = cuda.get_device_properties(cuda.current_device()).uuid
-        return _Utilisation(nvml, nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}"))
+        return _Utilisation(nvml, nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}"), _now_us())
     except Exception:  # a measurement that is not there must never break a training
-        return _Utilisation(None, None)
+        return _Utilisation(None, None, 0)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def _count(nvml: Any) -> int:

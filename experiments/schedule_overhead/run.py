@@ -5,11 +5,15 @@ which are slow). Every other step is taken without the schedule: its hooks are u
 kinds of steps share the memory, the hyperparameters and, on a busy machine, the neighbours. A pair is as many steps of
 each kind as lie between two decisions, one decision and one rollback copy among them. Time is processor time.
 
+On a GPU, which works behind the processor's back, it is the steps of a whole interval that are taken with the schedule,
+and then, or before, as many without. Time is that of the clock, until the GPU has done them all.
+
     OMP_NUM_THREADS=1 python experiments/schedule_overhead/run.py
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import os
@@ -29,12 +33,11 @@ from torch import Tensor, nn
 
 HERE = Path(__file__).parent
 INTERVALS = (20, 100)
-SECONDS = float(os.environ.get("SECONDS_PER_CASE", "60"))
-"""About how long one case is timed."""
-
 BATCHES = 64
 
 OnDivergence = Literal["rollback", "cut"]
+Case = tuple[str, str, int, OnDivergence]
+"""Model, optimiser, steps between decisions, and what to do on divergence."""
 
 
 class Transformer(nn.Module):
@@ -80,49 +83,66 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 class Training:
     """A training whose steps are taken with or without the schedule."""
 
-    def __init__(self, model: str, optimizer: str, interval: int, on_divergence: OnDivergence) -> None:
+    def __init__(
+        self, model: str, optimizer: str, interval: int, on_divergence: OnDivergence, policy: str, device: str
+    ) -> None:
         torch.manual_seed(0)
-        self.net, x, y = MODELS[model]()
+        self.net, *data = MODELS[model]()
+        self.net.to(device)
+        x, y = (part.to(device) for part in data)
+        self.on_gpu = x.is_cuda
         self.optimizer = OPTIMIZERS[optimizer](self.net.parameters())
         self.batches = itertools.cycle(zip(x, y, strict=True))
-        policy = Policy.load(DEFAULT_POLICY)
+        trained = Policy.load(policy)
         # So long that it never ends here; only the length of an interval matters.
-        policy = Policy("endless", policy.actor, 10**6, policy.card)
+        endless = Policy("endless", trained.actor, 10**6, trained.card)
         space = {"lr": FloatDistribution(1e-6, 1e-3, log=True)}
         self.tuner = AdaptiveSchedule(
-            self.optimizer, interval * 10**6, policy, on_divergence=on_divergence, space=space
+            self.optimizer, interval * 10**6, endless, on_divergence=on_divergence, space=space
         )
         self.hooks = self.optimizer._optimizer_step_pre_hooks
 
-    def step(self, tuned: bool) -> float:
-        """Takes a step; returns its processor time in seconds."""
+    def steps(self, tuned: bool, count: int) -> float:
+        """Takes steps; returns their time in seconds."""
+        start = self._now()
+        for _ in range(count):
+            self._step(tuned)
+        return self._now() - start
+
+    def _now(self) -> float:
+        if self.on_gpu:
+            torch.cuda.synchronize()
+            return time.perf_counter()
+        return time.process_time()
+
+    def _step(self, tuned: bool) -> None:
         inputs, targets = next(self.batches)
         self.optimizer._optimizer_step_pre_hooks = self.hooks if tuned else OrderedDict()
-        start = time.process_time()
         loss = nn.functional.cross_entropy(self.net(inputs), targets)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         if tuned:
             self.tuner.step(loss)
-        return time.process_time() - start
 
-    def pair(self, steps: int) -> tuple[float, float]:
-        """Processor time of so many steps without and with the schedule."""
+    def pair(self, steps: int, turn: int) -> tuple[float, float]:
+        """Time of so many steps without and with the schedule."""
         spent = [0.0, 0.0]
-        for i in range(steps):
+        at_a_time = steps if self.on_gpu else 1
+        for i in range(turn, turn + steps // at_a_time):
             for tuned in (False, True) if i % 2 else (True, False):
-                spent[tuned] += self.step(tuned)
+                spent[tuned] += self.steps(tuned, at_a_time)
         return spent[0], spent[1]
 
 
-def compare(model: str, optimizer: str, interval: int, on_divergence: OnDivergence) -> dict[str, Any]:
+def compare(case: Case, policy: str, device: str, seconds: float) -> dict[str, Any]:
     """Times one case."""
-    training = Training(model, optimizer, interval, on_divergence)
+    model, optimizer, interval, on_divergence = case
+    training = Training(*case, policy, device)
     # The first two intervals allocate what later ones use again.
-    once = sum(training.pair(2 * interval)) / 2
+    once = max(sum(training.pair(interval, turn)) for turn in range(2))
     load = os.getloadavg()[0]
-    pairs = [training.pair(interval) for _ in range(max(4, round(SECONDS / once)))]
+    pairs = [training.pair(interval, turn) for turn in range(max(4, round(seconds / once)))]
     ratios = [(tuned / plain - 1) * 100 for plain, tuned in pairs]
     quartiles = statistics.quantiles(ratios, n=4)
     plain, tuned = (statistics.median(one) for one in zip(*pairs, strict=True))
@@ -141,9 +161,15 @@ def compare(model: str, optimizer: str, interval: int, on_divergence: OnDivergen
 
 
 def main() -> None:
-    """Times all cases and writes results.json."""
+    """Times all cases and writes what came of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="where to train (default: %(default)s)")
+    parser.add_argument("--policy", default=DEFAULT_POLICY, help="name or folder (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="about how long a case is timed")
+    parser.add_argument("--out", type=Path, default=HERE / "results.json")
+    args = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    cases: list[tuple[str, str, int, OnDivergence]] = [
+    cases: list[Case] = [
         ("MLP", optimizer, interval, how)
         for optimizer in OPTIMIZERS
         for interval in INTERVALS
@@ -152,16 +178,17 @@ def main() -> None:
     cases += [("transformer", "AdamW", interval, "rollback") for interval in INTERVALS]
     results = []
     for case in cases:
-        results.append(compare(*case))
+        results.append(compare(case, args.policy, args.device, args.seconds))
         print(json.dumps(results[-1]), flush=True)
     machine = {
         "processor": platform.machine(),
+        "device": torch.cuda.get_device_name() if args.device != "cpu" else "cpu",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    text = json.dumps({"machine": machine, "cases": results}, indent=1) + "\n"
-    (HERE / "results.json").write_text(text, encoding="utf-8")
+    found = {"machine": machine, "policy": args.policy, "cases": results}
+    args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def digest(tensors: list[torch.Tensor]) -> str:
-    return hashlib.sha256(b"".join(t.detach().numpy().tobytes() for t in tensors)).hexdigest()
+    return hashlib.sha256(b"".join(t.detach().cpu().numpy().tobytes() for t in tensors)).hexdigest()
 
 
 def last_step_of_all(folder: Path, ranks: int) -> int:
@@ -59,6 +59,7 @@ def main(
     spoil: int = -1,
     first_only: bool = False,
     horizon_of: dict[str, int] | None = None,
+    device: str = "cpu",
 ) -> None:
     """Trains `steps` steps with 2 ranks; rank 1 tells that its loss at step `spoil` is NaN.
 
@@ -73,8 +74,9 @@ def main(
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(200, 8, generator=generator)
     y = (x[:, :3] @ torch.randn(3, 3, generator=generator)).argmax(1)
+    x, y = x.to(device), y.to(device)
     generator.manual_seed(rank)
-    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)).to(device)
     wrapped = DistributedDataParallel(model)
     optimizer = torch.optim.AdamW(wrapped.parameters(), lr=1e-3)
     recorder = Count()

@@ -63,6 +63,7 @@ def main(
     epochs: int = 5,
     clip: float | None = None,
     precision: Any = "32-true",
+    accelerator: str = "cpu",
 ) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -74,7 +75,8 @@ def main(
     adaptive = LightningAdaptiveSchedule(policy=policy)
     checkpoints = ModelCheckpoint(home, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
+        devices=1,
         max_epochs=epochs,
         callbacks=[adaptive, Log(home / "log", adaptive, pause), checkpoints],
         accumulate_grad_batches=accumulate,

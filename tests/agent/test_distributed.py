@@ -48,9 +48,15 @@ def agreed(ranks: list[dict[int, list[Any]]]) -> bool:
     return [entry[2:] for entry in ranks[0].values()] == [entry[2:] for entry in ranks[1].values()]
 
 
-def test_ranks_stay_bit_identical_and_resume_after_a_kill(folder: Path, tmp_path: Path, started: Started) -> None:
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_a_gpu)])
+def test_ranks_stay_bit_identical_and_resume_after_a_kill(
+    device: str, folder: Path, tmp_path: Path, started: Started
+) -> None:
     home = tmp_path / "whole"
-    finish(started(home, folder))
+    finish(started(home, folder, device=device))
     whole = logs(home)
     assert list(whole[0]) == list(range(1, 61))
     assert agreed(whole)
@@ -63,13 +69,13 @@ def test_ranks_stay_bit_identical_and_resume_after_a_kill(folder: Path, tmp_path
     assert ends[0]["calls"] == ends[1]["calls"] == {"all_reduce": 2 + 9 * 2, "broadcast": 1 + 10}
 
     home = tmp_path / "killed"
-    killed = started(home, folder, pause=0.02)
+    killed = started(home, folder, pause=0.02, device=device)
     while not (home / "rank0.log").exists() or (home / "rank0.log").read_text().count("\n") < 33:
         assert [rank.poll() for rank in killed] == [None, None], [rank.printed for rank in killed]
         time.sleep(0.01)
     killed[0].kill(*killed[1:])
     assert 25 <= max(int(file.stem.split("-")[1]) for file in home.glob("rank0-*.pt")) < 60
-    finish(started(home, folder))
+    finish(started(home, folder, device=device))
     assert logs(home) == whole
 
 

@@ -22,6 +22,10 @@ STRICT = [
     *("-W", "error"),
     # Lightning checks for something that torch is about to drop.
     *("-W", "ignore::FutureWarning:lightning.pytorch.utilities._pytree"),
+    # It has advice on machines with a GPU and with many cores.
+    *("-W", "ignore:GPU available but not used"),
+    *("-W", "ignore:The 'train_dataloader' does not have many workers"),
+    *("-W", "ignore:The 'val_dataloader' does not have many workers"),
     # A resumed training writes where the killed one did.
     *("-W", "ignore:Checkpoint directory:UserWarning"),
 ]
@@ -76,10 +80,14 @@ def kill_after(started: Callable[..., Any]) -> KillAfter:
     return kill_after
 
 
-SETTINGS: list[tuple[str, dict[str, Any], int, int]] = [
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+SETTINGS = [
     ("lightning", {"scheduler": False}, 80, 58),
     ("lightning", {"scheduler": True, "accumulate": 2, "clip": 1.0}, 40, 58),
     ("transformers", {"scheduler": "cosine", "accumulate": 2}, 24, 17),
+    pytest.param("lightning", {"accelerator": "gpu", "precision": "bf16-mixed"}, 80, 58, marks=on_a_gpu),
+    pytest.param("transformers", {"use_cpu": False, "bf16": True, "accumulate": 2}, 24, 17, marks=on_a_gpu),
 ]
 
 
@@ -98,7 +106,7 @@ def test_a_killed_training_resumes_with_identical_losses_and_decisions(
     assert whole[-1][1] == steps  # optimiser steps, not mini-batches
     assert len({json.dumps(entry[3]) for entry in whole}) >= 10
     assert any(entry[4]["val_since_start"] != 0.0 for entry in whole)
-    if framework == "lightning" and settings["scheduler"]:
+    if settings.get("scheduler") is True:
         require_untouched_cosine([entry[5] for entry in whole])
     killed = kill_after(framework, tmp_path / "killed", folder, lines, **settings)
     assert killed < len(whole)

@@ -36,7 +36,7 @@ class Log(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         schedule, rate = self.adaptive.schedule, kwargs["lr_scheduler"].get_last_lr()[0]
         assert schedule is not None
-        first = schedule._probe.meter._sums["mean"].item()
+        first = schedule.state_dict(rollback=False)["meter"]["losses"].tolist()
         entry = [state.global_step, schedule.steps, first, schedule.values, schedule.signals, rate]
         with self.file.open("a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
@@ -50,6 +50,7 @@ def main(
     accumulate: int = 1,
     scheduler: str = "linear",
     from_checkpoint: str | None = None,
+    use_cpu: bool = True,
     **more: Any,
 ) -> None:
     torch.set_num_threads(1)
@@ -71,7 +72,7 @@ def main(
         eval_on_start=True,
         save_strategy="steps",
         save_steps=5,
-        use_cpu=True,
+        use_cpu=use_cpu,
         report_to=[],
         disable_tqdm=True,
         **more,

@@ -253,6 +253,7 @@ class FakeDriver(SimpleNamespace):
     def __init__(self) -> None:
         self.percent: dict[int, list[int]] = {0: [], 1: []}
         self.held: dict[int, list[tuple[int, int | None]]] = {0: [], 1: []}
+        self.asked_since_us: list[int] = []
 
     def nvmlInit(self) -> None:  # noqa: N802
         pass
@@ -271,6 +272,7 @@ class FakeDriver(SimpleNamespace):
         return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in self.held[device]]
 
     def nvmlDeviceGetSamples(self, device: int, kind: int, since_us: int) -> tuple[int, list[Any]]:  # noqa: N802
+        self.asked_since_us.append(since_us)
         new, self.percent[device] = self.percent[device], []
         if not new:
             raise self.NVMLError
@@ -333,11 +335,13 @@ def test_the_gpus_of_a_child_process_are_the_driver_s_to_tell(driver: FakeDriver
     with child(READY) as process:
         hear(process)
         meter = started(ProcessTree(process.pid))
+        began_us = time.time_ns() // 1000
         driver.held = {0: [(1, 100 * 2**20)], 1: [(process.pid, 50 * 2**20), (1, 100 * 2**20)]}
         driver.percent = {0: [90], 1: [20]}
         point = meter.point()
         driver.held[1] = [(process.pid, None)]  # it does not tell everywhere
         assert "resource/gpu_used_mb" not in meter.point()
         figures = meter.stop()
+    assert driver.asked_since_us[0] <= began_us  # also what it did before anybody looked
     assert (point["resource/gpu_used_mb"], point["resource/gpu_percent"]) == (50, 20)
     assert (figures["resource/peak_gpu_used_mb"], figures["resource/gpu_util"]) == (50, 20)
