@@ -13,6 +13,7 @@ from ..envs.group_runner import TaskFamily
 from ..envs.references import Reference, constant, cosine, reference_values
 from ..envs.schedule_vec_env import ScheduleVecEnv
 from ..envs.signals import LOSS_FLOOR
+from .guard import Guard
 from .policy import Policy
 
 Array = NDArray[np.float64]
@@ -76,8 +77,10 @@ def final_losses(
     index: int,
     size: int,
     adjust: Sequence[str] = ("lr", "weight_decay", "momentum"),
+    *,
+    guarded: bool = False,
 ) -> Array:
-    """The policy's final validation losses on one task group, shape (size,)."""
+    """The policy's final validation losses on one task group, shape (size,); `guarded` by `agent.guard` or not."""
     env = ScheduleVecEnv(
         family,
         groups=1,
@@ -89,8 +92,11 @@ def final_losses(
     )
     env.episode = index
     observation, state = env.reset(), policy.first_state(size)
+    guard = Guard(policy.signal_ranges, size, len(adjust))
     for _ in range(policy.decisions):
         action, state = policy.decide(observation, state)
+        if guarded:
+            action, _ = guard.overrule(env.controller, action)
         observation, _, _, infos = env.step(action)  # type: ignore[assignment]
     return np.array([info["val_loss"] for info in infos])
 

@@ -2,7 +2,11 @@
 
 A policy extrapolates badly: where a training looks like none that it learnt on, its adjustments mean nothing. The guard
 watches for that and for its consequences. Where it speaks up, hyperparameters go back to where the validation loss was
-last at its best, which is the reference itself as long as nothing was better, and no learning rate is raised.
+last at its best, which is the reference itself as long as nothing was better, and no learning rate is raised. Where a
+training overfits, its learning rates come down: what is learnt from there on is to be unlearnt.
+
+Source: overfitting is told by the generalisation loss of Prechelt 1998 (Early stopping - but when?), 5 % above the best
+validation loss, and by its share of what the training has gained, since a small loss varies by more than that.
 """
 
 from __future__ import annotations
@@ -26,6 +30,12 @@ TRAILING = float(np.log(1.2))
 TRAILING_FOR = 4
 """So many validations in a row above it are not noise, nor a rate that is high for the moment."""
 
+OVERFITTING = float(np.log(1.05))
+"""A validation loss so far above the best one (natural log), while the training loss gets on, tells of overfitting."""
+
+GIVEN_BACK = 0.05
+"""And it must have lost more than this share of what the best one had gained since the start."""
+
 MARGIN = 0.1
 """A signal is out of its range when it leaves it by more than this share of the range's width."""
 
@@ -44,6 +54,8 @@ class Guard:
         self._ranges = dict(ranges)
         self._best = np.zeros((schedules, hyperparameters))
         self._divergences, self._trailing = np.zeros(schedules), np.zeros(schedules)
+        # The log of the training loss over its start, when the validation loss was last at its best.
+        self._train_at_best = np.zeros(schedules)
 
     def overrule(self, controller: ScheduleController, action: Array) -> tuple[Array, list[str]]:
         """Looks at what the policy sees and wants; to be called once a decision.
@@ -64,8 +76,10 @@ class Guard:
         wanted = np.where(back[:, None], controller.action_to(self._best), action)
         calmed = controller.is_rate & (back | diverging)[:, None]
         wanted = np.where(calmed, np.minimum(wanted, 0.0), wanted)
+        overfitting = self._overfits(seen)
+        wanted = np.where(controller.is_rate & overfitting[:, None], -1.0, wanted)
         overruled = np.any(wanted != action, axis=1)
-        reasons = zip(overruled, diverging, trailing, strange, strict=True)
+        reasons = zip(overruled, diverging, trailing, overfitting, strange, strict=True)
         return wanted, [_reason(*why) if changed else "" for changed, *why in reasons]
 
     def state_dict(self) -> dict[str, Array]:
@@ -82,8 +96,24 @@ class Guard:
         better = fresh & ~diverged & (seen["val_since_best"] < 0)
         self._best = np.where(better[:, None], controller.offset, self._best)
         self._divergences = self._divergences + diverged
-        behind = np.where(seen["val_since_best"] > TRAILING, self._trailing + 1, 0.0)
-        self._trailing = np.where(fresh, behind, self._trailing)
+        at_best = fresh & ~diverged & (seen["val_since_best"] <= 0)
+        self._train_at_best = np.where(at_best, seen["train_since_start"], self._train_at_best)
+        # A training loss that gets on is no matter of the values of then: going back to them would not help.
+        behind = (seen["val_since_best"] > TRAILING) & ~self._gets_on(seen)
+        self._trailing = np.where(fresh, np.where(behind, self._trailing + 1, 0.0), self._trailing)
+
+    def _gets_on(self, seen: Mapping[str, Array]) -> NDArray[np.bool_]:
+        """Whether the training loss is below what it was at the best validation loss."""
+        gets_on: NDArray[np.bool_] = seen["train_since_start"] < self._train_at_best
+        return gets_on
+
+    def _overfits(self, seen: Mapping[str, Array]) -> NDArray[np.bool_]:
+        # Both in units of the starting loss.
+        now, best = np.exp(seen["val_since_start"]), np.exp(seen["val_since_start"] - seen["val_since_best"])
+        lost = (best < 1.0) & (now - best > GIVEN_BACK * (1.0 - best)) & (seen["val_since_best"] > OVERFITTING)
+        rises = (seen["val_age"] == 0) & (seen["val_since_last"] > 0)
+        overfits: NDArray[np.bool_] = lost & rises & self._gets_on(seen)
+        return overfits
 
     def _out_of_range(self, seen: Mapping[str, Array]) -> list[list[str]]:
         """Of each schedule the signals, clipped as the policy sees them, that no training of meta-training showed."""
@@ -96,13 +126,14 @@ class Guard:
         return strange
 
 
-_STATE = ("best", "divergences", "trailing")
+_STATE = ("best", "divergences", "trailing", "train_at_best")
 
 
-def _reason(diverging: bool, trailing: bool, strange: list[str]) -> str:
+def _reason(diverging: bool, trailing: bool, overfitting: bool, strange: list[str]) -> str:
     reasons = {
         "keeps diverging": diverging,
         "trails its best validation loss": trailing,
+        "overfits": overfitting,
         f"{', '.join(strange)} outside of what the policy knows": bool(strange),
     }
     return "guard: " + "; ".join(reason for reason, holds in reasons.items() if holds)

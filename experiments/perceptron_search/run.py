@@ -117,7 +117,8 @@ def run_task(task: RealTask, policy: Policy) -> dict[str, NDArray[np.float64]]:
     """Final validation losses by strategy, each of shape (seeds, rates)."""
     size = task.seeds * len(STARTING_RATES)
     strategies: dict[str, Callable[[], NDArray[np.float64]]] = {
-        "policy": lambda: final_losses(policy, task, 0, 0, size),
+        "policy": lambda: final_losses(policy, task, 0, 0, size, guarded=True),
+        "unguarded": lambda: final_losses(policy, task, 0, 0, size),
         "constant": lambda: train_fixed(task.sample(size, 0, 0), constant, policy.decisions),
         "cosine": lambda: train_fixed(task.sample(size, 0, 0), cosine, policy.decisions),
         "plateau": lambda: train_plateau(task.sample(size, 0, 0), policy.decisions),
@@ -200,7 +201,7 @@ def main() -> None:
             figures = "  ".join(f"{name} {summaries[task.name][name]['median_ratio']:.3f}" for name in measured)
             best = summaries[task.name]["best_of_24_cosines"]["median_loss"]
             print(f"{task.name:<20} best of 24: {best:.4f}  median ratios: {figures}", flush=True)
-    strategies = ("policy", "constant", "cosine", "plateau", "tuned_cosine")
+    strategies = ("policy", "unguarded", "constant", "cosine", "plateau", "tuned_cosine")
     overall = {
         name: float(np.median([summary[name]["median_ratio"] for summary in summaries.values()])) for name in strategies
     }

@@ -24,11 +24,14 @@ def begun() -> ScheduleController:
     return controller
 
 
-def decide(controller: ScheduleController, guard: Guard, wanted: np.ndarray, val_loss: float) -> tuple[np.ndarray, str]:
+def decide(
+    controller: ScheduleController, guard: Guard, wanted: np.ndarray, val_loss: float, train_loss: float | None = None
+) -> tuple[np.ndarray, str]:
     """A decision, followed by an interval; returns what was done and why."""
     action, (why,) = guard.overrule(controller, wanted)
     controller.adjust(action)
-    controller.observe(Interval.of(val_loss=val_loss, train_loss=min(val_loss, 100.0)))
+    train_loss = min(val_loss, 100.0) if train_loss is None else train_loss
+    controller.observe(Interval.of(val_loss=val_loss, first_loss=1.0, train_loss=train_loss))
     return action, why
 
 
@@ -51,6 +54,45 @@ def test_where_the_loss_trails_its_best_the_values_go_back_to_it() -> None:
         _, why = decide(controller, guard, UP, 0.8)
         assert "trails" in why
     assert controller.values(START) == pytest.approx(best)
+
+
+def test_where_a_training_overfits_its_rate_comes_down() -> None:
+    controller, guard = begun(), Guard({}, 1, 2)
+    decide(controller, guard, UP, 0.5)
+    decide(controller, guard, UP, 0.53, train_loss=0.4)
+    for val_loss, train_loss in ((0.56, 0.3), (0.55, 0.2)):
+        action, why = decide(controller, guard, UP, val_loss, train_loss)
+        assert why == "guard: overfits"
+        assert action.tolist() == [[-1.0, 1.0]]
+    # Where the validation loss has stopped to rise it is the policy's to judge again.
+    action, why = decide(controller, guard, UP, 0.54, train_loss=0.2)
+    assert why == ""
+    assert np.array_equal(action, UP)
+
+
+@pytest.mark.parametrize(
+    ("best", "val_loss", "train_loss"),
+    [
+        (0.5, 0.52, 0.4),  # losses vary by as much
+        (0.5, 0.6, 0.55),  # the training loss rises, too: it is the rate that is too high
+        (0.02, 0.05, 0.01),  # more than twice as much, but of a start at 1
+        (1.1, 1.2, 0.5),  # nothing was gained that could be lost
+    ],
+)
+def test_what_looks_like_overfitting_and_is_none(best: float, val_loss: float, train_loss: float) -> None:
+    controller, guard = begun(), Guard({}, 1, 2)
+    decide(controller, guard, UP, best)
+    decide(controller, guard, UP, val_loss, train_loss)
+    assert guard.overrule(controller, UP)[1] == [""]
+
+
+def test_a_validation_loss_that_is_not_new_tells_of_no_overfitting() -> None:
+    controller, guard = begun(), Guard({}, 1, 2)
+    decide(controller, guard, UP, 0.5)
+    decide(controller, guard, UP, 0.6, train_loss=0.4)
+    assert guard.overrule(controller, UP)[1] == ["guard: overfits"]
+    controller.observe(Interval.of(train_loss=0.3))
+    assert guard.overrule(controller, UP)[1] == [""]
 
 
 def test_it_lowers_a_rate_and_never_raises_it() -> None:
