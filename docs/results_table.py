@@ -167,10 +167,10 @@ def _ablations(lines: Any) -> Iterator[Row]:
         yield _against(figure, ours, {"best of 12 cosines": 1.0}, 3)
 
 
-def _overhead(data: Any) -> Iterator[Row]:
+def _overhead(data: Any, where: str = "") -> Iterator[Row]:
     for case in data["cases"]:
         cost = Measured(case["overhead_percent"], *case["quartiles_percent"]).shown(2)
-        figure = f"% more time, {case['model']}, {case['optimizer']}, {case['interval']} steps between decisions"
+        figure = f"% more time{where}, {case['model']}, {case['optimizer']}, {case['interval']} steps between decisions"
         yield _ought(f"{figure}, {case['on_divergence']}", cost, "at most 1", case["overhead_percent"] <= 1)
 
 
@@ -445,6 +445,7 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
         "ray_population/results.json": _population,
         "other_frameworks/results.json": _other_frameworks,
         "schedule_overhead/results.json": _overhead,
+        "schedule_overhead/gpu/results.json": partial(_overhead, where=", on a GPU"),
         "environment_speed/results.json": _environment,
         "meta_training_speed/results.json": _workers_in_meta_training,
     },
@@ -484,6 +485,7 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
 
 WITHOUT_ROWS = {
     "schedule_transfer/rivals.jsonl": "the rivals' runs, which the results beside it are made of",
+    "meta_training_speed/devices.json": "two devices, not all group sizes of both",
 }
 """Files that have no rows, and why."""
 
