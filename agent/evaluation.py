@@ -95,7 +95,7 @@ def final_losses(
     guard = Guard(policy.signal_ranges, size, len(adjust))
     for _ in range(policy.decisions):
         action, state = policy.decide(observation, state)
-        if guarded:
+        if guarded and policy.actor is not None:
             action, _ = guard.overrule(env.controller, action)
         observation, _, _, infos = env.step(action)  # type: ignore[assignment]
     return np.array([info["val_loss"] for info in infos])

@@ -56,6 +56,7 @@ class Guard:
         self._divergences, self._trailing = np.zeros(schedules), np.zeros(schedules)
         # The log of the training loss over its start, when the validation loss was last at its best.
         self._train_at_best = np.zeros(schedules)
+        self._val_start = np.full(schedules, np.nan)
 
     def overrule(self, controller: ScheduleController, action: Array) -> tuple[Array, list[str]]:
         """Looks at what the policy sees and wants; to be called once a decision.
@@ -69,14 +70,14 @@ class Guard:
             they are.
         """
         seen = controller.signals()
-        self._follow(controller, seen)
+        fresh = self._follow(controller, seen)
         diverging, trailing = self._divergences > MOST_DIVERGENCES, self._trailing >= TRAILING_FOR
         strange = self._out_of_range(seen)
         back = trailing | np.array([bool(names) for names in strange])
         wanted = np.where(back[:, None], controller.action_to(self._best), action)
         calmed = controller.is_rate & (back | diverging)[:, None]
         wanted = np.where(calmed, np.minimum(wanted, 0.0), wanted)
-        overfitting = self._overfits(seen)
+        overfitting = fresh & self._overfits(seen)
         wanted = np.where(controller.is_rate & overfitting[:, None], -1.0, wanted)
         overruled = np.any(wanted != action, axis=1)
         reasons = zip(overruled, diverging, trailing, overfitting, strange, strict=True)
@@ -91,16 +92,24 @@ class Guard:
         for name in _STATE:
             setattr(self, f"_{name}", np.array(state[name]))
 
-    def _follow(self, controller: ScheduleController, seen: Mapping[str, Array]) -> None:
+    def _follow(self, controller: ScheduleController, seen: Mapping[str, Array]) -> NDArray[np.bool_]:
+        """Takes in what is new; returns where validation losses are, and of the same data as those before."""
         diverged, fresh = seen["diverged"] > 0, seen["val_age"] == 0
         better = fresh & ~diverged & (seen["val_since_best"] < 0)
         self._best = np.where(better[:, None], controller.offset, self._best)
         self._divergences = self._divergences + diverged
+        # Where the data have changed, losses before tell nothing of those from here on.
+        changed, self._val_start = controller.val_start != self._val_start, controller.val_start.copy()
+        self._train_at_best = np.where(changed, 0.0, self._train_at_best)
+        self._trailing = np.where(changed, 0.0, self._trailing)
+        fresh = fresh & ~changed
         at_best = fresh & ~diverged & (seen["val_since_best"] <= 0)
         self._train_at_best = np.where(at_best, seen["train_since_start"], self._train_at_best)
         # A training loss that gets on is no matter of the values of then: going back to them would not help.
         behind = (seen["val_since_best"] > TRAILING) & ~self._gets_on(seen)
         self._trailing = np.where(fresh, np.where(behind, self._trailing + 1, 0.0), self._trailing)
+        told: NDArray[np.bool_] = fresh
+        return told
 
     def _gets_on(self, seen: Mapping[str, Array]) -> NDArray[np.bool_]:
         """Whether the training loss is below what it was at the best validation loss."""
@@ -111,8 +120,7 @@ class Guard:
         # Both in units of the starting loss.
         now, best = np.exp(seen["val_since_start"]), np.exp(seen["val_since_start"] - seen["val_since_best"])
         lost = (best < 1.0) & (now - best > GIVEN_BACK * (1.0 - best)) & (seen["val_since_best"] > OVERFITTING)
-        rises = (seen["val_age"] == 0) & (seen["val_since_last"] > 0)
-        overfits: NDArray[np.bool_] = lost & rises & self._gets_on(seen)
+        overfits: NDArray[np.bool_] = lost & (seen["val_since_last"] > 0) & self._gets_on(seen)
         return overfits
 
     def _out_of_range(self, seen: Mapping[str, Array]) -> list[list[str]]:
@@ -126,7 +134,7 @@ class Guard:
         return strange
 
 
-_STATE = ("best", "divergences", "trailing", "train_at_best")
+_STATE = ("best", "divergences", "trailing", "train_at_best", "val_start")
 
 
 def _reason(diverging: bool, trailing: bool, overfitting: bool, strange: list[str]) -> str:

@@ -52,7 +52,7 @@ class Rollback:
         ):
             weight.copy_(kept)
             if state:
-                self._optimizer.state[weight] = _copy(state, self._optimizer.state.get(weight, {}))
+                self._optimizer.state[weight] = _copy(_beside(weight, state), self._optimizer.state.get(weight, {}))
             else:
                 self._optimizer.state.pop(weight, None)
         for buffer, kept in zip(self._buffers(), self._kept["buffers"], strict=True):
@@ -81,8 +81,16 @@ def _copy(state: Mapping[str, Any], into: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _beside(weight: Tensor, state: Mapping[str, Any]) -> dict[str, Any]:
+    """What has the weight's shape, where the weight is: a checkpoint may have been read to elsewhere."""
+    return {
+        name: value.to(weight.device) if isinstance(value, Tensor) and value.shape == weight.shape else value
+        for name, value in state.items()
+    }
+
+
 def _copied(tensor: Tensor, into: object) -> Tensor:
-    """A copy, in the memory of an earlier one where that fits: there, even if a checkpoint was read to elsewhere."""
+    """A copy, in the memory of an earlier one where that fits."""
     tensor = tensor.detach()
     if isinstance(into, Tensor) and (into.shape, into.dtype) == (tensor.shape, tensor.dtype):
         return into.copy_(tensor)

@@ -20,6 +20,7 @@ _TENSOR = "tensor"
 _STATE = "state"
 
 _OF_LOSSES = ("first_loss", "mean", "squares", "early", "late")
+_OF_GRADIENTS = ("log_grad_norm", "alignment")
 _FINITE = ("_offset", "_last_action", "_start", "_base")
 """Arrays of the controller that NaN would carry into the hyperparameters; losses may be unknown."""
 
@@ -131,8 +132,9 @@ def _require_meter(state: Any) -> None:
         aside = state[name]
         fits = isinstance(aside, Tensor) and aside.is_floating_point() and aside.shape[1:] == shape and aside.dim() > 0
         _require(fits and len(aside) <= counts[name], f"meter {name}")
-    _require(len(state["gradients"]) == counts["gradients"], "meter gradients")
-    needed = [*(_OF_LOSSES if counts["losses"] > len(state["losses"]) else ())]
+    counted_up = {name: counts[name] - len(state[name]) for name in ("losses", "gradients")}
+    _require(counted_up["gradients"] in (0, counts["gradients"]), "meter gradients")
+    needed = [*(_OF_LOSSES if counted_up["losses"] else ()), *(_OF_GRADIENTS if counted_up["gradients"] else ())]
     needed += ["weights"] if "relative_update" in sums else []
     _require(all(name in sums for name in needed), "meter sums")
     _require(

@@ -192,6 +192,11 @@ class ScheduleController:
         """The last validation losses, shape (n,); after a rollback those of the interval's start."""
         return self._val_last
 
+    @property
+    def val_start(self) -> Array:
+        """The validation losses that others are compared with, shape (n,): at the start, or since the data changed."""
+        return self._val_start
+
     def observation(self) -> NDArray[np.float32]:
         """What a policy sees now, shape (n, observation_size(h)), clipped to [-5, 5]."""
         natural = self._base + self._offset

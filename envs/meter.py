@@ -89,7 +89,9 @@ class IntervalMeter:
         # A copy: the caller may use the memory again, as CUDA graphs do.
         self._losses.append(loss.detach().to(torch.float64 if loss.device.type == "cpu" else torch.float32, copy=True))
         self._counts["losses"] += 1
-        if len(self._losses) == SET_ASIDE:
+        if self.full:
+            self._finish()
+        elif len(self._losses) == SET_ASIDE:
             self._count_up()
 
     def losses(self, losses: Tensor) -> None:
@@ -104,9 +106,7 @@ class IntervalMeter:
             val_loss: Validation loss at the end, shape () or (n,); None where nothing was validated. One that is not
                 finite means that the training diverged.
         """
-        self._count_up()
-        if self._gradients:
-            self.gradients(*_together(self._gradients).unbind(1))
+        self._finish()
         count, half, sums = self._counts["losses"], self.steps // 2, self._sums
         measured = {
             "first_loss": sums["first_loss"],
@@ -142,6 +142,13 @@ class IntervalMeter:
         self._sums = {name: value.clone() for name, value in state["sums"].items()}
         self._losses, self._gradients = (list(state[name].clone()) for name in ("losses", "gradients"))
 
+    def _finish(self) -> None:
+        """Takes in all that was set aside: here, since on another device, after a checkpoint, sums differ by a bit."""
+        self._count_up()
+        if self._gradients:
+            self.gradients(*_together(self._gradients).unbind(1))
+            self._gradients = []
+
     def _count_up(self) -> None:
         """Takes in the losses that were set aside."""
         if self._losses:
@@ -157,8 +164,10 @@ class IntervalMeter:
         if before == 0:
             self._sums |= {"first_loss": losses[0], **part}
             return
+        # A checkpoint may have been read to elsewhere.
+        self._sums = {name: value.to(losses.device) for name, value in self._sums.items()}
         difference, share = mean - self._sums["mean"], len(losses) / self._counts["losses"]
-        part["squares"] += difference.square() * (before * share)
+        part["squares"] = part["squares"] + difference.square() * (before * share)
         self._sums |= {name: self._sums[name] + part[name] for name in ("squares", "early", "late")}
         self._sums["mean"] = self._sums["mean"] + difference * share
 

@@ -81,15 +81,17 @@ def gradient_statistics(optimizer: Optimizer, sample: ParameterSample) -> tuple[
     trained = [(parameter, parameter.grad) for parameter in parameters(optimizer) if parameter.grad is not None]
     buffers = [(gradient, buffer) for p, gradient in trained if (buffer := _momentum_buffer(optimizer, p)) is not None]
     gradient = sample.row([gradient for _, gradient in trained])
+    squared = torch.dot(gradient, gradient)
+    if not buffers:
+        return _unscaled(optimizer, squared, torch.zeros_like(squared), torch.zeros_like(squared))
     beside = gradient if len(buffers) == len(trained) else sample.row([gradient for gradient, _ in buffers])
     momentum = sample.row([buffer for _, buffer in buffers]).to(beside)
-    products = torch.dot(gradient, gradient), torch.dot(beside, momentum), torch.dot(momentum, momentum)
-    return _unscaled(optimizer, *(product.to(gradient) for product in products))
+    return _unscaled(optimizer, squared, torch.dot(beside, momentum), torch.dot(momentum, momentum))
 
 
 def first_update(optimizer: Optimizer, sample: ParameterSample) -> Tensor:
     """`signals.first_update` of the step that is about to come: a scalar on the device, NaN without gradients."""
-    squared, trained = torch.zeros(()), list[Tensor]()
+    of_groups, trained = [], list[Tensor]()
     for group in optimizer.param_groups:
         of_group = [parameter for parameter in group["params"] if parameter.grad is not None]
         if adaptive(optimizer):
@@ -98,10 +100,12 @@ def first_update(optimizer: Optimizer, sample: ParameterSample) -> Tensor:
         else:
             gradient = sample.row([parameter.grad for parameter in of_group])
             length = torch.dot(gradient, gradient)
-        squared, trained = squared + length * group.get("lr", torch.nan) ** 2, trained + of_group
+        of_groups.append(torch.as_tensor(length * group.get("lr", torch.nan) ** 2))
+        trained += of_group
+    weights = sample.row(trained)
+    squared = torch.stack([each.to(weights) for each in of_groups]).sum()
     if not adaptive(optimizer):
         squared, _, _ = _unscaled(optimizer, squared, squared, squared)
-    weights = sample.row(trained)
     return torch.sqrt(squared) / torch.sqrt(torch.dot(weights, weights))
 
 

@@ -7,6 +7,7 @@ measured together, since on a GPU it is the number of operations that takes time
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -20,6 +21,9 @@ BLOCK = 64
 
 FEWEST_BLOCKS = 4
 """A tensor that would contribute fewer blocks is taken in full."""
+
+KEPT = 4
+"""Lists of tensors whose weights are kept."""
 
 
 class ParameterSample:
@@ -52,9 +56,8 @@ class ParameterSample:
         device, sizes = tensors[0].device, [tensor.numel() for tensor in tensors]
         parts = [tensor.detach().reshape(-1) for tensor in tensors if not self._blocks(tensor.numel())]
         if blocks := [self._blocks_of(tensor.detach()) for tensor in tensors if self._blocks(tensor.numel())]:
-            parts.insert(0, torch.cat([each.to(device) for each in blocks]).view(-1))
-        row = torch.cat([part.to(device) for part in parts])
-        row = row if row.dtype in (torch.float32, torch.float64) else row.float()
+            parts.insert(0, _joined(blocks, device).view(-1))
+        row = _joined(parts, device)
         return row if self.full else row * self._weights_of(sizes, row)
 
     def _blocks(self, size: int) -> int:
@@ -70,12 +73,25 @@ class ParameterSample:
 
     def _weights_of(self, sizes: Sequence[int], row: Tensor) -> Tensor:
         """Of each element the root of how many it stands for."""
-        # The same tensors are measured again and again: their weights stay on the device.
+        # The same tensors are measured again and again: their weights stay on the device. They are made there, so that
+        # nothing waits; and where other tensors have gradients each time, only the latest are kept.
         key = (*sizes, row.dtype, row.device)
         if key not in self._weights:
-            in_blocks = [size for size in sizes if self._blocks(size)]
+            in_blocks = [(self._blocks(size) * BLOCK, size) for size in sizes if self._blocks(size)]
             in_full = sum(size for size in sizes if not self._blocks(size))
-            counts = torch.tensor([self._blocks(size) * BLOCK for size in in_blocks] + [in_full])
-            stands_for = torch.tensor([*in_blocks, in_full]) / counts.clamp(min=1)
-            self._weights[key] = stands_for.sqrt().repeat_interleave(counts).to(row)
+            parts = [row.new_full((count,), math.sqrt(size / count)) for count, size in in_blocks]
+            if len(self._weights) == KEPT:
+                del self._weights[next(iter(self._weights))]
+            self._weights[key] = torch.cat([*parts, row.new_ones(in_full)])
         return self._weights[key]
+
+
+def _joined(parts: Sequence[Tensor], device: torch.device) -> Tensor:
+    """One behind the other, on a device, in single precision where they are of half."""
+    if len({part.dtype for part in parts}) > 1:
+        parts = [_at_least_single(part) for part in parts]
+    return _at_least_single(torch.cat([part.to(device) for part in parts]))
+
+
+def _at_least_single(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()

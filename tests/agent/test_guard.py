@@ -95,6 +95,22 @@ def test_a_validation_loss_that_is_not_new_tells_of_no_overfitting() -> None:
     assert guard.overrule(controller, UP)[1] == [""]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_after_a_change_of_the_data_it_looks_at_the_new_ones_alone(known: bool) -> None:
+    controller, guard = begun(), Guard({}, 1, 2)
+    decide(controller, guard, UP, 0.3, train_loss=0.05)
+    decide(controller, guard, UP, 0.6, train_loss=0.04)  # overfits, but that is of the old data by then
+    controller.rebase(np.array([0.5 if known else np.nan]))
+    losses = [(0.45, 0.45), (0.4, 0.4), (0.45, 0.3), (0.5, 0.2)]
+    said = [decide(controller, guard, UP, val_loss, train_loss)[1] for val_loss, train_loss in losses]
+    assert said == ["", "", "", "guard: overfits"]
+    assert guard.overrule(controller, UP)[1] == ["guard: overfits"]
+    # Where the new data are harder than the old ever were, nothing trails, and all is well as long as both losses fall.
+    controller.rebase(np.array([2.0]))
+    said = [decide(controller, guard, UP, loss, train_loss=loss)[1] for loss in (1.9, 1.8, 1.7, 1.6, 1.5, 1.4, 1.3)]
+    assert said == [""] * 7
+
+
 def test_it_lowers_a_rate_and_never_raises_it() -> None:
     controller, guard = begun(), Guard({}, 1, 2)
     decide(controller, guard, UP, 0.5)

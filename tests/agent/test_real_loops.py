@@ -342,10 +342,11 @@ def test_nothing_waits_for_the_device_between_decisions(
 
 @pytest.mark.parametrize("on_divergence", ["rollback", "cut"])
 @pytest.mark.parametrize("width", [8, 512])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_a_device_that_cannot_be_read_is_not_read_before_a_decision(
-    lively: Policy, on_divergence: str, width: int
+    lively: Policy, on_divergence: str, width: int, momentum: float
 ) -> None:
-    """Tensors on "meta" have no values: whoever reads one gets an error."""
+    """Tensors on "meta" have no values: whoever reads one gets an error. Nor is anything copied to there."""
     unaware = ActorShape(len(GLOBAL_SIGNALS) - 1, len(HYPERPARAMETER_SIGNALS))
     seen = tuple(name for name in GLOBAL_SIGNALS if name != "first_update")
     # The first decision reads, too, but for a policy that does not look at the first update.
@@ -353,19 +354,23 @@ def test_a_device_that_cannot_be_read_is_not_read_before_a_decision(
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3))
         batch = torch.ones(16, 4), torch.ones(16, dtype=torch.long)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-    tuner = AdaptiveSchedule(optimizer, 30 * lively.decisions, policy, on_divergence=on_divergence)  # type: ignore[arg-type]
-    for step in range(31):
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=momentum)
+    # Longer than what is set aside at a time.
+    adjust = ("lr", "momentum") if momentum else ("lr",)
+    tuner = AdaptiveSchedule(optimizer, 100 * lively.decisions, policy, adjust, on_divergence=on_divergence)  # type: ignore[arg-type]
+    for step in range(101):
         loss = loss_of(model, batch)
         optimizer.zero_grad()
         loss.backward()
-        if step == 30:
+        if step == 100:
             with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
                 optimizer.step()
         else:
-            optimizer.step()
-            tuner.step(loss)
-    assert tuner.steps == 30
+            with DeviceReads() as reads:
+                optimizer.step()
+                tuner.step(loss)
+            assert reads.found == []
+    assert tuner.steps == 100
 
 
 def test_groups_without_weight_decay_go_on_without(lively: Policy) -> None:
