@@ -142,7 +142,7 @@ def _transfer(data: Any, *, where: str) -> Iterator[Row]:
     key = "iqm_sensible_test"
     single = {name: score(name, key) for name in SINGLE_RUNS if name in summary}
     yield _against(f"test {ratio}, sensible starts, {where}; single runs", score("policy", key), single, 2)
-    for rival, runs in (("best_of_5", 5), ("pbt", 12)):
+    for rival, runs in ((name, runs) for name, runs in (("best_of_5", 5), ("pbt", 12)) if name in summary):
         figure = f"{ratio}, all starts, {where}; {runs} runs instead of one"
         yield _against(figure, score("policy", "iqm"), {rival: score(rival, "iqm")}, 2)
     against = data["policy_against_its_reference"]

@@ -78,7 +78,9 @@ def parameters(optimizer: Optimizer) -> list[Tensor]:
 
 def gradient_statistics(optimizer: Optimizer, sample: ParameterSample) -> tuple[Tensor, Tensor, Tensor]:
     """|g|^2, g.m and |m|^2 over all parameters, for gradients g and momentum buffers m; scalars on the device."""
-    trained = [(parameter, parameter.grad) for parameter in parameters(optimizer) if parameter.grad is not None]
+    trained = [
+        (parameter, gradient) for parameter in parameters(optimizer) if (gradient := _dense(parameter)) is not None
+    ]
     buffers = [(gradient, buffer) for p, gradient in trained if (buffer := _momentum_buffer(optimizer, p)) is not None]
     gradient = sample.row([gradient for _, gradient in trained])
     squared = torch.dot(gradient, gradient)
@@ -93,7 +95,7 @@ def first_update(optimizer: Optimizer, sample: ParameterSample) -> Tensor:
     """`signals.first_update` of the step that is about to come: a scalar on the device, NaN without gradients."""
     of_groups, trained = [], list[Tensor]()
     for group in optimizer.param_groups:
-        of_group = [parameter for parameter in group["params"] if parameter.grad is not None]
+        of_group = [parameter for parameter in group["params"] if _dense(parameter) is not None]
         if adaptive(optimizer):
             # Its steps are about as long as its rate in each direction.
             length: Tensor | int = sum(parameter.numel() for parameter in of_group)
@@ -133,6 +135,12 @@ def _unscaled(optimizer: Optimizer, squared: Tensor, dot: Tensor, momentum: Tens
     if isinstance(overflow, Tensor):
         squared = torch.where(overflow > 0, torch.full_like(squared, torch.nan), squared)
     return squared, dot, momentum
+
+
+def _dense(parameter: Tensor) -> Tensor | None:
+    """The gradient, where it has one that can be measured: sparse ones are of other rows each time."""
+    gradient = parameter.grad
+    return None if gradient is None or gradient.is_sparse else gradient
 
 
 def _momentum_buffer(optimizer: Optimizer, parameter: Tensor) -> Tensor | None:

@@ -6,6 +6,7 @@ import gc
 import io
 import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -371,6 +372,28 @@ def test_a_device_that_cannot_be_read_is_not_read_before_a_decision(
                 tuner.step(loss)
             assert reads.found == []
     assert tuner.steps == 100
+
+
+@pytest.mark.parametrize("rule", ["sgd", "sparse adam"])
+@pytest.mark.parametrize("on_divergence", ["rollback", "cut"])
+def test_an_embedding_with_sparse_gradients_trains_like_any(lively: Policy, rule: str, on_divergence: Any) -> None:
+    torch.manual_seed(0)
+    table, memory = nn.Embedding(50, 3, sparse=True), Memory()
+    model = nn.Sequential(table, nn.Linear(3, 3)) if rule == "sgd" else table
+    made = torch.optim.SGD(model.parameters(), lr=0.1) if rule == "sgd" else torch.optim.SparseAdam([table.weight])
+    tuner = AdaptiveSchedule(made, 30, lively, ("lr",), memory, on_divergence=on_divergence)
+    for step in range(30):
+        rows = torch.randint(0, 50, (16,))
+        loss = nn.functional.cross_entropy(model(rows), rows % 3) * (torch.nan if step == 20 else 1.0)
+        made.zero_grad()
+        loss.backward()
+        if step == 20 and on_divergence == "cut":
+            made.zero_grad()  # as a loop does that looks at its losses
+        made.step()
+        tuner.step(loss)
+    assert len(memory.decisions) == lively.decisions
+    assert bool(torch.isfinite(table.weight).all())
+    assert len({one.values["lr"] for one in memory.decisions}) > 5
 
 
 def test_groups_without_weight_decay_go_on_without(lively: Policy) -> None:
