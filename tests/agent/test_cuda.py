@@ -88,6 +88,29 @@ def waiting_is_an_error() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
+def train_without_waiting(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    tuner: AdaptiveSchedule,
+    steps: int,
+    scheduler: lr_scheduler.LRScheduler | None = None,
+) -> None:
+    """Only a decision may wait."""
+    for batch in batches(steps):
+        loss = loss_of(model, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        if tuner.due:
+            optimizer.step()
+        else:
+            with waiting_is_an_error():
+                optimizer.step()
+        with waiting_is_an_error():
+            tuner.step(loss)
+            if scheduler is not None:
+                scheduler.step()
+
+
 def test_waiting_for_the_device_is_noticed() -> None:
     with waiting_is_an_error(), pytest.raises(RuntimeError, match="synchroniz"):
         torch.ones(1, device="cuda").item()
@@ -120,17 +143,7 @@ def test_nothing_waits_for_the_gpu_between_decisions(
     adjust = ("lr", "weight_decay") if optimizer == "sgd without momentum" else ("lr", "weight_decay", "momentum")
     # Longer intervals than what is set aside at a time.
     tuner = AdaptiveSchedule(rule, 300, chosen, adjust, recorder=memory, on_divergence=on_divergence, decide_every=100)
-    for batch in batches(300):
-        loss = loss_of(model, batch)
-        rule.zero_grad()
-        loss.backward()
-        if tuner.due:
-            rule.step()
-        else:
-            with waiting_is_an_error():
-                rule.step()
-        with waiting_is_an_error():
-            tuner.step(loss)
+    train_without_waiting(model, rule, tuner, 300)
     assert len(memory.decided) == 3
 
 
@@ -140,19 +153,7 @@ def test_nothing_waits_for_the_gpu_where_a_scheduler_is_adjusted(outside: bool, 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     scheduler = lr_scheduler.CosineAnnealingLR(optimizer, 60)
     tuner = AdaptiveSchedule(optimizer, 60, lively, reference="optimizer" if outside else scheduler)
-    for batch in batches(60):
-        loss = loss_of(model, batch)
-        optimizer.zero_grad()
-        loss.backward()
-        if tuner.due:
-            optimizer.step()
-        else:
-            with waiting_is_an_error():
-                optimizer.step()
-        with waiting_is_an_error():
-            tuner.step(loss)
-            if outside:
-                scheduler.step()
+    train_without_waiting(model, optimizer, tuner, 60, scheduler if outside else None)
     assert tuner.steps == 60
 
 
@@ -187,26 +188,6 @@ def test_half_precision_with_unscaled_and_clipped_gradients(fused: bool, lively:
         scaler.update()
         tuner.step(loss)
     assert tuner.steps == 40
-    assert not any(note for *_, note in memory.decided)
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_steps_that_a_scaler_skips_do_no_harm(fused: bool, lively: Policy) -> None:
-    model, memory = a_model(), Memory()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=fused)
-    tuner = AdaptiveSchedule(optimizer, 40, lively, recorder=memory)
-    scaler = torch.amp.GradScaler("cuda", init_scale=2.0**10, growth_interval=1000)
-    for step, batch in enumerate(batches(40)):
-        with torch.autocast("cuda", torch.float16):
-            loss = loss_of(model, batch)
-        optimizer.zero_grad()
-        scaler.scale(loss).backward()
-        if step % 9 == 4:
-            next(model.parameters()).grad[0, 0] = torch.inf  # type: ignore[index]
-        scaler.step(optimizer)
-        scaler.update()
-        tuner.step(loss)
-    assert tuner.steps == (40 if fused else 36)
     assert not any(note for *_, note in memory.decided)
 
 

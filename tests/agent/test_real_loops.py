@@ -77,15 +77,23 @@ def test_accumulated_gradients_are_one_step(lively: Policy) -> None:
         assert split[2] == pytest.approx(whole[2], rel=1e-3)
 
 
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
 @pytest.mark.parametrize("fused", [False, True])
-def test_steps_that_a_scaler_skips_do_no_harm(lively: Policy, fused: bool) -> None:
-    model, memory = small_model(), Memory()
+@pytest.mark.parametrize(
+    ("device", "precision"),
+    [("cpu", torch.bfloat16), pytest.param("cuda", torch.float16, marks=on_a_gpu)],
+    ids=["cpu", "cuda"],
+)
+def test_steps_that_a_scaler_skips_do_no_harm(lively: Policy, device: str, precision: torch.dtype, fused: bool) -> None:
+    model, memory = small_model().to(device), Memory()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=fused)
     tuner = AdaptiveSchedule(optimizer, 40, lively, recorder=memory)
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=1000)
-    for step, batch in enumerate(batches(40)):
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(model, batch)
+    scaler = torch.amp.GradScaler(device, init_scale=2.0**10, growth_interval=1000)
+    for step, (x, y) in enumerate(batches(40)):
+        with torch.autocast(device, precision):
+            loss = loss_of(model, (x.to(device), y.to(device)))
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         if step % 9 == 4:
