@@ -441,6 +441,8 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
         "schedule_transfer/text/results_480.json": partial(_transfer, where="text"),
         "schedule_transfer/bold/results_480.json": partial(_transfer, where="tables and images, schedule-bold"),
         "schedule_transfer/bold/text/results_480.json": partial(_transfer, where="text, schedule-bold"),
+        "schedule_transfer/results_2040.json": partial(_transfer, where="five times longer"),
+        "schedule_transfer/bold/results_2040.json": partial(_transfer, where="five times longer, schedule-bold"),
         "schedule_ablations/results_earlier_tasks.jsonl": _ablations,
         "ray_population/results.json": _population,
         "other_frameworks/results.json": _other_frameworks,
