@@ -33,8 +33,9 @@ def measures_gradient(step: int, steps: int, measurements: int = GRADIENT_MEASUR
 class IntervalMeter:
     """Measurements of one interval of `steps` optimiser steps.
 
-    The mean and the variance of the loss are accumulated part by part (Chan, Golub and LeVeque 1979), so that a long
-    interval of a nearly constant loss loses no digits and the state stays small.
+    The mean and the variance of the loss are accumulated part by part (Chan, Golub and LeVeque 1979, Updating formulae
+    and a pairwise algorithm for computing sample variances), so that a long interval of a nearly constant loss loses no
+    digits and the state stays small.
 
     Args:
         steps: Length of the interval.
