@@ -197,14 +197,22 @@ def _check_range(name: str, each: FloatDistribution | IntDistribution) -> None:
             f"{name!r} goes from {_short(each.low)} to {_short(each.high)}: expected whole numbers between -2**63 and "
             "2**63, from the smaller to the larger; tune the logarithm of larger ones"
         )
-    if not (low <= high and math.isfinite(high - low)):
+    if not (_finite(low) and _finite(high) and low <= high and math.isfinite(float(high) - float(low))):
         raise SearchSpaceError(
-            f"{name!r} goes from {low} to {high}: expected a finite range, from the smaller to the larger end"
+            f"{name!r} goes from {_short(low)} to {_short(high)}: expected a finite range, from the smaller to the "
+            "larger end"
         )
     if each.log and low <= 0:
         raise SearchSpaceError(f"{name!r} starts at {low} on a logarithmic scale: expected an end above 0")
-    if each.step is not None and not each.step > 0:
-        raise SearchSpaceError(f"{name!r} has steps of {each.step}: expected steps above 0")
+    if each.step is not None and not (_finite(each.step) and each.step > 0):
+        raise SearchSpaceError(f"{name!r} has steps of {_short(each.step)}: expected steps above 0")
+
+
+def _finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number may be larger than any float
+        return False
 
 
 def _short(number: float) -> str:

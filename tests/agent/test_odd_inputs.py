@@ -370,6 +370,8 @@ BAD_SPACES: list[Any] = [
     {"x": broken(FloatDistribution(0, 1), low=2.0)}, {"x": broken(FloatDistribution(0, 1), low=math.nan)},
     {"x": broken(FloatDistribution(0, 1), high=math.nan)}, {"x": broken(FloatDistribution(0, 1), high=math.inf)},
     {"x": broken(FloatDistribution(0, 1), low=-math.inf)}, {"x": FloatDistribution(-1.7e308, 1.7e308)},
+    {"x": broken(FloatDistribution(0, 1), high=10**400)}, {"x": broken(FloatDistribution(0, 1), step=10**400)},
+    {"x": broken(FloatDistribution(0, 1), low=10**400, high=10**400)},
     {"x": broken(IntDistribution(0, 1), low=5)}, {"x": IntDistribution(0, 2**64)}, {"x": IntDistribution(-(10**400),
     0)},
     {"x": broken(FloatDistribution(0, 1), log=True)}, {"x": broken(IntDistribution(-1, 1), log=True)},
