@@ -138,7 +138,8 @@ def test_a_trial_whose_node_dies_goes_on_from_its_checkpoint_and_is_one_run(
     results = tune.Tuner(
         trainable(),
         param_space={"lr": tune.grid_search([1e-3, 1e-2]), "doom": str(tmp_path / "doom")},
-        tune_config=tune.TuneConfig(metric="val_loss", mode="min", scheduler=scheduler),
+        # Ray may wait for a dead node for ever.
+        tune_config=tune.TuneConfig(metric="val_loss", mode="min", scheduler=scheduler, time_budget_s=120),
         run_config=tune.RunConfig(
             storage_path=str(tmp_path / "ray"),
             callbacks=[recorder],
