@@ -94,7 +94,8 @@ class Guard:
 
     def _follow(self, controller: ScheduleController, seen: Mapping[str, Array]) -> NDArray[np.bool_]:
         """Takes in what is new; returns where validation losses are, and of the same data as those before."""
-        diverged, fresh = seen["diverged"] > 0, seen["val_age"] == 0
+        diverged = seen["diverged"] > 0
+        fresh: NDArray[np.bool_] = seen["val_age"] == 0
         better = fresh & ~diverged & (seen["val_since_best"] < 0)
         self._best = np.where(better[:, None], controller.offset, self._best)
         self._divergences = self._divergences + diverged
@@ -102,14 +103,13 @@ class Guard:
         changed, self._val_start = controller.val_start != self._val_start, controller.val_start.copy()
         self._train_at_best = np.where(changed, 0.0, self._train_at_best)
         self._trailing = np.where(changed, 0.0, self._trailing)
-        fresh = fresh & ~changed
+        fresh &= ~changed
         at_best = fresh & ~diverged & (seen["val_since_best"] <= 0)
         self._train_at_best = np.where(at_best, seen["train_since_start"], self._train_at_best)
         # A training loss that gets on is no matter of the values of then: going back to them would not help.
         behind = (seen["val_since_best"] > TRAILING) & ~self._gets_on(seen)
         self._trailing = np.where(fresh, np.where(behind, self._trailing + 1, 0.0), self._trailing)
-        told: NDArray[np.bool_] = fresh
-        return told
+        return fresh
 
     def _gets_on(self, seen: Mapping[str, Array]) -> NDArray[np.bool_]:
         """Whether the training loss is below what it was at the best validation loss."""

@@ -191,7 +191,7 @@ def test_half_precision_with_unscaled_and_clipped_gradients(fused: bool, lively:
     assert not any(note for *_, note in memory.decided)
 
 
-def test_a_compiled_model_and_a_compiled_step(lively: Policy) -> None:
+def test_a_compiled_model_with_its_rate_on_the_device_is_the_same_as_any(lively: Policy) -> None:
     seen = []
     for compiled in (False, True):
         model, memory = a_model(), Memory()
