@@ -19,7 +19,9 @@ Array = NDArray[np.float64]
 
 _POOL, _ADJUSTED, _INCUMBENTS = 256, 48, 3
 _REFILLED = 32  # points that come into the pool together, where so many were taken
-_DESIGN = 5  # trials that are started before any goes on, where no past task tells where to begin
+_DESIGN = 5, 20  # least and most trials that are started before any goes on, where no past task tells where to begin
+_DESIGN_OF_DIMENSION = 2.5  # between: so many a dimension,
+_DESIGN_COSTS = 0.05, 0.4  # or for so little of the budget; and for no more of it
 _ALIKE, _ALIKE_OF_BUDGET = 1e-3, 0.25  # share of a value that makes no difference, and of the budget for such designs
 _HOPELESS = 2  # trials that fail where past tasks promised much: then they are not asked where to begin
 _TEST = 0.26  # of the budget: what it may cost to try something that past tasks do not praise
@@ -229,11 +231,23 @@ class SearchState:
     def designs(self) -> bool:
         """Whether it is too early to be clever: trials are started in the middle of the space and at random."""
         if self.past is None:
-            return self._count < _DESIGN or not self.knows or self._all_alike
+            return self._count < self._design_size or not self.knows or self._all_alike
         if self.knows:
             # Without past tasks, as long as they are doubted, the search begins as one that has none.
-            return not self.believes and self._count <= _DESIGN
+            return not self.believes and self._count <= self._design_size
         return sum(each.failed for each in self.trials.values()) >= _HOPELESS
+
+    @property
+    def _design_size(self) -> int:
+        """Trials to start in the middle of the space and at random: with few, a search stays where it began.
+
+        More where the space has more dimensions, or where they cost next to nothing; fewer where they cost too much of
+        the budget, of which one full training may be spent in any case.
+        """
+        (least, most), (little, much) = _DESIGN, _DESIGN_COSTS
+        wanted = max(_DESIGN_OF_DIMENSION * self.cube.dimensions, little * self.budget / self.rungs[0])
+        paid = max(much * self.budget, 1.0) / self.rungs[0]
+        return int(np.clip(min(wanted, paid), least, most))
 
     @property
     def _all_alike(self) -> bool:
@@ -454,3 +468,4 @@ class SearchState:
             if each.number not in best:
                 values -= len(each.values)
                 del self.trials[each.number]
+

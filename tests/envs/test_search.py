@@ -162,7 +162,7 @@ def test_a_long_search_forgets_and_goes_on() -> None:
 
 
 def test_without_past_tasks_it_begins_in_the_middle_and_at_random_and_continues_nothing() -> None:
-    state = SearchState(ColumnCube([1, 3]), (0.5, 1.0), budget=10, seed=3)
+    state = SearchState(ColumnCube([1, 3]), (0.5, 1.0), budget=5, seed=3)
     begun = []
     for number in range(5):
         moves = state.moves()
@@ -177,6 +177,28 @@ def test_without_past_tasks_it_begins_in_the_middle_and_at_random_and_continues_
     moves = state.moves()
     assert (moves.trials[: len(moves.points)] == -1).any()
     assert (moves.trials >= 0).any()
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "rung", "budget", "expected"),
+    [
+        (7, 1 / 16, 4, 17),  # so many a dimension
+        (2, 1 / 16, 4, 5),  # never fewer
+        (2, 1 / 16, 25, 20),  # where they cost next to nothing
+        (40, 1 / 16, 25, 20),  # never more
+        (7, 1.0, 25, 10),  # no more than two fifths of a budget
+        (7, 1 / 8, 1, 8),  # or one full training
+    ],
+)
+def test_how_many_begin_at_random_follows_from_dimensions_and_costs(
+    dimensions: int, rung: float, budget: float, expected: int
+) -> None:
+    state = SearchState(ColumnCube([1] * dimensions), tuple(sorted({rung, 1.0})), budget)
+    for number in range(expected):
+        assert state.designs
+        state.start(number, state.moves().points[0])
+        state.learn(number, 1.0 / (number + 1))
+    assert not state.designs
 
 
 def test_where_all_are_at_chance_others_are_begun_for_a_quarter_of_the_budget() -> None:
