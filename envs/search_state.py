@@ -468,4 +468,3 @@ class SearchState:
             if each.number not in best:
                 values -= len(each.values)
                 del self.trials[each.number]
-
