@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -81,7 +82,9 @@ def train(
 
 @contextmanager
 def waiting_is_an_error() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype feature")
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:
@@ -191,6 +194,7 @@ def test_half_precision_with_unscaled_and_clipped_gradients(fused: bool, lively:
     assert not any(note for *_, note in memory.decided)
 
 
+@pytest.mark.filterwarnings("ignore:::torch")  # its compiler warns of itself, and of what the GPU could do
 def test_a_compiled_model_with_its_rate_on_the_device_is_the_same_as_any(lively: Policy) -> None:
     seen = []
     for compiled in (False, True):
@@ -294,13 +298,13 @@ def test_a_policy_is_trained_on_the_device(tmp_path: Path) -> None:
 
 
 def uses_the_gpu(config: dict[str, Any]) -> float:
-    """Holds so many megabytes and keeps the device busy for a second."""
+    """Holds so many megabytes and keeps the device busy for longer than it takes until somebody looks."""
     import time
 
     import torch
 
     held = torch.zeros(config["mb"] * 2**18, device="cuda")
-    busy, end = torch.randn(4096, 4096, device="cuda"), time.monotonic() + 1.0
+    busy, end = torch.randn(4096, 4096, device="cuda"), time.monotonic() + 4.0
     while time.monotonic() < end:
         busy = (busy @ busy).clamp(-1, 1)
         torch.cuda.synchronize()
