@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..envs.adjustments import Kind
 from ..envs.controller import HYPERPARAMETER_SIGNALS
 
 
@@ -110,28 +111,46 @@ class RecurrentActor(nn.Module):
 class Committee(nn.Module):
     """Several actors that learnt apart from each other; what they do is the mean of what each would do.
 
-    An ensemble (Hansen and Salamon 1990, Neural network ensembles).
+    An ensemble (Hansen and Salamon 1990, Neural network ensembles). Policies that learn alike but for their seed differ
+    more than most changes of how they learn; their mean is about as good as the best of them.
 
-    Policies that learn alike but for their seed differ more than most changes of how they learn; their mean is about as
-    good as the best of them.
+    A learning rate may be moved up by more than the mean, by a share of the standard deviation among the members, as an
+    upper confidence bound does (Auer 2002, Using confidence bounds for exploitation-exploration trade-offs; over an
+    ensemble Chen et al. 2017, UCB exploration via Q-ensembles). Where members disagree, up is the better bet: a rate
+    that was too high shows at the next decision, one that stays too low does not.
 
     Args:
         members: Actors of one shape, without a memory.
+        optimism: That share.
+        is_rate: Which own signal tells whether a hyperparameter is a learning rate.
     """
 
-    def __init__(self, members: Iterable[Actor]) -> None:
+    def __init__(
+        self,
+        members: Iterable[Actor],
+        optimism: float = 0.0,
+        is_rate: int = HYPERPARAMETER_SIGNALS.index(f"is_{Kind.LEARNING_RATE}"),
+    ) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        self.optimism, self._is_rate = optimism, is_rate
+
+    @property
+    def _first(self) -> Actor:
+        first: Actor = self.members[0]  # type: ignore[assignment]
+        return first
 
     @property
     def shape(self) -> ActorShape:
         """The shape of each member."""
-        shape: ActorShape = self.members[0].shape  # type: ignore[assignment]
-        return shape
+        return self._first.shape
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Adjustments (n, h) in [-1, 1] for observations (n, g + h * o)."""
-        return torch.stack([member(observation).clamp(-1, 1) for member in self.members]).mean(0)
+        """Adjustments (n, h), not clipped, for observations (n, g + h * o)."""
+        each = torch.stack([member(observation).clamp(-1, 1) for member in self.members])
+        _, blocks = self._first.encoder.split(observation)
+        spread: Tensor = each.std(0, correction=0) * blocks[..., self._is_rate]
+        return each.mean(0) + self.optimism * spread
 
 
 class Critic(nn.Module):

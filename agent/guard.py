@@ -3,7 +3,8 @@
 A policy extrapolates badly: where a training looks like none that it learnt on, its adjustments mean nothing. The guard
 watches for that and for its consequences. Where it speaks up, hyperparameters go back to where the validation loss was
 last at its best, which is the reference itself as long as nothing was better, and no learning rate is raised. Where a
-training overfits, its learning rates come down: what is learnt from there on is to be unlearnt.
+training overfits, its learning rates come down: what is learnt from there on is to be unlearnt. And where the first
+step would already destroy a network, rates are lowered before it: no decision after it could mend that.
 
 Source: overfitting is told by the generalisation loss of Prechelt 1998 (Early stopping - but when?), 5 % above the best
 validation loss, and by its share of what the training has gained, since a small loss varies by more than that.
@@ -35,6 +36,9 @@ OVERFITTING = float(np.log(1.05))
 
 GIVEN_BACK = 0.05
 """And it must have lost more than this share of what the best one had gained since the start."""
+
+LONGEST_FIRST_STEP = 0.15
+"""A first step may move the weights by this share of their norm."""
 
 MARGIN = 0.1
 """A signal is out of its range when it leaves it by more than this share of the range's width."""
@@ -79,9 +83,15 @@ class Guard:
         wanted = np.where(calmed, np.minimum(wanted, 0.0), wanted)
         overfitting = fresh & self._overfits(seen)
         wanted = np.where(controller.is_rate & overfitting[:, None], -1.0, wanted)
-        overruled = np.any(wanted != action, axis=1)
-        reasons = zip(overruled, diverging, trailing, overfitting, strange, strict=True)
+        far = self._shorten_first_step(controller, wanted)
+        overruled = np.any(wanted != action, axis=1) | far
+        reasons = zip(overruled, diverging, trailing, overfitting, far, strange, strict=True)
         return wanted, [_reason(*why) if changed else "" for changed, *why in reasons]
+
+    def _shorten_first_step(self, controller: ScheduleController, wanted: Array) -> NDArray[np.bool_]:
+        if controller.decision > 0:
+            return np.zeros(len(wanted), dtype=np.bool_)
+        return controller.shorten_first_step(wanted, LONGEST_FIRST_STEP)
 
     def state_dict(self) -> dict[str, Array]:
         """A copy of the state: a handful of numbers a schedule."""
@@ -137,11 +147,12 @@ class Guard:
 _STATE = ("best", "divergences", "trailing", "train_at_best", "val_start")
 
 
-def _reason(diverging: bool, trailing: bool, overfitting: bool, strange: list[str]) -> str:
+def _reason(diverging: bool, trailing: bool, overfitting: bool, far: bool, strange: list[str]) -> str:
     reasons = {
         "keeps diverging": diverging,
         "trails its best validation loss": trailing,
         "overfits": overfitting,
+        "first step too long": far,
         f"{', '.join(strange)} outside of what the policy knows": bool(strange),
     }
     return "guard: " + "; ".join(reason for reason, holds in reasons.items() if holds)

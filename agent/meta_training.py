@@ -38,7 +38,7 @@ from .actor_critic import RecurrentScheduleActorCritic, ScheduleActorCritic
 from .evaluation import evaluate
 from .meta_checkpoint import MetaCheckpoint
 from .paired_ppo import PairedPPO, PairedRecurrentPPO
-from .policy import MOST_MEMBERS, Policy
+from .policy import MOST_MEMBERS, MOST_OPTIMISM, Policy
 from .policy_files import CARD
 from .soft_actor_critic import ScheduleSAC, SoftScheduleActorCritic
 
@@ -88,6 +88,7 @@ class MetaTrainingSettings:
         memory: Units of what recurrent PPO remembers.
         reference: The schedule that the policy learns to adjust, by its name in `envs.references.REFERENCES`.
         members: How many learn, apart from each other, see `agent.actor.Committee`: `steps` are those of each.
+        optimism: How much more than their mean they move a learning rate up where they disagree, see there.
         clear: Whether the task groups with much data have data whose losses fall far, see `SyntheticTasks`.
         scaled: Whether PPO's advantages are scaled within each task group.
         varied: Whether episodes differ in which hyperparameters are adjusted and in what the policy hears, see
@@ -109,6 +110,7 @@ class MetaTrainingSettings:
     memory: int = 32
     reference: str = "constant"
     members: int = 1
+    optimism: float = 0.0
     clear: bool = False
     scaled: bool = True
     varied: bool = True
@@ -125,6 +127,11 @@ class MetaTrainingSettings:
                 )
         if self.members > (most := 1 if self.algorithm is Algorithm.RECURRENT_PPO else MOST_MEMBERS):
             raise ConfigurationError(f"members of {self.algorithm} must be at most {most}, got {self.members}")
+        if not 0.0 <= self.optimism <= MOST_OPTIMISM or (self.optimism and self.members == 1):
+            raise ConfigurationError(
+                f"optimism must be from 0 to {MOST_OPTIMISM:g}, and 0 for a single member, got {self.optimism} for "
+                f"{self.members}"
+            )
         if self.group_size % self.copies:
             raise ConfigurationError(
                 f"group_size must be a multiple of copies, got {self.group_size} and {self.copies}"
@@ -133,7 +140,7 @@ class MetaTrainingSettings:
     def of_members(self) -> list[MetaTrainingSettings]:
         """The settings of each member; other seeds of the whole run share none of theirs."""
         seeds = range(self.members * self.seed, self.members * (self.seed + 1))
-        return [replace(self, seed=seed, members=1) for seed in seeds]
+        return [replace(self, seed=seed, members=1, optimism=0.0) for seed in seeds]
 
     @property
     def command(self) -> str:
@@ -149,6 +156,7 @@ class MetaTrainingSettings:
             "copies": self.copies,
             "reference": self.reference,
             "members": self.members,
+            "optimism": self.optimism,
         }
         data = ["--clear"] if self.clear else []
         return " ".join(["metatuner train schedule", *(f"--{k} {v}" for k, v in options.items()), *data, "--out DIR"])
@@ -297,7 +305,7 @@ def _joined(members: Sequence[Policy], settings: MetaTrainingSettings) -> Policy
     }
     actors = [each.actor for each in members if isinstance(each.actor, Actor)]
     card = {**_card(settings), "signal_ranges": ranges}
-    return replace(first, actor=Committee(actors).eval(), card=card)
+    return replace(first, actor=Committee(actors, settings.optimism).eval(), card=card)
 
 
 def _counted(progress: Progress | None, before: int, settings: MetaTrainingSettings) -> Progress | None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..envs.adjustments import Kind
 from ..envs.controller import HYPERPARAMETER_SIGNALS
 from ..envs.errors import PolicyFileError
 from ..envs.references import REFERENCES
@@ -24,6 +25,10 @@ ZERO = "zero"
 """The policy that adjusts nothing: it leaves its reference as it is, bit for bit."""
 
 MOST_MEMBERS = 16
+MOST_OPTIMISM = 2.0
+_ALONE = {"members": 1, "optimism": 0.0}
+"""What a card says of a network that decides alone."""
+_IS_RATE = f"is_{Kind.LEARNING_RATE}"
 _SIZES = {"summary": 1, "width": 1, "memory": 0}
 """Sizes of the network on a card, with the least of each."""
 
@@ -95,9 +100,10 @@ class Policy:
             card = _checked(folder, card_in(folder, SCHEDULE))
             seen, own = tuple(card["global_signals"]), tuple(card["own_signals"])
             mask = own.index("adjusted") if "adjusted" in own else None
-            sizes = {name: size for name, size in card["network"].items() if name != "members"}
-            shape, members = ActorShape(len(seen), len(own), **sizes, adjusted=mask), card["network"].get("members", 1)
-            actor = built(lambda: _network(shape, members), folder, card)
+            network = {**_ALONE, **card["network"]}
+            members, optimism = (network.pop(name) for name in _ALONE)
+            shape = ActorShape(len(seen), len(own), **network, adjusted=mask)
+            actor = built(lambda: _network(shape, members, optimism, own), folder, card)
         return cls(str(card["name"]), actor, int(card["decisions"]), card, seen, own)
 
     def save(self, folder: str | Path) -> Path:
@@ -108,7 +114,9 @@ class Policy:
         """
         if self.actor is None:
             raise PolicyFileError(f"policy {self.name!r} has no weights to save: load it by its name instead")
-        shape, members = self.actor.shape, len(self.actor.members) if isinstance(self.actor, Committee) else 1
+        shape, together = self.actor.shape, _ALONE
+        if isinstance(self.actor, Committee):
+            together = {"members": len(self.actor.members), "optimism": self.actor.optimism}
         card = {
             **self.card,
             "kind": SCHEDULE,
@@ -116,8 +124,7 @@ class Policy:
             "decisions": self.decisions,
             "global_signals": list(self.global_signals),
             "own_signals": list(self.own_signals),
-            "network": {name: getattr(shape, name) for name in _SIZES}
-            | {"squashed": shape.squashed, "members": members},
+            "network": {name: getattr(shape, name) for name in _SIZES} | {"squashed": shape.squashed, **together},
         }
         return write_policy(folder, self.actor, card)
 
@@ -158,26 +165,33 @@ class Policy:
         return adjustments.clamp(-1, 1).double().numpy(), state
 
 
-def _network(shape: ActorShape, members: int) -> Actor | RecurrentActor | Committee:
+def _network(
+    shape: ActorShape, members: int, optimism: float, own: tuple[str, ...]
+) -> Actor | RecurrentActor | Committee:
     if members > 1:
-        return Committee(Actor(shape) for _ in range(members))
+        return Committee((Actor(shape) for _ in range(members)), optimism, own.index(_IS_RATE))
     return RecurrentActor(Actor(shape)) if shape.memory else Actor(shape)
 
 
 def _checked(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
     path = folder / "card.json"
     require_entries(path, card, {"decisions": int, "global_signals": list, "own_signals": list})
-    network = {"memory": 0, "squashed": False, "members": 1, **card["network"]}
-    if set(network) != {*_SIZES, "squashed", "members"} or not (
+    network = {"memory": 0, "squashed": False, **_ALONE, **card["network"]}
+    if set(network) != {*_SIZES, "squashed", *_ALONE} or not (
         type(network["squashed"]) is bool
         and type(network["members"]) is int
         and 1 <= network["members"] <= (1 if network["memory"] else MOST_MEMBERS)
+        and type(network["optimism"]) in (int, float)
+        and 0.0 <= network["optimism"] <= MOST_OPTIMISM
         and all(type(network[name]) is int and least <= network[name] <= 4096 for name, least in _SIZES.items())
     ):
         raise PolicyFileError(
             f"{path} tells network sizes {card['network']!r}; expected summary and width, each 1 to 4096, and perhaps "
-            f"memory, 0 to 4096, squashed, true or false, and members, 1 to {MOST_MEMBERS} and 1 with a memory"
+            f"memory, 0 to 4096, squashed, true or false, members, 1 to {MOST_MEMBERS} and 1 with a memory, and "
+            f"optimism, 0 to {MOST_OPTIMISM:g}"
         )
+    if network["members"] > 1 and _IS_RATE not in card["own_signals"]:
+        raise PolicyFileError(f"{path} has members and no signal {_IS_RATE}: expected it among own_signals")
     if card["decisions"] < 1:
         raise PolicyFileError(f"{path} tells {card['decisions']} decisions; expected at least 1")
     unknown = [str(name) for name in card["global_signals"] if name not in GLOBAL_SIGNALS]

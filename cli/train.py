@@ -65,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="schedule policies that learn apart, and decide by their mean (default: %(default)s)",
     )
     parser.add_argument(
+        "--optimism",
+        type=float,
+        default=0.0,
+        help="how far above their mean members move a rate, in standard deviations among them (default: %(default)s)",
+    )
+    parser.add_argument(
         "--clear",
         action="store_true",
         help="make the larger half of the data clear, as real data of thousands of rows often are",
@@ -173,6 +179,7 @@ def _schedule(args: argparse.Namespace) -> _Job:
         copies=args.copies,
         reference=args.reference,
         members=args.members,
+        optimism=args.optimism,
         clear=args.clear,
         **({} if args.steps is None else {"steps": args.steps}),
     )

@@ -220,6 +220,26 @@ class ScheduleController:
         self._last_action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0) * self._adjusted
         self._move(self._last_action * self._moves)
 
+    def shorten_first_step(self, action: Array, longest: float) -> NDArray[np.bool_]:
+        """Lowers learning rates before the first step, by as much as it takes and an adjustment may not.
+
+        Only those of optimisers that normalise their steps, where weights are moved by about the rate whatever the
+        gradient is. Weights next to nothing are not measured against: there any step is long.
+
+        Args:
+            action: The adjustments that come next, shape (n, h).
+            longest: The first step may move the weights by this share of their norm.
+
+        Returns:
+            Of which schedules rates were lowered, shape (n,).
+        """
+        signal = self.signals()["first_update"]
+        told = (self._adaptive > 0) & (signal < LIMIT)
+        coming = np.log(signals.relative_update(signal))[:, None] + action * self._moves
+        excess = np.maximum(0.0, coming - np.log(longest)) * (told[:, None] & self.is_rate) * self._adjusted
+        self._move(-excess)
+        return np.asarray(excess.any(axis=1))
+
     def displace(self, values: Array, reference: Array) -> None:
         """Takes in that someone else set the hyperparameters, as far as their distributions allow.
 

@@ -130,6 +130,12 @@ def relative_update_signal(ratio: Array) -> Array:
         return np.nan_to_num(0.5 * np.log(ratio / 1e-3), nan=0.0, posinf=LIMIT, neginf=-LIMIT)
 
 
+def relative_update(signal: Array) -> Array:
+    """The ratio that `relative_update_signal` tells of; 0.001, the textbook size, where it is unknown."""
+    ratio: Array = 1e-3 * np.exp(2.0 * signal)
+    return ratio
+
+
 def first_update(lr: Array, adaptive: Array, size: int, grad_norm: Array, weight_norm: Array) -> Array:
     """Norm of an optimiser's first step over that of the weights, before it is taken.
 

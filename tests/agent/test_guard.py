@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from metatuner.agent.adaptive_schedule import AdaptiveSchedule
-from metatuner.agent.guard import MOST_DIVERGENCES, TRAILING_FOR, Guard
+from metatuner.agent.guard import LONGEST_FIRST_STEP, MOST_DIVERGENCES, TRAILING_FOR, Guard
 from metatuner.agent.policy import Policy
 from metatuner.envs.adjustments import adjustables
 from metatuner.envs.controller import ScheduleController
@@ -18,9 +20,10 @@ START = np.array([[0.01, 1e-4]])
 UP = np.array([[1.0, 1.0]])
 
 
-def begun() -> ScheduleController:
-    controller = ScheduleController(adjustables(["lr", "weight_decay"]), 40, np.array([1.0]))
-    controller.begin(START, Interval.of(val_loss=1.0))
+def begun(first_update: Sequence[float] = (np.nan,), adaptive: float = 1.0) -> ScheduleController:
+    n = len(first_update)
+    controller = ScheduleController(adjustables(["lr", "weight_decay"]), 40, np.full(n, adaptive))
+    controller.begin(np.tile(START, (n, 1)), Interval.of(val_loss=[1.0] * n, first_update=first_update))
     return controller
 
 
@@ -156,6 +159,33 @@ def test_signals_count_as_the_policy_sees_them() -> None:
     assert controller.signals()["val_outlook"][0] < -2 * LIMIT
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_first_step_is_no_longer_than_weights_can_bear(sign: float) -> None:
+    controller, guard = begun(first_update=[0.9, 0.1, 0.01]), Guard({}, 3, 2)
+    action, reasons = guard.overrule(controller, np.full((3, 2), sign))
+    controller.adjust(action)
+    assert np.array_equal(action, np.full((3, 2), sign))
+    far, near, never = controller.values(np.tile(START, (3, 1)))[:, 0] / START[0, 0] * [0.9, 0.1, 0.01]
+    assert far == pytest.approx(LONGEST_FIRST_STEP)
+    assert near == pytest.approx(LONGEST_FIRST_STEP if sign > 0 else 0.1 / 3)
+    assert never == pytest.approx(0.01 * 3**sign)
+    assert reasons == ["guard: first step too long", "guard: first step too long" if sign > 0 else "", ""]
+    assert controller.values(np.tile(START, (3, 1)))[:, 1] == pytest.approx(controller.values(START[[0] * 3])[0, 1])
+    controller.observe(Interval.of(val_loss=[0.9] * 3))
+    assert guard.overrule(controller, np.full((3, 2), sign))[1] == [""] * 3  # later ones may be long
+
+
+def test_a_long_first_step_is_left_alone_where_it_tells_nothing() -> None:
+    wanted = np.zeros((1, 2))
+    for controller in (
+        begun(first_update=[1.0], adaptive=0.0),  # its length follows from the gradient
+        begun(first_update=[1e9]),  # the weights are next to nothing
+        begun(),  # nobody knows it
+    ):
+        assert Guard({}, 1, 2).overrule(controller, wanted)[1] == [""]
+        assert not controller.offset.any()
+
+
 def test_a_state_goes_on_bit_for_bit() -> None:
     losses = [0.5, 0.9, 1e9, 0.9, 0.9, 1e9, 0.9, 1e9, 0.9, 0.9]
     done = []
@@ -195,3 +225,19 @@ def test_a_schedule_records_what_the_guard_did(lively: Policy, guard: bool) -> N
         optimizer.step()
         tuner.step(loss)
     assert any("train_since_last" in note for note in memory.notes) == guard
+
+
+@pytest.mark.parametrize("guard", [True, False])
+def test_a_schedule_begins_with_a_step_that_does_not_destroy_its_model(lively: Policy, guard: bool) -> None:
+    torch.manual_seed(0)
+    model, memory = nn.Linear(64, 64), Memory()
+    before = model.weight.detach().clone()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.5)
+    tuner = AdaptiveSchedule(optimizer, 50, lively, ("lr",), memory, guard=guard)
+    loss = (model(torch.randn(16, 64)) - 1).square().mean()
+    loss.backward()
+    optimizer.step()
+    tuner.step(loss)
+    moved = float((model.weight.detach() - before).norm() / before.norm())
+    assert (moved < 1.1 * LONGEST_FIRST_STEP) == guard
+    assert ("first step too long" in memory.notes[0]) == guard

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from metatuner.agent.actor import Actor, Committee
 from metatuner.agent.meta_training import Algorithm, MetaTrainingSettings, train_schedule_policy
 from metatuner.agent.policy import Policy
 from metatuner.envs.controller import observation_size
@@ -99,8 +100,8 @@ def test_settings_out_of_range_are_refused() -> None:
 
 
 def test_members_learn_apart_decide_together_and_go_on_where_they_were(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, members=3)
-    assert "--members 3" in settings.command
+    settings = replace(SETTINGS, members=3, optimism=0.5)
+    assert "--members 3 --optimism 0.5" in settings.command
     told: list[tuple[int, int]] = []
 
     def stop_in_the_second(done: int, total: int, mean: float) -> None:
@@ -123,7 +124,11 @@ def test_members_learn_apart_decide_together_and_go_on_where_they_were(tmp_path:
         train_schedule_policy(each, tmp_path / str(each.seed), evaluation_groups=0) for each in settings.of_members()
     ]
     assert [each.card["meta_training"]["seed"] for each in alone] == [6, 7, 8]
-    np.testing.assert_allclose(decisions_of(joint), np.mean([decisions_of(each) for each in alone], axis=0), atol=1e-6)
+    decided = np.array([decisions_of(each) for each in alone])
+    assert isinstance(joint.actor, Committee)
+    assert joint.actor.optimism == 0.5
+    mean = replace(joint, actor=Committee(each.actor for each in alone if isinstance(each.actor, Actor)))
+    np.testing.assert_allclose(decisions_of(mean), decided.mean(0), atol=1e-6)
     for name, (low, high) in joint.signal_ranges.items():
         ends = [each.signal_ranges[name] for each in alone]
         assert (low, high) == (min(end[0] for end in ends), max(end[1] for end in ends))
@@ -144,3 +149,8 @@ def test_members_of_another_run_are_refused(tmp_path: Path) -> None:
         replace(settings, algorithm=Algorithm.RECURRENT_PPO)
     with pytest.raises(ConfigurationError, match="at most 16, got 17"):
         replace(settings, members=17)
+    with pytest.raises(ConfigurationError, match="and 0 for a single member"):
+        replace(SETTINGS, optimism=0.5)
+    for optimism in (-0.5, 2.5, float("nan")):
+        with pytest.raises(ConfigurationError, match="optimism must be from 0 to 2"):
+            replace(settings, optimism=optimism)

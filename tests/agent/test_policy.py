@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from metatuner.agent.actor import Actor, Committee
 from metatuner.agent.policy import DEFAULT_POLICY, ZERO, Policy
 from metatuner.agent.policy_files import shipped_policies
-from metatuner.envs.controller import observation_size
+from metatuner.envs.adjustments import Kind
+from metatuner.envs.controller import HYPERPARAMETER_SIGNALS, observation_size
 from metatuner.envs.errors import PolicyError, PolicyFileError, UnknownPolicyError
+from metatuner.envs.signals import GLOBAL_SIGNALS
 
 
 def test_saved_and_loaded_it_decides_the_same(lively: Policy, folder: Path) -> None:
@@ -63,15 +66,42 @@ def test_a_committee_does_the_mean_of_what_its_members_would_do(lively: Policy, 
     np.testing.assert_allclose(loaded.decide(seen)[0], np.mean(decided, axis=0), atol=1e-6)
     assert loaded.first_state(5).shape == (5, 0)
     card = json.loads((tmp_path / "joint" / "card.json").read_text())
+
+    def load_with(**other: Any) -> Policy:
+        changed = card | {name: value for name, value in other.items() if name in card}
+        changed["network"] = card["network"] | {name: value for name, value in other.items() if name not in card}
+        (tmp_path / "joint" / "card.json").write_text(json.dumps(changed))
+        return Policy.load(tmp_path / "joint")
+
     for members in (0, 17, True, 2.0):
-        card["network"]["members"] = members
-        (tmp_path / "joint" / "card.json").write_text(json.dumps(card))
         with pytest.raises(PolicyFileError, match="members, 1 to 16"):
-            Policy.load(tmp_path / "joint")
-    card["network"]["members"] = 3
-    (tmp_path / "joint" / "card.json").write_text(json.dumps(card))
+            load_with(members=members)
+    for optimism in (-0.1, 2.1, True, "0.5", float("nan")):
+        with pytest.raises(PolicyFileError, match="optimism, 0 to 2"):
+            load_with(optimism=optimism)
     with pytest.raises(PolicyFileError, match="shapes"):
-        Policy.load(tmp_path / "joint")
+        load_with(members=3)
+    own = [name for name in card["own_signals"] if name != "is_learning_rate"]
+    with pytest.raises(PolicyFileError, match="no signal is_learning_rate"):
+        load_with(own_signals=own)
+    del card["network"]["optimism"]  # a card from before there was any
+    np.testing.assert_array_equal(load_with().decide(seen)[0], loaded.decide(seen)[0])
+
+
+def test_an_optimist_moves_rates_up_where_members_disagree(lively: Policy, tmp_path: Path) -> None:
+    assert isinstance(lively.actor, Actor)
+    members = [lively.actor, Actor(lively.actor.shape), Actor(lively.actor.shape)]
+    joint = Policy("joint", Committee(members, optimism=0.5).eval(), 10)
+    loaded = Policy.load(joint.save(tmp_path / "joint"))
+    kinds = Kind.WEIGHT_DECAY, Kind.LEARNING_RATE, Kind.MOMENTUM
+    blocks = [[float(name in ("adjusted", f"is_{kind}")) for name in HYPERPARAMETER_SIGNALS] for kind in kinds]
+    signals = np.random.default_rng(0).normal(size=(5, len(GLOBAL_SIGNALS)))
+    seen = np.concatenate([signals, np.tile(np.ravel(blocks), (5, 1))], axis=1).astype(np.float32)
+    each = np.array([Policy("alone", member.eval()).decide(seen)[0] for member in members])
+    expected = each.mean(0)
+    expected[:, 1] = np.minimum(expected[:, 1] + 0.5 * each.std(0)[:, 1], 1.0)
+    np.testing.assert_allclose(loaded.decide(seen)[0], expected, atol=1e-6)
+    assert (each.std(0) > 0.01).all()
 
 
 def test_zero_adjusts_nothing() -> None:
