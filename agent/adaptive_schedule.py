@@ -171,9 +171,11 @@ class AdaptiveSchedule:
         self._remembered = self.policy.first_state(1)
         self._probe = OptimizerProbe(optimizer, 1)
         self._rollback = Rollback(optimizer, model) if on_divergence == "rollback" else None
+        self._controller.unlearns = guard and self.policy.actor is not None and self._rollback is not None
         self._val_loss: float | None = None
         self._begun = self._stepped = self._announced = False
         self._due, self._diverged_in_a_row, self._skipped_in_a_row = True, 0, 0
+        self._taken_back = False  # the last interval
         # What the last interval brought, where that was taken in before the next decision.
         self._observed: tuple[float, str] | None = None
         self._ranks = Ranks(process_group, optimizers.parameters(optimizer)[0].device)
@@ -324,7 +326,7 @@ class AdaptiveSchedule:
         return {
             "identity": self._identity(),
             "steps": self.steps,
-            "flags": [self._begun, self._due, self._stepped],
+            "flags": [self._begun, self._due, self._stepped, self._taken_back],
             "in_a_row": [self._diverged_in_a_row, self._skipped_in_a_row],
             "val_loss": self._val_loss,
             "observed": self._observed,
@@ -358,7 +360,7 @@ class AdaptiveSchedule:
             )
         require_fitting(state, self.state_dict(rollback=False), optimizers.parameters(self._optimizer))
         self.steps = state["steps"]
-        self._begun, self._due, self._stepped = state["flags"]
+        self._begun, self._due, self._stepped, self._taken_back = state["flags"]
         self._diverged_in_a_row, self._skipped_in_a_row = state["in_a_row"]
         self._val_loss, self._observed = state["val_loss"], state["observed"]
         self._start, self._reference, self._factor = np.array(state["start"]), np.array(state["reference"]), None
@@ -469,7 +471,7 @@ class AdaptiveSchedule:
                 note=note,
             )
         )
-        return self._diverged_in_a_row > 0
+        return self._taken_back
 
     def _begin(self) -> None:
         self._ranks.require_same({**self._identity(), "total_steps": self.total_steps})
@@ -485,9 +487,14 @@ class AdaptiveSchedule:
         """Takes in the interval that ended; returns its reward and a note for the record."""
         interval = self._ranks.average(self._probe.interval(self._val_loss))
         self._val_loss = None
-        rewards, diverged = self._controller.observe(interval)
+        rewards, back = self._controller.observe(interval)
         self._record_metrics({"train/loss": float(interval.train_loss[0])})
-        if not diverged[0]:
+        self._taken_back = bool(back[0])
+        if self._controller.overfitted[0] and self._rollback is not None:
+            self._diverged_in_a_row = 0
+            self._rollback.restore()
+            return float(rewards[0]), "overfitted: rolled back"
+        if not self._taken_back:
             self._diverged_in_a_row = 0
             return float(rewards[0]), ""
         self._diverged_in_a_row += 1

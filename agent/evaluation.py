@@ -93,9 +93,11 @@ def final_losses(
     env.episode = index
     observation, state = env.reset(), policy.first_state(size)
     guard = Guard(policy.signal_ranges, size, len(adjust))
+    guarded = guarded and policy.actor is not None
+    env.controller.unlearns = guarded
     for _ in range(policy.decisions):
         action, state = policy.decide(observation, state)
-        if guarded and policy.actor is not None:
+        if guarded:
             action, _ = guard.overrule(env.controller, action)
         observation, _, _, infos = env.step(action)  # type: ignore[assignment]
     return np.array([info["val_loss"] for info in infos])

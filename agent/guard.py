@@ -3,11 +3,11 @@
 A policy extrapolates badly: where a training looks like none that it learnt on, its adjustments mean nothing. The guard
 watches for that and for its consequences. Where it speaks up, hyperparameters go back to where the validation loss was
 last at its best, which is the reference itself as long as nothing was better, and no learning rate is raised. Where a
-training overfits, its learning rates come down: what is learnt from there on is to be unlearnt. And where the first
-step would already destroy a network, rates are lowered before it: no decision after it could mend that.
+training overfits and that interval cannot be taken back (`ScheduleController.unlearns`), its learning rates come down.
+And where the first step would already destroy a network, rates are lowered before it: no decision after it could mend
+that.
 
-Source: overfitting is told by the generalisation loss of Prechelt 1998 (Early stopping - but when?), 5 % above the best
-validation loss, and by its share of what the training has gained, since a small loss varies by more than that.
+Source: what tells of overfitting, see `envs.signals.overfits` (Prechelt 1998).
 """
 
 from __future__ import annotations
@@ -18,24 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs.controller import ScheduleController
-from ..envs.signals import LIMIT
+from ..envs.signals import LIMIT, overfits
 
 Array = NDArray[np.float64]
 
 MOST_DIVERGENCES = 2
-"""More diverged intervals than this in one training are not bad luck."""
+"""More intervals than this that were taken back in one training are not bad luck."""
 
 TRAILING = float(np.log(1.2))
 """A validation loss so far above the best one (natural log) trails it."""
 
 TRAILING_FOR = 4
 """So many validations in a row above it are not noise, nor a rate that is high for the moment."""
-
-OVERFITTING = float(np.log(1.05))
-"""A validation loss so far above the best one (natural log), while the training loss gets on, tells of overfitting."""
-
-GIVEN_BACK = 0.05
-"""And it must have lost more than this share of what the best one had gained since the start."""
 
 LONGEST_FIRST_STEP = 0.15
 """A first step may move the weights by this share of their norm."""
@@ -127,11 +121,10 @@ class Guard:
         return gets_on
 
     def _overfits(self, seen: Mapping[str, Array]) -> NDArray[np.bool_]:
-        # Both in units of the starting loss.
-        now, best = np.exp(seen["val_since_start"]), np.exp(seen["val_since_start"] - seen["val_since_best"])
-        lost = (best < 1.0) & (now - best > GIVEN_BACK * (1.0 - best)) & (seen["val_since_best"] > OVERFITTING)
-        overfits: NDArray[np.bool_] = lost & (seen["val_since_last"] > 0) & self._gets_on(seen)
-        return overfits
+        # Validation losses in units of the starting one; of training losses only the order matters.
+        now, start = np.exp(seen["val_since_start"]), np.ones_like(self._trailing)
+        last, best = (np.exp(seen["val_since_start"] - seen[name]) for name in ("val_since_last", "val_since_best"))
+        return overfits(now, last, best, start, seen["train_since_start"], self._train_at_best)
 
     def _out_of_range(self, seen: Mapping[str, Array]) -> list[list[str]]:
         """Of each schedule the signals, clipped as the policy sees them, that no training of meta-training showed."""
@@ -149,7 +142,7 @@ _STATE = ("best", "divergences", "trailing", "train_at_best", "val_start")
 
 def _reason(diverging: bool, trailing: bool, overfitting: bool, far: bool, strange: list[str]) -> str:
     reasons = {
-        "keeps diverging": diverging,
+        "taken back again and again": diverging,
         "trails its best validation loss": trailing,
         "overfits": overfitting,
         "first step too long": far,

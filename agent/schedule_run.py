@@ -101,11 +101,12 @@ def run_schedule(
     _announce(recorder, trial, name, chosen, info)
     start_loss, decisions, terminated, reward = info["val_loss"], [], False, math.nan
     guards = Guard(chosen.signal_ranges, 1, bare.controller.offset.shape[1]) if guard and chosen.actor else None
+    bare.controller.unlearns = guards is not None
     remembered = chosen.first_state(1)
     with _recorded(recorder, trial):
         while not terminated:
             action, remembered = chosen.decide(observation[None], remembered)
-            note = "diverged: rolled back" if info.get("diverged") else ""
+            note = next((f"{why}: rolled back" for why in ("diverged", "overfitted") if info.get(why)), "")
             if guards is not None:
                 action, (why,) = guards.overrule(bare.controller, action)
                 note = "; ".join(filter(None, [note, why]))

@@ -71,7 +71,7 @@ def require_fitting(state: Mapping[str, Any], like: Mapping[str, Any], weights: 
     missing = [name for name in like if name not in state]
     _require(not missing, ", ".join(missing))
     _require(_whole(state["steps"]), "steps")
-    _require(_listed(state["flags"], 3) and all(type(each) is bool for each in state["flags"]), "flags")
+    _require(_listed(state["flags"], 4) and all(type(each) is bool for each in state["flags"]), "flags")
     _require(_listed(state["in_a_row"], 2) and all(map(_whole, state["in_a_row"])), "in_a_row")
     _require(state["val_loss"] is None or _number(state["val_loss"]), "val_loss")
     observed = state["observed"]

@@ -57,6 +57,8 @@ class ScheduleController:
 
     Attributes:
         is_rate: Which hyperparameters are learning rates, shape (h,).
+        unlearns: Whether an interval in which a training has begun to overfit is taken back like one that diverged.
+        overfitted: Whether it was, in the last interval, shape (n,).
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class ScheduleController:
         self._moves = np.array([each.largest_move for each in self.hyperparameters])
         self._low = np.array([each.low for each in self.hyperparameters])
         self._high = np.array([each.high for each in self.hyperparameters])
+        self.unlearns, self.overfitted = False, np.zeros(n, dtype=np.bool_)
         self._seen_low, self._seen_high = np.array([each.seen for each in self.hyperparameters]).T
         self.begin(np.ones((n, h)), Interval.of(val_loss=np.ones(n)))
 
@@ -102,7 +105,7 @@ class ScheduleController:
         self._val_start = self._val_last = self._val_best = np.array(started.val_loss, dtype=np.float64)
         self._validated = ~np.isnan(self._val_start)
         self._train_start, self._train_last, self._train_best = nothing.copy(), nothing.copy(), nothing.copy()
-        self._log_grad_norm = nothing.copy()
+        self._train_at_best, self._log_grad_norm = nothing.copy(), nothing.copy()
         self._train_trend, self._val_trend, self._val_noise = np.zeros(n), np.zeros(n), np.zeros(n)
         self._val_age, self._since_best = np.zeros(n), np.zeros(n)
         self._measured = np.zeros((n, len(GLOBAL_SIGNALS)))
@@ -124,7 +127,7 @@ class ScheduleController:
         nothing = np.full(len(val_loss), np.nan)
         self._val_start = self._val_last = self._val_best = np.array(val_loss, dtype=np.float64)
         self._train_start, self._train_last, self._train_best = nothing.copy(), nothing.copy(), nothing.copy()
-        self._log_grad_norm = nothing.copy()
+        self._train_at_best, self._log_grad_norm = nothing.copy(), nothing.copy()
         self._require_positive(self._val_start, "validation loss on the new data")
 
     def observe(self, interval: Interval) -> tuple[Array, NDArray[np.bool_]]:
@@ -133,16 +136,18 @@ class ScheduleController:
         Returns:
             The rewards, shape (n,): log(validation loss before / after), minus `DIVERGENCE_PENALTY` where the training
             diverged. Where none diverged they add up to log(starting / final validation loss).
-            And which trainings diverged, shape (n,): they must be rolled back to the interval's start. Their learning
-            rates are cut here.
+            And which trainings diverged, or overfitted where such are taken back, shape (n,): they must be rolled back
+            to the interval's start. Their learning rates are cut here.
         """
         self._fill_starts(interval)
         diverged = signals.has_diverged(interval, self._val_start)
-        train = np.where(diverged | np.isnan(interval.train_loss), self._train_last, interval.train_loss)
+        self.overfitted = self.unlearns & ~diverged & self._overfits(interval)
+        back = diverged | self.overfitted
+        train = np.where(back | np.isnan(interval.train_loss), self._train_last, interval.train_loss)
         fresh = ~np.isnan(interval.val_loss)
         self._validated |= fresh
         val = np.where(self._validated, interval.val_loss, train)
-        val = np.where(diverged | np.isnan(val), self._val_last, val)
+        val = np.where(back | np.isnan(val), self._val_last, val)
 
         def since(now: Array, then: Array, start: Array) -> Array:
             return signals.log_ratio(now, then, start)
@@ -157,7 +162,7 @@ class ScheduleController:
             "relative_update": signals.relative_update_signal(interval.relative_update),
         }
         self.decision += 1
-        self._follow_trends(since(train, self._train_last, t0), since(val, self._val_last, v0), fresh & ~diverged)
+        self._follow_trends(since(train, self._train_last, t0), since(val, self._val_last, v0), fresh & ~back)
         self._since_best = np.where(val < self._val_best, 0.0, self._since_best + 1)
         horizon = self._about_the_horizon()
         left = np.where(self._horizon_known > 0, self.decisions - self.decision, UNKNOWN_HORIZON)
@@ -175,17 +180,22 @@ class ScheduleController:
             "val_outlook": signals.outlook(self._val_trend, left),
             "val_significance": signals.significance(self._val_trend, self._val_noise),
             "generalisation_gap": since(val, train, v0),
-            **{name: np.where(diverged, 0.0, value) for name, value in inside.items()},
+            **{name: np.where(back, 0.0, value) for name, value in inside.items()},
             "adaptive": self._adaptive,
-            "diverged": diverged.astype(np.float64),
+            "diverged": back.astype(np.float64),
         }
         self._show(values)
         self._train_last, self._train_best = train, np.fmin(self._train_best, train)
+        self._train_at_best = np.where(fresh & ~back & (val <= self._val_best), train, self._train_at_best)
         self._val_last, self._val_best = val, np.fmin(self._val_best, val)
-        keep = diverged | np.isnan(interval.log_grad_norm)
+        keep = back | np.isnan(interval.log_grad_norm)
         self._log_grad_norm = np.where(keep, self._log_grad_norm, interval.log_grad_norm)
-        self._move(-CUT_AFTER_DIVERGENCE * (diverged[:, None] & self.is_rate[None]) * self._adjusted)
-        return reward, diverged
+        self._move(-CUT_AFTER_DIVERGENCE * (back[:, None] & self.is_rate[None]) * self._adjusted)
+        return reward, back
+
+    def _overfits(self, interval: Interval) -> NDArray[np.bool_]:
+        val, train = interval.val_loss, interval.train_loss
+        return signals.overfits(val, self._val_last, self._val_best, self._val_start, train, self._train_at_best)
 
     @property
     def val_loss(self) -> Array:
@@ -303,7 +313,8 @@ class ScheduleController:
             setattr(self, name, np.array(state[name]))
 
     def _arrays(self) -> list[str]:
-        constant = {"_adaptive", "_adjusted", "_kinds", "is_rate", "_moves", "_low", "_high", "_seen_low", "_seen_high"}
+        constant = {"overfitted", "is_rate", "_adaptive", "_adjusted", "_kinds", "_moves", "_low", "_high"}
+        constant |= {"_seen_low", "_seen_high"}
         return [name for name, value in vars(self).items() if isinstance(value, np.ndarray) and name not in constant]
 
     def _show(self, values: Mapping[str, Array]) -> None:

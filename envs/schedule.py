@@ -131,8 +131,8 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
         Returns:
             Observation, reward, terminated, truncated (always False), and an info dict with `hyperparameters` (those
-            of the interval's last step), `train_loss`, `val_loss`, `diverged`, `steps` (optimiser steps done, those
-            that were taken back included) and `signals`.
+            of the interval's last step), `train_loss`, `val_loss`, `diverged`, `overfitted` (only where the controller
+            `unlearns`), `steps` (optimiser steps done, those that were taken back included) and `signals`.
 
         Raises:
             ConfigurationError: The episode has ended: call reset.
@@ -153,14 +153,16 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             {name: value.tolist() if len(value) > 1 else float(value[0]) for name, value in named.items()},
             self._interval,
         )
-        reward, diverged = self._controller.observe(interval)
-        if diverged[0]:
+        reward, back = self._controller.observe(interval)
+        overfitted = bool(self._controller.overfitted[0])
+        if back[0]:
             self._training.restore(before)
         info = {
             "hyperparameters": {name: float(value[-1]) for name, value in named.items()},
             "train_loss": float(interval.train_loss[0]),
             "val_loss": float(interval.val_loss[0]),
-            "diverged": bool(diverged[0]),
+            "diverged": bool(back[0]) and not overfitted,
+            "overfitted": overfitted,
             "steps": (done + 1) * self._interval,
             "signals": self._controller.named_signals(),
         }

@@ -133,8 +133,8 @@ class ScheduleVecEnv(VecEnv):
         mine = [values[: len(reference), self._slice(i)] for i, reference in enumerate(references)]
         intervals = self._runners.advance([self._named(i, v) for i, v in enumerate(mine)], self._intervals)
         measured = Interval.concatenate([self._validated(i, interval) for i, interval in enumerate(intervals)])
-        rewards, diverged = self._controller.observe(measured)
-        self._runners.take_back([diverged[self._slice(i)] for i in range(self._groups)])
+        rewards, back = self._controller.observe(measured)
+        self._runners.take_back([back[self._slice(i)] for i in range(self._groups)])
         self._returns += rewards
         return self._finish_step(rewards.astype(np.float32))
 

@@ -27,6 +27,12 @@ LOSS_FLOOR = 1e-4
 DIVERGED_AT = 20.0
 """A validation loss this many times the starting one counts as diverged."""
 
+OVERFITTING = 1.05
+"""A validation loss so many times its best one, while the training loss gets on, tells of overfitting."""
+
+GIVEN_BACK = 0.05
+"""And it must have lost more than this share of what the best one had gained since the start."""
+
 GLOBAL_SIGNALS = (
     "progress",
     "horizon_known",
@@ -174,3 +180,24 @@ def significance(trend: Array, noise: Array) -> Array:
 def has_diverged(interval: Interval, val_start: Array) -> NDArray[np.bool_]:
     """Whether a training must be rolled back: not finite, or DIVERGED_AT times its starting validation loss."""
     return interval.diverged | (interval.val_loss >= DIVERGED_AT * val_start)
+
+
+def overfits(
+    val: Array, last: Array, best: Array, start: Array, train: Array, train_at_best: Array
+) -> NDArray[np.bool_]:
+    """Whether a training has begun to overfit: its validation loss rises, while its training loss gets on.
+
+    The generalisation loss of Prechelt 1998 (Early stopping - but when?), 5 % above the best validation loss; and its
+    share of what the training has gained, since a small loss varies by more than that.
+
+    Args:
+        val: Validation losses, shape (n,) like all arrays. Where one is not a number, nothing can be told.
+        last: Those before.
+        best: The lowest so far, `val` not counted.
+        start: Those at the start.
+        train: Training losses.
+        train_at_best: Those of when the validation loss was at its best.
+    """
+    lost = (best < start) & (val - best > GIVEN_BACK * (start - best)) & (val > OVERFITTING * best)
+    rising: NDArray[np.bool_] = lost & (val > last) & (train < train_at_best)
+    return rising

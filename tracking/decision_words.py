@@ -130,7 +130,8 @@ def _sight(decision: Decision, before: Decision | None) -> str:
     if before is None:
         return "Nothing had been measured yet."
     if seen.get("diverged", 0.0) > 0:
-        return "The training had diverged since the decision before."
+        what = "begun to overfit" if "overfitted" in decision.note else "diverged"
+        return f"The training had {what} since the decision before."
     parts = []
     if "val_since_last" in seen:
         parts.append(_validation(decision))

@@ -135,3 +135,58 @@ def test_the_first_update_is_seen_before_the_first_decision_only() -> None:
     assert schedule.named_signals()["first_update"] == pytest.approx(np.log(1e-2) / 2)
     schedule.observe(Interval.of(val_loss=0.9))
     assert schedule.named_signals()["first_update"] == 0.0
+
+
+def told(controller: ScheduleController, val_loss: float, train_loss: float) -> tuple[float, bool]:
+    rewards, back = controller.observe(Interval.of(val_loss=val_loss, first_loss=1.0, train_loss=train_loss))
+    return float(rewards[0]), bool(back[0])
+
+
+@pytest.mark.parametrize("unlearns", [True, False])
+def test_an_interval_that_overfits_is_taken_back_where_such_are(unlearns: bool) -> None:
+    reference = np.array([[0.01, 1e-4]])
+    controller = ScheduleController(adjustables(["lr", "weight_decay"]), 40, np.array([1.0]))
+    controller.begin(reference, Interval.of(val_loss=1.0))
+    controller.unlearns = unlearns
+    for val_loss, train_loss in ((0.6, 0.7), (0.5, 0.4)):
+        _, back = told(controller, val_loss, train_loss)
+        assert not back
+    reward, back = told(controller, 0.56, 0.3)
+    assert back == bool(controller.overfitted[0]) == unlearns
+    assert controller.val_loss[0] == (0.5 if unlearns else 0.56)
+    assert reward == (0.0 if unlearns else pytest.approx(np.log(0.5 / 0.56)))
+    assert controller.signals()["diverged"][0] == float(unlearns)
+    lr, weight_decay = controller.values(reference)[0]
+    assert lr == pytest.approx(0.01 / 4 if unlearns else 0.01)
+    assert weight_decay == 1e-4
+    _, back = told(controller, 0.45, 0.3)
+    assert not back
+    assert not controller.overfitted[0]
+
+
+@pytest.mark.parametrize(
+    ("val_loss", "train_loss", "what"),
+    [
+        (0.52, 0.3, "a rise within the noise"),
+        (0.56, 0.5, "a training loss that rises as well"),
+        (np.nan, 0.3, "a validation loss that nobody told"),
+        (np.nan, np.nan, "nothing told"),
+    ],
+)
+def test_what_is_not_overfitting_is_not_taken_back(val_loss: float, train_loss: float, what: str) -> None:
+    controller = ScheduleController(adjustables(["lr"]), 40, np.array([1.0]))
+    controller.begin(np.array([[0.01]]), Interval.of(val_loss=1.0))
+    controller.unlearns = True
+    told(controller, 0.5, 0.4)
+    assert not told(controller, val_loss, train_loss)[1], what
+
+
+def test_losses_on_other_data_are_not_overfitting() -> None:
+    controller = ScheduleController(adjustables(["lr"]), 40, np.array([1.0]))
+    controller.begin(np.array([[0.01]]), Interval.of(val_loss=1.0))
+    controller.unlearns = True
+    told(controller, 0.5, 0.4)
+    controller.rebase(np.array([0.9]))
+    assert not told(controller, 0.95, 0.3)[1]
+    told(controller, 0.6, 0.25)
+    assert told(controller, 0.9, 0.2)[1]

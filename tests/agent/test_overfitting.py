@@ -1,0 +1,115 @@
+"""What a schedule does about overfitting: the interval in which it begins is taken back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from metatuner.agent.adaptive_schedule import AdaptiveSchedule
+from metatuner.agent.policy import Policy
+from metatuner.agent.schedule_run import run_schedule
+from metatuner.envs.partial_fit_training import PartialFitTraining
+from metatuner.envs.records import Decision, Record
+from metatuner.envs.schedule import ScheduleEnv
+from sklearn.datasets import load_breast_cancer
+from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import scale
+from torch import Tensor, nn
+
+
+class Overfitted:
+    """A training with losses that are told, not measured: from the third decision on it overfits ten times in a row."""
+
+    def __init__(self, policy: Policy, **options: Any) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        self.notes: list[str] = []
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.01)
+        self.tuner = AdaptiveSchedule(
+            self.optimizer, 100, policy, ("lr",), self, decide_every=5, model=self.model, **options
+        )
+        self.weights = [self.now()]
+        """After each interval, before the decision."""
+
+    def now(self) -> list[Tensor]:
+        return [parameter.detach().clone() for parameter in self.model.parameters()]
+
+    def train(self, until: int) -> None:
+        while self.tuner.steps < until:
+            number = self.tuner.steps // 5
+            self.model(torch.ones(2, 4)).square().mean().backward()
+            self.optimizer.step()
+            self.tuner.step(0.9**number)
+            if self.tuner.due:
+                self.weights.append(self.now())
+                self.tuner.validate([0.9, 0.5, 0.4][number] if number < 3 else 0.8)
+
+    def record(self, record: Record, /) -> None:
+        if isinstance(record, Decision):
+            self.notes.append(record.note)
+
+
+def test_an_interval_that_overfits_is_rolled_back(lively: Policy) -> None:
+    training = Overfitted(lively)
+    training.train(21)
+    assert training.notes == ["", "", "", "", "overfitted: rolled back"]
+    # One step away from where the interval began, not from where it ended.
+    assert not all(map(torch.equal, training.weights[3], training.weights[4]))
+    training = Overfitted(lively)
+    training.train(20)
+    training.optimizer.zero_grad()
+    training.model(torch.ones(2, 4)).square().mean().backward()
+    training.tuner._decide()
+    assert all(map(torch.equal, training.weights[3], training.now()))
+
+
+def test_overfitting_is_no_reason_to_give_up(lively: Policy) -> None:
+    training = Overfitted(lively)
+    training.train(100)
+    assert training.notes.count("overfitted: rolled back") >= 10
+    assert training.tuner.values["lr"] < 0.01 / 4**5
+
+
+@pytest.mark.parametrize("options", [{"guard": False}, {"on_divergence": "cut"}])
+def test_overfitting_is_not_rolled_back_where_it_is_not_to_be(options: dict[str, Any], lively: Policy) -> None:
+    training = Overfitted(lively, **options)
+    training.train(30)
+    assert not any("rolled back" in note for note in training.notes)
+    assert any("overfits" in note for note in training.notes) == ("guard" not in options)
+
+
+@pytest.mark.parametrize("at", [18, 20, 21])
+def test_an_overfitted_training_resumes_bit_for_bit(at: int, lively: Policy, tmp_path: Path) -> None:
+    whole = Overfitted(lively)
+    whole.train(at)
+    states = [each.state_dict() for each in (whole.model, whole.optimizer, whole.tuner)]
+    torch.save(states, tmp_path / "state.pt")
+    whole.train(60)
+    resumed = Overfitted(lively)
+    of_model, of_optimizer, of_tuner = torch.load(tmp_path / "state.pt", weights_only=True)
+    resumed.model.load_state_dict(of_model)
+    resumed.optimizer.load_state_dict(of_optimizer)
+    resumed.tuner.load_state_dict(of_tuner)
+    resumed.train(60)
+    assert all(map(torch.equal, whole.now(), resumed.now()))
+    assert resumed.notes == whole.notes[-len(resumed.notes) :]
+
+
+def test_a_model_that_is_not_pytorchs_is_taken_back_as_well() -> None:
+    x, y = load_breast_cancer(return_X_y=True)
+    x, y = scale(x)[:120], y[:120].copy()
+    y[:60:4] = 1 - y[:60:4]  # wrong labels, which a network learns by heart
+
+    def last(guard: bool) -> tuple[float, list[str]]:
+        network = MLPClassifier((64,), solver="sgd", batch_size=20)
+        task = PartialFitTraining(network, x[:60], y[:60], x[60:], y[60:])
+        env = ScheduleEnv(task, adjust=("lr",), start={"lr": 0.3}, decisions=12, interval=20)
+        run = run_schedule(env, "schedule-bold", seed=0, guard=guard)
+        return run.val_loss, [decision.note for decision in run.decisions]
+
+    (guarded, notes), (alone, no_notes) = last(True), last(False)
+    assert "overfitted: rolled back" in notes
+    assert not any(no_notes)
+    assert guarded < 0.8 * alone
