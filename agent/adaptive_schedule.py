@@ -171,7 +171,7 @@ class AdaptiveSchedule:
         self._remembered = self.policy.first_state(1)
         self._probe = OptimizerProbe(optimizer, 1)
         self._rollback = Rollback(optimizer, model) if on_divergence == "rollback" else None
-        self._controller.unlearns = guard and self.policy.actor is not None and self._rollback is not None
+        self._controller.unlearns = guard and self.policy.unlearns and self._rollback is not None
         self._val_loss: float | None = None
         self._begun = self._stepped = self._announced = False
         self._due, self._diverged_in_a_row, self._skipped_in_a_row = True, 0, 0

@@ -94,7 +94,7 @@ def final_losses(
     observation, state = env.reset(), policy.first_state(size)
     guard = Guard(policy.signal_ranges, size, len(adjust))
     guarded = guarded and policy.actor is not None
-    env.controller.unlearns = guarded
+    env.controller.unlearns = guarded and policy.unlearns
     for _ in range(policy.decisions):
         action, state = policy.decide(observation, state)
         if guarded:

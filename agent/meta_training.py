@@ -89,6 +89,8 @@ class MetaTrainingSettings:
         reference: The schedule that the policy learns to adjust, by its name in `envs.references.REFERENCES`.
         members: How many learn, apart from each other, see `agent.actor.Committee`: `steps` are those of each.
         optimism: How much more than their mean they move a learning rate up where they disagree, see there.
+        unlearns: Whether the guard takes back intervals in which a training begins to overfit: for a policy that would
+            train on for too long. It learns without a guard in any case.
         clear: Whether the task groups with much data have data whose losses fall far, see `SyntheticTasks`.
         scaled: Whether PPO's advantages are scaled within each task group.
         varied: Whether episodes differ in which hyperparameters are adjusted and in what the policy hears, see
@@ -111,6 +113,7 @@ class MetaTrainingSettings:
     reference: str = "constant"
     members: int = 1
     optimism: float = 0.0
+    unlearns: bool = False
     clear: bool = False
     scaled: bool = True
     varied: bool = True
@@ -140,7 +143,7 @@ class MetaTrainingSettings:
     def of_members(self) -> list[MetaTrainingSettings]:
         """The settings of each member; other seeds of the whole run share none of theirs."""
         seeds = range(self.members * self.seed, self.members * (self.seed + 1))
-        return [replace(self, seed=seed, members=1, optimism=0.0) for seed in seeds]
+        return [replace(self, seed=seed, members=1, optimism=0.0, unlearns=False) for seed in seeds]
 
     @property
     def command(self) -> str:
@@ -158,8 +161,8 @@ class MetaTrainingSettings:
             "members": self.members,
             "optimism": self.optimism,
         }
-        data = ["--clear"] if self.clear else []
-        return " ".join(["metatuner train schedule", *(f"--{k} {v}" for k, v in options.items()), *data, "--out DIR"])
+        flags = [f"--{flag}" for flag, on in (("unlearn", self.unlearns), ("clear", self.clear)) if on]
+        return " ".join(["metatuner train schedule", *(f"--{k} {v}" for k, v in options.items()), *flags, "--out DIR"])
 
 
 def train_schedule_policy(
@@ -467,6 +470,7 @@ def _card(settings: MetaTrainingSettings) -> dict[str, object]:
         "algorithm": _ALGORITHMS[settings.algorithm],
         "task_family": "SyntheticTasks, split train: no real data",
         "reference": settings.reference,
+        "unlearns": settings.unlearns,
         "adjust": list(settings.adjust),
         "meta_training": asdict(settings),
         "command": settings.command,

@@ -78,6 +78,12 @@ class Policy:
         return str(self.card.get("reference", "constant"))
 
     @property
+    def unlearns(self) -> bool:
+        """Whether an interval in which a training begins to overfit is to be taken back, see `ScheduleController`."""
+        unlearns: bool = self.card.get("unlearns", False)
+        return unlearns
+
+    @property
     def signal_ranges(self) -> dict[str, tuple[float, float]]:
         """The least and the greatest value of each signal in meta-training; empty where nobody knows."""
         return {name: (float(low), float(high)) for name, (low, high) in self.card.get("signal_ranges", {}).items()}
@@ -192,6 +198,8 @@ def _checked(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
         )
     if network["members"] > 1 and _IS_RATE not in card["own_signals"]:
         raise PolicyFileError(f"{path} has members and no signal {_IS_RATE}: expected it among own_signals")
+    if type(unlearns := card.get("unlearns", False)) is not bool:
+        raise PolicyFileError(f"{path} tells unlearns {unlearns!r}; expected true or false")
     if card["decisions"] < 1:
         raise PolicyFileError(f"{path} tells {card['decisions']} decisions; expected at least 1")
     unknown = [str(name) for name in card["global_signals"] if name not in GLOBAL_SIGNALS]

@@ -101,7 +101,7 @@ def run_schedule(
     _announce(recorder, trial, name, chosen, info)
     start_loss, decisions, terminated, reward = info["val_loss"], [], False, math.nan
     guards = Guard(chosen.signal_ranges, 1, bare.controller.offset.shape[1]) if guard and chosen.actor else None
-    bare.controller.unlearns = guards is not None
+    bare.controller.unlearns = guards is not None and chosen.unlearns
     remembered = chosen.first_state(1)
     with _recorded(recorder, trial):
         while not terminated:

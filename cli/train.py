@@ -71,6 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how far above their mean members move a rate, in standard deviations among them (default: %(default)s)",
     )
     parser.add_argument(
+        "--unlearn",
+        action="store_true",
+        help="let the guard take back intervals in which a training begins to overfit",
+    )
+    parser.add_argument(
         "--clear",
         action="store_true",
         help="make the larger half of the data clear, as real data of thousands of rows often are",
@@ -180,6 +185,7 @@ def _schedule(args: argparse.Namespace) -> _Job:
         reference=args.reference,
         members=args.members,
         optimism=args.optimism,
+        unlearns=args.unlearn,
         clear=args.clear,
         **({} if args.steps is None else {"steps": args.steps}),
     )

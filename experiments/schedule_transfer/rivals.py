@@ -72,7 +72,7 @@ def policy(task: Task, chosen: Policy, adjust: tuple[str, ...], decisions: int, 
     group = family.groups[0]
     first = group.training.validate().double().numpy()
     guard = Guard(chosen.signal_ranges, len(STARTS), len(adjust))
-    env.controller.unlearns = guarded
+    env.controller.unlearns = guarded and chosen.unlearns
     for _ in range(decisions):
         action, state = chosen.decide(observation, state)
         if guarded:

@@ -100,8 +100,8 @@ def test_settings_out_of_range_are_refused() -> None:
 
 
 def test_members_learn_apart_decide_together_and_go_on_where_they_were(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, members=3, optimism=0.5)
-    assert "--members 3 --optimism 0.5" in settings.command
+    settings = replace(SETTINGS, members=3, optimism=0.5, unlearns=True)
+    assert "--members 3 --optimism 0.5 --unlearn" in settings.command
     told: list[tuple[int, int]] = []
 
     def stop_in_the_second(done: int, total: int, mean: float) -> None:
@@ -127,6 +127,7 @@ def test_members_learn_apart_decide_together_and_go_on_where_they_were(tmp_path:
     decided = np.array([decisions_of(each) for each in alone])
     assert isinstance(joint.actor, Committee)
     assert joint.actor.optimism == 0.5
+    assert joint.unlearns
     mean = replace(joint, actor=Committee(each.actor for each in alone if isinstance(each.actor, Actor)))
     np.testing.assert_allclose(decisions_of(mean), decided.mean(0), atol=1e-6)
     for name, (low, high) in joint.signal_ranges.items():

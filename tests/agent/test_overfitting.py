@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import scale
 from torch import Tensor, nn
+
+
+@pytest.fixture
+def unlearning(lively: Policy) -> Policy:
+    return replace(lively, card={**lively.card, "unlearns": True})
 
 
 class Overfitted:
@@ -51,13 +57,13 @@ class Overfitted:
             self.notes.append(record.note)
 
 
-def test_an_interval_that_overfits_is_rolled_back(lively: Policy) -> None:
-    training = Overfitted(lively)
+def test_an_interval_that_overfits_is_rolled_back(unlearning: Policy) -> None:
+    training = Overfitted(unlearning)
     training.train(21)
     assert training.notes == ["", "", "", "", "overfitted: rolled back"]
     # One step away from where the interval began, not from where it ended.
     assert not all(map(torch.equal, training.weights[3], training.weights[4]))
-    training = Overfitted(lively)
+    training = Overfitted(unlearning)
     training.train(20)
     training.optimizer.zero_grad()
     training.model(torch.ones(2, 4)).square().mean().backward()
@@ -65,29 +71,31 @@ def test_an_interval_that_overfits_is_rolled_back(lively: Policy) -> None:
     assert all(map(torch.equal, training.weights[3], training.now()))
 
 
-def test_overfitting_is_no_reason_to_give_up(lively: Policy) -> None:
-    training = Overfitted(lively)
+def test_overfitting_is_no_reason_to_give_up(unlearning: Policy) -> None:
+    training = Overfitted(unlearning)
     training.train(100)
     assert training.notes.count("overfitted: rolled back") >= 10
     assert training.tuner.values["lr"] < 0.01 / 4**5
 
 
-@pytest.mark.parametrize("options", [{"guard": False}, {"on_divergence": "cut"}])
-def test_overfitting_is_not_rolled_back_where_it_is_not_to_be(options: dict[str, Any], lively: Policy) -> None:
-    training = Overfitted(lively, **options)
+@pytest.mark.parametrize("options", [{"guard": False}, {"on_divergence": "cut"}, {}])
+def test_overfitting_is_not_rolled_back_where_it_is_not_to_be(
+    options: dict[str, Any], unlearning: Policy, lively: Policy
+) -> None:
+    training = Overfitted(unlearning if options else lively, **options)
     training.train(30)
     assert not any("rolled back" in note for note in training.notes)
     assert any("overfits" in note for note in training.notes) == ("guard" not in options)
 
 
 @pytest.mark.parametrize("at", [18, 20, 21])
-def test_an_overfitted_training_resumes_bit_for_bit(at: int, lively: Policy, tmp_path: Path) -> None:
-    whole = Overfitted(lively)
+def test_an_overfitted_training_resumes_bit_for_bit(at: int, unlearning: Policy, tmp_path: Path) -> None:
+    whole = Overfitted(unlearning)
     whole.train(at)
     states = [each.state_dict() for each in (whole.model, whole.optimizer, whole.tuner)]
     torch.save(states, tmp_path / "state.pt")
     whole.train(60)
-    resumed = Overfitted(lively)
+    resumed = Overfitted(unlearning)
     of_model, of_optimizer, of_tuner = torch.load(tmp_path / "state.pt", weights_only=True)
     resumed.model.load_state_dict(of_model)
     resumed.optimizer.load_state_dict(of_optimizer)

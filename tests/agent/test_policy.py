@@ -59,7 +59,7 @@ def test_the_policies_are_shipped_whole_and_say_how_they_were_made(name: str) ->
 def test_a_committee_does_the_mean_of_what_its_members_would_do(lively: Policy, tmp_path: Path) -> None:
     assert isinstance(lively.actor, Actor)
     bolder = Actor(lively.actor.shape)
-    joint = Policy("joint", Committee([lively.actor, bolder]).eval(), 10)
+    joint = Policy("joint", Committee([lively.actor, bolder]).eval(), 10, {"unlearns": False})
     loaded = Policy.load(joint.save(tmp_path / "joint"))
     seen = np.random.default_rng(0).normal(size=(5, observation_size(3))).astype(np.float32)
     decided = [Policy("alone", each.eval()).decide(seen)[0] for each in (lively.actor, bolder)]
@@ -79,6 +79,8 @@ def test_a_committee_does_the_mean_of_what_its_members_would_do(lively: Policy, 
     for optimism in (-0.1, 2.1, True, "0.5", float("nan")):
         with pytest.raises(PolicyFileError, match="optimism, 0 to 2"):
             load_with(optimism=optimism)
+    with pytest.raises(PolicyFileError, match="expected true or false"):
+        load_with(unlearns=1)
     with pytest.raises(PolicyFileError, match="shapes"):
         load_with(members=3)
     own = [name for name in card["own_signals"] if name != "is_learning_rate"]
