@@ -77,4 +77,5 @@ def test_the_card_tells_which_algorithm_and_what_network(tmp_path: Path) -> None
     assert card["meta_training"]["algorithm"] == "recurrent-ppo"
     assert "--algorithm recurrent-ppo" in card["command"]
     saved = Policy.load(tmp_path)
-    assert saved.card["network"] == {"summary": 16, "width": 96, "memory": 3, "squashed": False, "members": 1}
+    alone = {"members": 1, "optimism": 0.0}
+    assert saved.card["network"] == {"summary": 16, "width": 96, "memory": 3, "squashed": False, **alone}
