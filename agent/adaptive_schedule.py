@@ -113,7 +113,8 @@ class AdaptiveSchedule:
         space: Distributions that bound the adjusted values; by default the usual range of each kind.
         on_divergence: What to do when a loss or weight stops being finite, or the validation loss reaches 20 times its
             start. "rollback" returns to the weights of the last decision (kept in memory: parameters and optimiser
-            state once more) and cuts the learning rate; "cut" only cuts it.
+            state once more) and cuts the learning rate; "cut" only cuts it. The same where the training begins to
+            overfit, for a policy that `unlearns`, unless there is no guard or "cut".
         model: Where given, its buffers (batch norm statistics) are rolled back too.
         trial: The trial's number in the recorder's study; None takes the next one.
         name: The trial's name in the recorder's study.

@@ -97,11 +97,12 @@ def run_schedule(
     chosen = policy if isinstance(policy, Policy) else Policy.load(policy)
     recorder = NullRecorder() if recorder is None else recorder
     trial = next_trial(recorder) if trial is None else trial
-    observation, info = env.reset(seed=seed, options={"seed": seed, "reference": chosen.reference})
+    unlearns = guard and chosen.unlearns
+    options = {"seed": seed, "reference": chosen.reference, "unlearns": unlearns}
+    observation, info = env.reset(seed=seed, options=options)
     _announce(recorder, trial, name, chosen, info)
     start_loss, decisions, terminated, reward = info["val_loss"], [], False, math.nan
     guards = Guard(chosen.signal_ranges, 1, bare.controller.offset.shape[1]) if guard and chosen.actor else None
-    bare.controller.unlearns = guards is not None and chosen.unlearns
     remembered = chosen.first_state(1)
     with _recorded(recorder, trial):
         while not terminated:

@@ -103,7 +103,8 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         Args:
             seed: The starting configuration and the training follow from it, bit for bit.
             options: `{"config": {...}}` gives starting values instead of drawing them; `{"seed": n}` the training's
-                seed; `{"reference": name}` the reference where the constructor leaves it open.
+                seed; `{"reference": name}` the reference where the constructor leaves it open; `{"unlearns": True}`
+                takes back intervals in which the training begins to overfit, see `ScheduleController`.
 
         Returns:
             The observation, and an info dict with `config` (starting values), `seed`, `val_loss`, `steps` (optimiser
@@ -114,6 +115,7 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         config = sample(self._starting_space, self.np_random) | dict(options.get("config", {}))
         training_seed = int(options.get("seed", self.np_random.integers(2**31)))
         self._reference = self._asked_for or reference_named(str(options.get("reference", "constant")))
+        self._controller.unlearns = bool(options.get("unlearns", False))
         self._start = np.array([[config[each.name] for each in self._hyperparameters]])
         measured = self._training.start(config, training_seed)
         self._controller.begin(self._start, measured)
@@ -131,8 +133,8 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
         Returns:
             Observation, reward, terminated, truncated (always False), and an info dict with `hyperparameters` (those
-            of the interval's last step), `train_loss`, `val_loss`, `diverged`, `overfitted` (only where the controller
-            `unlearns`), `steps` (optimiser steps done, those that were taken back included) and `signals`.
+            of the interval's last step), `train_loss`, `val_loss`, `diverged`, `overfitted` (only where `reset` was
+            told `unlearns`), `steps` (optimiser steps done, those that were taken back included) and `signals`.
 
         Raises:
             ConfigurationError: The episode has ended: call reset.

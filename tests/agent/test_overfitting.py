@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from metatuner.agent.schedule_run import run_schedule
 from metatuner.envs.partial_fit_training import PartialFitTraining
 from metatuner.envs.records import Decision, Record
 from metatuner.envs.schedule import ScheduleEnv
+from metatuner.tracking.decision_words import sentences
 from sklearn.datasets import load_breast_cancer
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import scale
@@ -121,3 +123,12 @@ def test_a_model_that_is_not_pytorchs_is_taken_back_as_well() -> None:
     assert "overfitted: rolled back" in notes
     assert not any(no_notes)
     assert guarded < 0.8 * alone
+
+
+def test_what_was_taken_back_is_told_in_words() -> None:
+    values, seen = {"lr": 0.1}, {"diverged": 1.0, "val_since_last": 0.0}
+    first = Decision(trial=0, number=0, step=0, signals={}, adjustments={"lr": 0.0}, values=values, reward=math.nan)
+    notes = "overfitted: rolled back", "diverged: rolled back"
+    told = [sentences([first, replace(first, number=1, step=5, signals=seen, note=note)])[1] for note in notes]
+    assert "The training had begun to overfit since the decision before. Note: overfitted: rolled back." in told[0]
+    assert "The training had diverged since the decision before. Note: diverged: rolled back." in told[1]
