@@ -441,7 +441,7 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
         "schedule_transfer/text/results_480.json": partial(_transfer, where="text"),
         "schedule_transfer/bold/results_480.json": partial(_transfer, where="tables and images, schedule-bold"),
         "schedule_transfer/bold/second_seed/results_480.json": partial(
-            _transfer, where="tables and images, three of the six members of schedule-bold"
+            _transfer, where="tables and images, a second seed of schedule-bold"
         ),
         "schedule_transfer/bold/text/results_480.json": partial(_transfer, where="text, schedule-bold"),
         "schedule_transfer/results_2040.json": partial(_transfer, where="five times longer"),
