@@ -295,6 +295,7 @@ class AdaptiveSchedule:
         """Ends the trial in the record and lets go of the optimiser. Safe to call twice."""
         if self._announced and not self._horizon.goes_on(self.steps) and self._probe.meter.full:
             interval = self._probe.interval(self._val_loss)
+            self._controller.unlearns = False  # the weights are the caller's now
             rewards, _ = self._controller.observe(interval)
             self._record_metrics({"train/loss": float(interval.train_loss[0]), "reward": float(rewards[0])})
         self._hooks.remove()

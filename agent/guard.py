@@ -3,7 +3,7 @@
 A policy extrapolates badly: where a training looks like none that it learnt on, its adjustments mean nothing. The guard
 watches for that and for its consequences. Where it speaks up, hyperparameters go back to where the validation loss was
 last at its best, which is the reference itself as long as nothing was better, and no learning rate is raised. Where a
-training overfits and that interval cannot be taken back (`ScheduleController.unlearns`), its learning rates come down.
+training overfits and that interval is not taken back (`ScheduleController.unlearns`), its learning rates come down.
 And where the first step would already destroy a network, rates are lowered before it: no decision after it could mend
 that.
 

@@ -13,7 +13,7 @@ from metatuner.agent.adaptive_schedule import AdaptiveSchedule
 from metatuner.agent.policy import Policy
 from metatuner.agent.schedule_run import run_schedule
 from metatuner.envs.partial_fit_training import PartialFitTraining
-from metatuner.envs.records import Decision, Record
+from metatuner.envs.records import Decision, Metrics, Record
 from metatuner.envs.schedule import ScheduleEnv
 from metatuner.tracking.decision_words import sentences
 from sklearn.datasets import load_breast_cancer
@@ -30,16 +30,17 @@ def unlearning(lively: Policy) -> Policy:
 class Overfitted:
     """A training with losses that are told, not measured: from the third decision on it overfits ten times in a row."""
 
-    def __init__(self, policy: Policy, **options: Any) -> None:
+    def __init__(self, policy: Policy, total_steps: int = 100, **options: Any) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
         self.notes: list[str] = []
+        self.rewards: list[float] = []
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.01)
         self.tuner = AdaptiveSchedule(
-            self.optimizer, 100, policy, ("lr",), self, decide_every=5, model=self.model, **options
+            self.optimizer, total_steps, policy, ("lr",), self, decide_every=5, model=self.model, **options
         )
-        self.weights = [self.now()]
-        """After each interval, before the decision."""
+        self.before, self.after = [self.now()], list[list[Tensor]]()
+        """Weights before and after each decision."""
 
     def now(self) -> list[Tensor]:
         return [parameter.detach().clone() for parameter in self.model.parameters()]
@@ -51,26 +52,31 @@ class Overfitted:
             self.optimizer.step()
             self.tuner.step(0.9**number)
             if self.tuner.due:
-                self.weights.append(self.now())
+                self.before.append(self.now())
                 self.tuner.validate([0.9, 0.5, 0.4][number] if number < 3 else 0.8)
 
     def record(self, record: Record, /) -> None:
         if isinstance(record, Decision):
             self.notes.append(record.note)
+            self.after.append(self.now())
+        elif isinstance(record, Metrics):
+            self.rewards += [value for name, value in record.values.items() if name == "reward"]
 
 
 def test_an_interval_that_overfits_is_rolled_back(unlearning: Policy) -> None:
     training = Overfitted(unlearning)
     training.train(21)
     assert training.notes == ["", "", "", "", "overfitted: rolled back"]
-    # One step away from where the interval began, not from where it ended.
-    assert not all(map(torch.equal, training.weights[3], training.weights[4]))
-    training = Overfitted(unlearning)
+    assert not all(map(torch.equal, training.before[3], training.before[4]))
+    assert all(map(torch.equal, training.before[3], training.after[4]))
+
+
+def test_the_last_interval_stays_as_it_is(unlearning: Policy) -> None:
+    training = Overfitted(unlearning, total_steps=20)
     training.train(20)
-    training.optimizer.zero_grad()
-    training.model(torch.ones(2, 4)).square().mean().backward()
-    training.tuner._decide()
-    assert all(map(torch.equal, training.weights[3], training.now()))
+    training.tuner.close()
+    assert all(map(torch.equal, training.before[4], training.now()))
+    assert training.rewards[-1] == pytest.approx(math.log(0.4 / 0.8))
 
 
 def test_overfitting_is_no_reason_to_give_up(unlearning: Policy) -> None:
