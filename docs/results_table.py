@@ -199,6 +199,9 @@ def _workers_in_meta_training(data: Any) -> Iterator[Row]:
             yield _against(figure, over[workers], {"one worker": over["1"]}, 2, best=max)
 
 
+_OWN = ("policy", "policy, no past", "rule, no past")
+
+
 def _replayed(lines: Any, *, where: str) -> Iterator[Row]:
     strategies = list(dict.fromkeys(strategy for _, strategy, _, _ in lines))
     found: dict[tuple[str, str], list[Sequence[float]]] = {}
@@ -210,7 +213,7 @@ def _replayed(lines: Any, *, where: str) -> Iterator[Row]:
     told = [name for name in strategies if name.startswith("portfolio")]
     for ours, rivals, past in (
         ("policy", told, "with past tasks"),
-        ("rule, no past", [name for name in strategies if name not in (*told, "policy", "rule, no past")], "no past"),
+        ("policy, no past", [name for name in strategies if name not in (*told, *_OWN)], "no past"),
     ):
         for place, budget in enumerate((1, 4, 10, 25)):
             others = {name: float(means[name][place]) for name in rivals}
