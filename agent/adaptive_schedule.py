@@ -30,7 +30,6 @@ import torch
 from optuna.distributions import BaseDistribution
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from ..envs import optimizers
 from ..envs.adjustments import adjustables
@@ -48,9 +47,9 @@ from ..envs.records import (
     TrialState,
     next_trial,
 )
-from ..envs.references import Reference, constant, reference_named, reference_values, stable_decay
 from ..envs.signals import Interval
 from .dials import Array, Dials
+from .followed_reference import Followed, FollowedReference
 from .guard import Guard
 from .horizon import Horizon
 from .knobs import Knob
@@ -140,7 +139,7 @@ class AdaptiveSchedule:
         adjust: Sequence[str] = ("lr", "weight_decay", "momentum"),
         recorder: Recorder | None = None,
         *,
-        reference: LRScheduler | Literal["optimizer"] | None = None,
+        reference: Followed = None,
         space: Mapping[str, BaseDistribution] | None = None,
         on_divergence: Literal["rollback", "cut"] = "rollback",
         model: nn.Module | None = None,
@@ -151,20 +150,18 @@ class AdaptiveSchedule:
         guard: bool = True,
         process_group: ProcessGroup | Literal["default"] | None = "default",
     ) -> None:
-        _check_arguments(optimizer, reference, on_divergence)
+        _check_arguments(optimizer, on_divergence)
         self.policy = policy if isinstance(policy, Policy) else Policy.load(policy)
         self._horizon, self.steps = Horizon(total_steps, self.policy.decisions, decide_every), 0
-        self._optimizer, self._outside = optimizer, reference == "optimizer"
-        self._scheduler = reference if isinstance(reference, LRScheduler) else None
+        self._optimizer = optimizer
         self._hyperparameters = adjustables(adjust, space)
         self._dials = Dials(optimizer, adjust, knobs or {})
-        self._start = self._reference = self._adjusted = self._dials.read()
+        self._reference = FollowedReference(
+            reference, self.policy.reference, optimizer, self._dials, self._hyperparameters, total_steps
+        )
+        self._adjusted = self._reference.start
         # For each hyperparameter the group that stands for all: the first one that has it.
-        self._leading = np.argmax(self._start != 0.0, axis=0)
-        self._own_reference = reference_named(self.policy.reference) if reference is None else None
-        # Of the learning rates, as it was last applied; at the start, and after a resumption, that is not known.
-        self._factor: float | None = None
-        _check_reference(self._own_reference, total_steps)
+        self._leading = np.argmax(self._reference.start != 0.0, axis=0)
         adaptive = np.array([optimizers.adaptive(optimizer)])
         self._controller = ScheduleController(self._hyperparameters, self._horizon.decisions or 1, adaptive)
         self._controller.set_horizon(self._horizon.decisions)
@@ -183,7 +180,8 @@ class AdaptiveSchedule:
         self._recorder = recorder if recorder is not None and self._ranks.first else NullRecorder()
         self._trial = next_trial(self._recorder) if trial is None else trial
         self._name = name or " ".join([self.policy.name, *(f"lr={v:.3g}" for k, v in self.values.items() if k == "lr")])
-        after = self._after_step if self._outside else None
+        # Whoever steps its scheduler finds the scheduler's own values.
+        after = self._reference.put_back if self._reference.outside else None
         self._hooks = OptimizerHooks(optimizer, self._before_step, self._gradients_ready, after)
 
     @property
@@ -194,7 +192,7 @@ class AdaptiveSchedule:
     @property
     def values(self) -> dict[str, float]:
         """The adjusted hyperparameters as they are now, in the first parameter group where they are not 0."""
-        return self._named(self._adjusted if self._outside else self._dials.read())
+        return self._named(self._adjusted if self._reference.outside else self._dials.read())
 
     @property
     def due(self) -> bool:
@@ -227,7 +225,8 @@ class AdaptiveSchedule:
         if self._horizon.goes_on(self.steps - 1):
             self._probe.after_step(loss)
             self._due = self._probe.meter.full and self._horizon.goes_on(self.steps)
-        self._follow_reference()
+        if self._reference.step(self.steps, self.total_steps):
+            self._apply()
 
     def validate(self, val_loss: Tensor | float) -> None:
         """Tells the current validation loss. Never the test loss: the policy acts on what it hears.
@@ -332,9 +331,7 @@ class AdaptiveSchedule:
             "in_a_row": [self._diverged_in_a_row, self._skipped_in_a_row],
             "val_loss": self._val_loss,
             "observed": self._observed,
-            "start": self._start.tolist(),
-            "reference": self._reference.tolist(),
-            "scheduler": self._scheduler.state_dict() if self._scheduler is not None else None,
+            **self._reference.state_dict(),
             "controller": controller,
             "remembered": torch.from_numpy(self._remembered),
             "guard": _as_tensors(self._guard.state_dict()) if self._guard is not None else None,
@@ -365,9 +362,7 @@ class AdaptiveSchedule:
         self._begun, self._due, self._stepped, self._taken_back = state["flags"]
         self._diverged_in_a_row, self._skipped_in_a_row = state["in_a_row"]
         self._val_loss, self._observed = state["val_loss"], state["observed"]
-        self._start, self._reference, self._factor = np.array(state["start"]), np.array(state["reference"]), None
-        if self._scheduler is not None and state["scheduler"] is not None:
-            self._scheduler.load_state_dict(state["scheduler"])
+        self._reference.load_state_dict(state)
         self._controller.load_state_dict(_as_arrays(state["controller"]))
         self._remembered = state["remembered"].cpu().numpy()
         if self._guard is not None and state["guard"] is not None:
@@ -383,21 +378,20 @@ class AdaptiveSchedule:
             self.extend(wanted)
         self._controller.set_horizon(self._horizon.decisions)
         if self._begun:
-            self._apply(optimizer=not self._outside)
+            self._apply(optimizer=not self._reference.outside)
 
     def _identity(self) -> dict[str, Any]:
         return {
             "policy": self.policy.card.get("sha256", self.policy.name),
             "adjust": [each.name for each in self._hyperparameters],
-            "groups": len(self._start),
+            "groups": len(self._reference.start),
         }
 
     def _before_step(self) -> bool:
         """The optimiser is about to step; returns whether the gradients are those of weights that were taken back."""
-        if self._outside:
-            self._reference = self._dials.read_optimizer(self._reference)
+        self._reference.read()
         rolled_back = self._begun and self._decide_if_due()
-        if self._outside and self._begun:
+        if self._reference.outside and self._begun:
             self._apply()
         return rolled_back
 
@@ -408,10 +402,6 @@ class AdaptiveSchedule:
         if self._horizon.goes_on(self.steps):
             self._probe.before_step()
         self._stepped = True
-
-    def _after_step(self) -> None:
-        """The optimiser has stepped: whoever steps its scheduler finds the scheduler's own values."""
-        self._dials.write_optimizer(self._reference)
 
     def _skipped(self, loss: Tensor) -> None:
         self._skipped_in_a_row += 1
@@ -427,8 +417,8 @@ class AdaptiveSchedule:
         # No optimiser step will ever come to decide before.
         self._probe.meter.loss(loss)
         self._decide()
-        if self._outside:
-            self._after_step()
+        if self._reference.outside:
+            self._reference.put_back()
 
     @property
     def _deciding(self) -> bool:
@@ -454,7 +444,7 @@ class AdaptiveSchedule:
         if self._guard is not None and self.policy.actor is not None:
             action, (why,) = self._guard.overrule(self._controller, action)
             note = "; ".join(filter(None, [note, why]))
-        self._controller.follow(self._lead(self._reference)[None])
+        self._controller.follow(self._lead(self._reference.values)[None])
         self._controller.adjust(action)
         self._apply()
         if self._rollback is not None:
@@ -482,7 +472,7 @@ class AdaptiveSchedule:
         mine = np.array([np.nan if self._val_loss is None else self._val_loss, first_update])
         val_loss, first_update = self._ranks.mean(mine)
         started = Interval.of(val_loss=val_loss, first_update=first_update)
-        self._controller.begin(self._lead(self._reference)[None], started)
+        self._controller.begin(self._lead(self._reference.values)[None], started)
         self._begun, self._val_loss = True, None
 
     def _observe(self) -> tuple[float, str]:
@@ -520,32 +510,14 @@ class AdaptiveSchedule:
         return dict(zip([each.name for each in self._hyperparameters], self._lead(values).tolist(), strict=True))
 
     def _apply(self, *, optimizer: bool = True) -> None:
-        adjusted = self._controller.values(self._reference[:, None, :])[:, 0]
-        nothing = self._reference == 0.0
+        reference = self._reference.values
+        adjusted = self._controller.values(reference[:, None, :])[:, 0]
+        nothing = reference == 0.0
         # Beside others that have some, a group that has none keeps that ratio too.
         self._adjusted = np.where(nothing & ~nothing.all(axis=0), 0.0, adjusted)
         self._dials.write_knobs(self._adjusted)
         if optimizer:
             self._dials.write_optimizer(self._adjusted)
-
-    def _follow_reference(self) -> None:
-        if self._own_reference is not None and self._own_reference is not constant and self.total_steps is not None:
-            at = min(self.steps, self.total_steps - 1)
-            factor = float(self._own_reference(np.array(at / self.total_steps)))
-            if factor == self._factor:
-                return
-            self._factor = factor
-            (self._reference,) = reference_values(
-                self._own_reference, self._start, self._hyperparameters, at, 1, self.total_steps
-            )
-        elif self._scheduler is not None:
-            # A scheduler may compute its next value from the current one: it must find its own, not the adjusted one.
-            self._dials.write_optimizer(self._reference)
-            self._scheduler.step()
-            self._reference = self._dials.read_optimizer(self._reference)
-        else:
-            return
-        self._apply()
 
     def _require_finite_weights(self) -> None:
         if not all(bool(torch.isfinite(p).all()) for p in optimizers.parameters(self._optimizer)):
@@ -558,7 +530,7 @@ class AdaptiveSchedule:
         if self._announced:
             return
         self._announced = True
-        params = self._named(self._start)
+        params = self._named(self._reference.start)
         settings: dict[str, float | str] = {
             "policy": self.policy.name,
             "total_steps": self.total_steps or "open",
@@ -579,23 +551,11 @@ class AdaptiveSchedule:
         self._recorder.record(Metrics(trial=self._trial, step=self.steps, values=values))
 
 
-def _check_reference(reference: Reference | None, total_steps: int | None) -> None:
-    if total_steps is None and reference not in (None, constant, stable_decay):
-        raise ConfigurationError(
-            "this policy adjusts a schedule that depends on the end of the training, so total_steps cannot be None: "
-            "give a number, a reference of your own, or a policy whose reference is constant"
-        )
-
-
-def _check_arguments(optimizer: Optimizer, reference: object, on_divergence: str) -> None:
+def _check_arguments(optimizer: Optimizer, on_divergence: str) -> None:
     if on_divergence not in ("rollback", "cut"):
         raise ConfigurationError(f"on_divergence must be 'rollback' or 'cut', got {on_divergence!r}")
     if not any(parameter.requires_grad for parameter in optimizers.parameters(optimizer)):
         raise ConfigurationError("the optimiser has no parameters to train: give it those of a model that has some")
-    if reference not in (None, "optimizer") and not isinstance(reference, LRScheduler):
-        raise ConfigurationError(f"reference must be a torch LRScheduler, 'optimizer' or None, got {reference!r}")
-    if isinstance(reference, LRScheduler) and reference.optimizer is not optimizer:
-        raise ConfigurationError("`reference` schedules another optimiser: make it on the one that is adjusted")
 
 
 def _as_tensors(state: Mapping[str, object]) -> dict[str, Any]:
