@@ -26,9 +26,6 @@ NATS = 4.0
 SHARPNESS = 2.0 * NATS
 """Of the rule at first: a move that is half as good as the best one is taken a quarter as often."""
 
-ADDED = SHARPNESS / NATS
-"""Most that the network adds: as much as if a move promised e times more, or less, than the surrogate foretells."""
-
 
 @dataclass(frozen=True)
 class SearchActorShape:
@@ -116,17 +113,11 @@ class SearchActor(nn.Module):
         return torch.lerp(self.trust[past, above - 1], self.trust[past, above], way)
 
     def added(self, observation: Tensor) -> Tensor:
-        """What the network adds to the sharpened rule, shape (n, MOVES), before it is known how far to trust it.
-
-        Around their mean, and limited: where a search is unlike all that the network has learnt from, the rule still
-        has its say.
-        """
+        """What the network adds to the sharpened rule, shape (n, MOVES), before it is known how far to trust it."""
         encoded, pooled = self.encoder(observation)
         pooled = pooled[:, None].expand(-1, MOVES, -1)
         found: Tensor = self.head(torch.tanh(self.joined(torch.cat([encoded, pooled], dim=-1))))[..., 0]
-        possible = self.encoder.split(observation)[0][..., _POSSIBLE]
-        mean = (found * possible).sum(1, keepdim=True) / possible.sum(1, keepdim=True).clamp(min=1)
-        return ADDED * torch.tanh((found - mean) / ADDED)
+        return found
 
 
 class SearchCritic(nn.Module):

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..envs.families import Split
 from ..envs.search import FLOOR, SearchEnv
+from ..envs.search_families import SearchFamilies
 from ..envs.search_task import SearchTask, SearchTasks
 from ..envs.worker_process import Crew
 from .search_actor import TRUSTED_AT, SearchActor
@@ -26,72 +28,51 @@ STEPS = (0.5, 1.0)
 
 _KINDS = ("without past", "with past")
 
-_Logs = tuple[NDArray[np.bool_], NDArray[np.float64]]  # whether there are past tasks (n,); logs (n, len(BUDGETS))
 
-
-class Judge:
-    """The first tasks of a kind, searched with any network; with the same one only once.
+def evaluate_search(actor: SearchActor, split: Split, tasks: int, workers: int = 1) -> dict[str, float]:
+    """Searches tasks of a split with the policy, and with the rule that it started from.
 
     Args:
-        families: What they are drawn from.
-        tasks: How many.
+        actor: The policy's network.
+        split: The split.
+        tasks: How many of its tasks.
         workers: Processes that search.
-    """
-
-    def __init__(self, families: SearchTasks, tasks: int, workers: int = 1) -> None:
-        self.tasks = tasks
-        self._families, self._workers = families, workers
-        self._found: dict[bytes, _Logs] = {}
-
-    def by_kind(self, actor: SearchActor) -> dict[str, NDArray[np.float64]]:
-        """Logs of final regrets (plus `FLOOR`), without past tasks and with them, shape (n, len(BUDGETS))."""
-        has_past, logs = self._searched(actor)
-        return {kind: logs[has_past == with_past] for with_past, kind in enumerate(_KINDS)}
-
-    def by_task(self, actor: SearchActor) -> NDArray[np.float64]:
-        """Mean log regret of each task over `BUDGETS`, shape (tasks,)."""
-        means: NDArray[np.float64] = self._searched(actor)[1].mean(1)
-        return means
-
-    def _searched(self, actor: SearchActor) -> _Logs:
-        name = b"".join(each.numpy().tobytes() for each in actor.state_dict().values())
-        if name not in self._found:
-            with Crew(_Searches(actor, self._families), min(self._workers, self.tasks)) as crew:
-                has_past, logs = zip(*crew.call("of", range(self.tasks)), strict=True)
-            self._found[name] = np.array(has_past), np.array(logs)
-        return self._found[name]
-
-
-def evaluate_search(actor: SearchActor, judge: Judge) -> dict[str, float]:
-    """Searches tasks with the policy, and with the rule that it started from.
 
     Returns:
         By name: `tasks`, and for each of `BUDGETS` the geometric mean of the final regrets (plus `FLOOR`) of the policy
         and of the rule, with past tasks and without.
     """
-    figures = {"tasks": float(judge.tasks)}
+    figures = {"tasks": float(tasks)}
     for who, each in (("policy", actor), ("rule", SearchActor(actor.shape))):
-        for kind, logs in judge.by_kind(each).items():
-            if len(logs):
-                for budget, mean in zip(BUDGETS, logs.mean(0), strict=True):
-                    figures[f"regret of {who} {kind}, budget {budget}"] = round(math.exp(mean), 4)
+        for kind, logs in sorted(_log_regrets(each, SearchFamilies(split), tasks, workers).items()):
+            figures[f"regret of {who} {kind}"] = round(math.exp(np.mean(logs)), 4)
     return figures
 
 
-def trust_what_pays(actor: SearchActor, judge: Judge) -> None:
+def trust_what_pays(actor: SearchActor, tasks: int, families: SearchTasks | None = None, *, workers: int = 1) -> None:
     """Sets where what was learnt counts: with past tasks and without, at budgets where it does better than the rule.
 
-    So it is no worse than the rule that learning started from, on the judge's tasks.
+    So it is no worse than the rule that learning started from, on validation tasks.
+
+    Args:
+        actor: The network.
+        tasks: Tasks to search with what was learnt, and with the rule.
+        families: What they are drawn from; None: the validation split of the generated ones.
+        workers: Processes that search.
     """
+    families = SearchFamilies(Split.VALIDATION) if families is None else families
     actor.trust.fill_(1.0)
-    learnt, rule = judge.by_kind(actor), judge.by_kind(SearchActor(actor.shape))
-    for place, kind in enumerate(_KINDS):
-        if len(learnt[kind]):
-            gains = (rule[kind] - learnt[kind]).mean(0)
-            actor.trust[place] = torch.from_numpy((gains > _LUCK).astype(np.float32))
+    learnt = _log_regrets(actor, families, tasks, workers)
+    rule = _log_regrets(SearchActor(actor.shape), families, tasks, workers)
+    for name, logs in learnt.items():
+        kind, budget = name.split(", budget ")
+        gain = float(np.mean(rule[name]) - np.mean(logs))
+        actor.trust[_KINDS.index(kind), BUDGETS.index(int(budget))] = float(gain > _LUCK)
 
 
-def as_far_as_it_pays(champion: SearchActor, learnt: SearchActor, judge: Judge) -> tuple[SearchActor, str]:
+def as_far_as_it_pays(
+    champion: SearchActor, learnt: SearchActor, tasks: int, families: SearchTasks, *, workers: int = 1
+) -> tuple[SearchActor, str]:
     """What is best of the champion, of what was learnt from it, of what lies between, and of the rule.
 
     Between lie the weights that are interpolated (Wortsman et al. 2022, Robust fine-tuning of zero-shot models): what
@@ -101,18 +82,20 @@ def as_far_as_it_pays(champion: SearchActor, learnt: SearchActor, judge: Judge) 
     Args:
         champion: The network that learning began from.
         learnt: The network that came of it.
-        judge: Whose tasks tell.
+        tasks: Tasks to search with each.
+        families: What they are drawn from.
+        workers: Processes that search.
 
     Returns:
         The network, and what it is in words.
     """
     rule = SearchActor(champion.shape)
     tried = {"the rule": rule, **{f"{step:g} of what was learnt": _between(champion, learnt, step) for step in STEPS}}
-    before = judge.by_task(champion)
+    before = _by_task(champion, families, tasks, workers)
     kept, best, words = champion, 0.0, "nothing of what was learnt"
     for name, actor in tried.items():
-        gains = before - judge.by_task(actor)
-        sure = gains.mean() - gains.std(ddof=1) / math.sqrt(len(gains)) if len(gains) > 1 else gains.mean()
+        gains = before - _by_task(actor, families, tasks, workers)
+        sure = gains.mean() - gains.std(ddof=1) / math.sqrt(tasks) if tasks > 1 else gains.mean()
         if sure > 0 and gains.mean() > best:
             kept, best, words = actor, float(gains.mean()), name
     return copy.deepcopy(kept), words
@@ -125,17 +108,34 @@ def _between(begin: SearchActor, end: SearchActor, step: float) -> SearchActor:
     return found
 
 
+def _by_task(actor: SearchActor, families: SearchTasks, tasks: int, workers: int) -> NDArray[np.float64]:
+    """Mean log regret of each task over `BUDGETS`, shape (tasks,)."""
+    with Crew(_Searches(actor, families), min(workers, tasks)) as crew:
+        return np.array([np.mean(logs) for _, logs in crew.call("of", range(tasks))])
+
+
 class _Searches:
     """Searches of tasks by one network; lives in any process."""
 
     def __init__(self, actor: SearchActor, families: SearchTasks) -> None:
         self._actor, self._families = actor, families
 
-    def of(self, seed: int) -> tuple[bool, list[float]]:
-        """Whether a task has past ones, and the log of the final regret for each of `BUDGETS`."""
+    def of(self, seed: int) -> tuple[str, list[float]]:
+        """Of a task, whether there are past ones, and the log of the final regret for each of `BUDGETS`."""
         task = self._families.task(seed)
         logs = [log_regret(self._actor, task, budget, seed) for budget in BUDGETS]
-        return task.past is not None, logs
+        return _KINDS[task.past is not None], logs
+
+
+def _log_regrets(actor: SearchActor, families: SearchTasks, tasks: int, workers: int) -> dict[str, list[float]]:
+    """Log of the final regrets (plus `FLOOR`), by whether there are past tasks and by budget."""
+    found: dict[str, list[float]] = {}
+    with Crew(_Searches(actor, families), min(workers, tasks)) as crew:
+        searched_tasks = crew.call("of", range(tasks))
+    for kind, logs in searched_tasks:
+        for budget, log in zip(BUDGETS, logs, strict=True):
+            found.setdefault(f"{kind}, budget {budget}", []).append(log)
+    return found
 
 
 def log_regret(actor: SearchActor, task: SearchTask, budget: float, seed: int) -> float:

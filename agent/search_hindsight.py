@@ -6,9 +6,6 @@ surrogate foretells is too large or too small: the logarithm of their ratio is a
 known of what a move tells or costs. A choice among moves needs ratios only, so the likelihood is a multinomial one of
 where the gain lies (as a Poisson regression's is, given the sum; Birch 1963). Truth instead of returns: a single search
 has hundreds of labels, without noise.
-
-The truth is silent on one thing: to train the best trial further gains nothing, but tells whether it is the best one.
-Its share of the gain is left to the rule.
 """
 
 from __future__ import annotations
@@ -37,8 +34,7 @@ _TEMPERATURE = 4.0  # of those draws
 _PART = "hindsight-{}-{}.safetensors"
 _NO_GAIN, _FLOOR = 1e-3, 0.03  # of log regret; and the regret below which one is as good as another
 _EPOCHS, _BATCH, _PEAK = 5, 256, 2e-3
-_MOST_OF_INCUMBENT = 0.9  # of what all moves together promise
-_POSSIBLE, _CONTINUES, _PROMISED = (FEATURES.index(each) for each in ("possible", "continues", "log_final_improvement"))
+_POSSIBLE, _PROMISED = FEATURES.index("possible"), FEATURES.index("log_final_improvement")
 
 
 @dataclass(frozen=True)
@@ -47,8 +43,7 @@ class Hindsight:
 
     Attributes:
         observations: Of the search environment, shape (n, MOVES * f + c).
-        gains: By how much each move's full training would lower the incumbent's log regret, shape (n, MOVES); for the
-            incumbent's own the share of it that the rule expects.
+        gains: By how much each move's full training would lower the incumbent's log regret, shape (n, MOVES).
     """
 
     observations: NDArray[np.float16]
@@ -143,8 +138,10 @@ class _Watcher:
         observation, info = env.reset(seed=int(random.integers(2**31)))
         observations, gains, done = [], [], False
         while not done:
+            with np.errstate(invalid="ignore"):  # of impossible moves nothing is known
+                fall = np.log((info["regret"] + _FLOOR) / (env.regrets() + _FLOOR))
             observations.append(observation.astype(np.float16))
-            gains.append(_gains(observation, env.regrets(), info["regret"]).astype(np.float16))
+            gains.append(np.maximum(np.nan_to_num(fall), 0.0).astype(np.float16))
             scores = np.where(env.action_masks(), self._scores(observation), -np.inf)
             observation, _, done, _, info = env.step(_chosen(scores, otherwise, random))
         return Hindsight(np.stack(observations), np.stack(gains))
@@ -153,20 +150,6 @@ class _Watcher:
     def _scores(self, observation: NDArray[np.float32]) -> NDArray[np.float64]:
         scores: NDArray[np.float64] = self._actor(torch.from_numpy(observation)[None])[0].double().numpy()
         return scores
-
-
-def _gains(observation: NDArray[np.float32], regrets: NDArray[np.float64], regret: float) -> NDArray[np.float64]:
-    """What each move would gain, shape (MOVES,): the incumbent's, as large a share as it promises."""
-    with np.errstate(invalid="ignore"):  # of impossible moves nothing is known
-        gains: NDArray[np.float64] = np.maximum(np.nan_to_num(np.log((regret + _FLOOR) / (regrets + _FLOOR))), 0.0)
-    features = observation[: MOVES * len(FEATURES)].reshape(MOVES, -1)
-    incumbent = (features[:, _CONTINUES] > 0.5) & (regrets == regret)
-    if not incumbent.any() or not gains.any():
-        return gains
-    promised = np.where(features[:, _POSSIBLE] > 0.5, np.exp(NATS * features[:, _PROMISED]), 0.0)
-    share = np.where(incumbent, promised, 0.0) / promised.sum()
-    gains += gains.sum() * share / (1 - min(share.sum(), _MOST_OF_INCUMBENT))
-    return gains
 
 
 def _chosen(scores: NDArray[np.float64], otherwise: float, random: np.random.Generator) -> np.int64:

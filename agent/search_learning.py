@@ -33,7 +33,7 @@ from ..envs.unit_cube import UnitCube
 from .followed_study import study_history
 from .meta_training import Progress
 from .search_actor import SearchActor
-from .search_evaluation import BUDGETS, Judge, as_far_as_it_pays, log_regret
+from .search_evaluation import BUDGETS, as_far_as_it_pays, log_regret
 from .search_hindsight import forget, learn_from_hindsight, look_back
 from .search_policy import SearchPolicy
 from .search_training import SearchTrainingSettings, keep_policy, learn_to_search, search_card
@@ -250,7 +250,7 @@ def learn_search_policy(
         progress=partial(told, settings.hindsight),
     )
     # What was learnt is kept as far as it pays on the tasks that it was learnt from: the others are for judging.
-    actor, kept = as_far_as_it_pays(champion.actor, actor, Judge(own, settings.searches * len(learnt)))
+    actor, kept = as_far_as_it_pays(champion.actor, actor, settings.searches * len(learnt), own)
     comparison = compare(actor, champion.actor, lessons, tasks, settings)
     figures = {key: value for key, value in asdict(comparison).items() if isinstance(value, float)}
     recorder.record(

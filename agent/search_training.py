@@ -34,7 +34,7 @@ from .meta_training import Progress, RecorderOutput
 from .search_actor import SearchActor, SearchActorShape
 from .search_actor_critic import SearchActorCritic
 from .search_checkpoint import SearchCheckpoint
-from .search_evaluation import Judge, as_far_as_it_pays, evaluate_search, trust_what_pays
+from .search_evaluation import as_far_as_it_pays, evaluate_search, trust_what_pays
 from .search_hindsight import Hindsight, forget, learn_from_hindsight, look_back
 from .search_policy import SearchPolicy
 from .search_vec_env import SearchVecEnv
@@ -143,14 +143,12 @@ def train_search_policy(
     evaluation: dict[str, float] = {}
     kept = "all"
     if evaluation_tasks:
-        judges = {
-            split: Judge(SearchFamilies(split), evaluation_tasks, workers)
-            for split in (Split.VALIDATION, Split.HELD_OUT)
-        }
-        actor, kept = as_far_as_it_pays(begin, actor, judges[Split.VALIDATION])
-        trust_what_pays(actor, judges[Split.VALIDATION])
-        for split, judge in judges.items():
-            evaluation |= {f"{split} {k}": v for k, v in evaluate_search(actor, judge).items()}
+        validation = SearchFamilies(Split.VALIDATION)
+        actor, kept = as_far_as_it_pays(begin, actor, evaluation_tasks, validation, workers=workers)
+        trust_what_pays(actor, evaluation_tasks, workers=workers)
+        for split in (Split.VALIDATION, Split.HELD_OUT):
+            figures = evaluate_search(actor, split, evaluation_tasks, workers)
+            evaluation |= {f"{split} {k}": v for k, v in figures.items()}
         recorder.record(
             Metrics(
                 trial=trial,

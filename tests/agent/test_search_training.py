@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from metatuner.agent.search_actor import SearchActor, SearchActorShape
-from metatuner.agent.search_evaluation import Judge, evaluate_search, trust_what_pays
+from metatuner.agent.search_evaluation import evaluate_search, trust_what_pays
 from metatuner.agent.search_policy import SearchPolicy
 from metatuner.agent.search_training import SearchTrainingSettings, train_search_policy
 from metatuner.envs.errors import CheckpointError, ConfigurationError
@@ -77,7 +77,7 @@ def test_what_does_not_pay_is_not_trusted() -> None:
         contrary.sharpness.fill_(-50.0)
     tasks = QuickTasks(Split.VALIDATION)
     assert [tasks.task(seed).past is None for seed in range(2)] == [True, False]
-    trust_what_pays(contrary, Judge(tasks, 2))
+    trust_what_pays(contrary, 2, tasks)
     assert contrary.trust.sum() <= 2  # of 8: in single searches it may be lucky
 
 
@@ -126,9 +126,8 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
 
 
 def test_the_evaluation_of_the_rule_is_that_of_an_untrained_policy() -> None:
-    here, there = (Judge(SearchFamilies(Split.HELD_OUT), 2, workers) for workers in (1, 2))
-    figures = evaluate_search(SearchActor(SearchActorShape(width=8)), here)
-    assert evaluate_search(SearchActor(SearchActorShape(width=8)), there) == figures
+    figures = evaluate_search(SearchActor(SearchActorShape(width=8)), Split.HELD_OUT, 2)
+    assert evaluate_search(SearchActor(SearchActorShape(width=8)), Split.HELD_OUT, 2, workers=2) == figures
     for name, value in figures.items():
         if name.startswith("regret of policy"):
             assert value == figures[name.replace("policy", "rule")]
