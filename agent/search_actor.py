@@ -15,15 +15,9 @@ from torch import Tensor, nn
 from ..envs.search_moves import CONTEXT, FEATURES, MOVES
 
 _POSSIBLE, _RULE = FEATURES.index("possible"), FEATURES.index("log_worth")
-_TASKS, _BUDGET = CONTEXT.index("tasks"), CONTEXT.index("budget")
+_TASKS = CONTEXT.index("tasks")
 
-TRUSTED_AT = (1, 4, 10, 25)
-"""Budgets, in full trainings, at which it is known how far what was learnt is to be trusted."""
-
-NATS = 4.0
-"""What a feature that is a logarithm is told in units of."""
-
-SHARPNESS = 2.0 * NATS
+SHARPNESS = 8.0
 """Of the rule at first: a move that is half as good as the best one is taken a quarter as often."""
 
 
@@ -78,8 +72,7 @@ class SearchActor(nn.Module):
         shape: Sizes of the network.
 
     Attributes:
-        trust: Shares of what was learnt that count, shape (2, len(TRUSTED_AT)): in searches without past tasks, and
-            with them, at budgets between which they are interpolated.
+        trust: Shares of what was learnt that count, shape (2,): in searches without past tasks, and with them.
     """
 
     trust: Tensor
@@ -88,7 +81,7 @@ class SearchActor(nn.Module):
         super().__init__()
         self.shape = shape
         self.encoder = MoveEncoder(shape)
-        self.register_buffer("trust", torch.ones(2, len(TRUSTED_AT)))
+        self.register_buffer("trust", torch.ones(2))
         self.joined = nn.Linear(3 * shape.width, shape.width)
         self.head = nn.Linear(shape.width, 1)
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
@@ -97,27 +90,14 @@ class SearchActor(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Scores (n, MOVES) of observations (n, MOVES * f + c); those of impossible moves mean nothing."""
-        features, context = self.encoder.split(observation)
-        rule = features[..., _RULE]
-        learnt = self.added(observation) + (self.sharpness - SHARPNESS) * rule
-        scores: Tensor = SHARPNESS * rule + self._trusted(context)[:, None] * learnt
-        return scores
-
-    def _trusted(self, context: Tensor) -> Tensor:
-        """The share that counts, shape (n,), by whether there are past tasks and by the logarithm of the budget."""
-        at = torch.tensor(TRUSTED_AT, dtype=context.dtype, device=context.device).log2()
-        budget = (2 * context[:, _BUDGET]).clamp(at[0], at[-1])  # the feature is half of its logarithm
-        above = torch.searchsorted(at, budget.contiguous()).clamp(1, len(at) - 1)
-        way = (budget - at[above - 1]) / (at[above] - at[above - 1])
-        past = (context[:, _TASKS] > 0).long()
-        return torch.lerp(self.trust[past, above - 1], self.trust[past, above], way)
-
-    def added(self, observation: Tensor) -> Tensor:
-        """What the network adds to the sharpened rule, shape (n, MOVES), before it is known how far to trust it."""
         encoded, pooled = self.encoder(observation)
         pooled = pooled[:, None].expand(-1, MOVES, -1)
-        found: Tensor = self.head(torch.tanh(self.joined(torch.cat([encoded, pooled], dim=-1))))[..., 0]
-        return found
+        features, context = self.encoder.split(observation)
+        rule = features[..., _RULE]
+        added = self.head(torch.tanh(self.joined(torch.cat([encoded, pooled], dim=-1))))[..., 0]
+        learnt = added + (self.sharpness - SHARPNESS) * rule
+        scores: Tensor = SHARPNESS * rule + self.trust[(context[:, _TASKS] > 0).long(), None] * learnt
+        return scores
 
 
 class SearchCritic(nn.Module):

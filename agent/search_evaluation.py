@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,14 @@ from ..envs.families import Split
 from ..envs.search import FLOOR, SearchEnv
 from ..envs.search_families import SearchFamilies
 from ..envs.search_task import SearchTask, SearchTasks
-from ..envs.worker_process import Crew
-from .search_actor import TRUSTED_AT, SearchActor
+from ..envs.worker_process import WorkerProcess
+from .search_actor import SearchActor
 
-BUDGETS = TRUSTED_AT
+BUDGETS = (1, 4, 10)
 """Budgets of the evaluation, in full trainings."""
 
-_LUCK = 0.01
-"""By how much a log regret must be lower on validation tasks for what was learnt to be trusted."""
+SHARES = (0.0, 0.25, 0.5, 1.0)
+"""Shares of what was learnt that are tried on validation tasks."""
 
 STEPS = (0.5, 1.0)
 """Parts of the way from a champion's weights to those learnt from it that are tried."""
@@ -50,28 +52,31 @@ def evaluate_search(actor: SearchActor, split: Split, tasks: int, workers: int =
 
 
 def trust_what_pays(actor: SearchActor, tasks: int, families: SearchTasks | None = None, *, workers: int = 1) -> None:
-    """Sets where what was learnt counts: with past tasks and without, at budgets where it does better than the rule.
+    """Sets how much of what was learnt counts, with past tasks and without: what does best on validation tasks.
 
-    So it is no worse than the rule that learning started from, on validation tasks.
+    So what is kept is no worse there than the rule that learning started from.
 
     Args:
         actor: The network.
-        tasks: Tasks to search with what was learnt, and with the rule.
+        tasks: Tasks to search with each of `SHARES`.
         families: What they are drawn from; None: the validation split of the generated ones.
         workers: Processes that search.
     """
     families = SearchFamilies(Split.VALIDATION) if families is None else families
-    actor.trust.fill_(1.0)
-    learnt = _log_regrets(actor, families, tasks, workers)
-    rule = _log_regrets(SearchActor(actor.shape), families, tasks, workers)
-    for name, logs in learnt.items():
-        kind, budget = name.split(", budget ")
-        gain = float(np.mean(rule[name]) - np.mean(logs))
-        actor.trust[_KINDS.index(kind), BUDGETS.index(int(budget))] = float(gain > _LUCK)
+    means: dict[float, dict[str, float]] = {}
+    for share in SHARES:
+        actor.trust.fill_(share)
+        found = _log_regrets(actor, families, tasks, workers)
+        means[share] = {
+            kind: float(np.mean([logs for name, logs in found.items() if name.startswith(kind)] or [[0.0]]))
+            for kind in _KINDS
+        }
+    for i, kind in enumerate(_KINDS):
+        actor.trust[i] = min(SHARES, key=lambda share: means[share][kind])
 
 
 def as_far_as_it_pays(
-    champion: SearchActor, learnt: SearchActor, tasks: int, families: SearchTasks, *, workers: int = 1
+    champion: SearchActor, learnt: SearchActor, tasks: int, families: SearchTasks
 ) -> tuple[SearchActor, str]:
     """What is best of the champion, of what was learnt from it, of what lies between, and of the rule.
 
@@ -84,17 +89,16 @@ def as_far_as_it_pays(
         learnt: The network that came of it.
         tasks: Tasks to search with each.
         families: What they are drawn from.
-        workers: Processes that search.
 
     Returns:
         The network, and what it is in words.
     """
     rule = SearchActor(champion.shape)
     tried = {"the rule": rule, **{f"{step:g} of what was learnt": _between(champion, learnt, step) for step in STEPS}}
-    before = _by_task(champion, families, tasks, workers)
+    before = _by_task(champion, families, tasks)
     kept, best, words = champion, 0.0, "nothing of what was learnt"
     for name, actor in tried.items():
-        gains = before - _by_task(actor, families, tasks, workers)
+        gains = before - _by_task(actor, families, tasks)
         sure = gains.mean() - gains.std(ddof=1) / math.sqrt(tasks) if tasks > 1 else gains.mean()
         if sure > 0 and gains.mean() > best:
             kept, best, words = actor, float(gains.mean()), name
@@ -108,10 +112,9 @@ def _between(begin: SearchActor, end: SearchActor, step: float) -> SearchActor:
     return found
 
 
-def _by_task(actor: SearchActor, families: SearchTasks, tasks: int, workers: int) -> NDArray[np.float64]:
+def _by_task(actor: SearchActor, families: SearchTasks, tasks: int) -> NDArray[np.float64]:
     """Mean log regret of each task over `BUDGETS`, shape (tasks,)."""
-    with Crew(_Searches(actor, families), min(workers, tasks)) as crew:
-        return np.array([np.mean(logs) for _, logs in crew.call("of", range(tasks))])
+    return np.array([np.mean(logs) for _, logs in _Searches(actor, families).of(range(tasks))])
 
 
 class _Searches:
@@ -120,22 +123,38 @@ class _Searches:
     def __init__(self, actor: SearchActor, families: SearchTasks) -> None:
         self._actor, self._families = actor, families
 
-    def of(self, seed: int) -> tuple[str, list[float]]:
-        """Of a task, whether there are past ones, and the log of the final regret for each of `BUDGETS`."""
-        task = self._families.task(seed)
-        logs = [log_regret(self._actor, task, budget, seed) for budget in BUDGETS]
-        return _KINDS[task.past is not None], logs
+    def of(self, seeds: Sequence[int]) -> list[tuple[str, list[float]]]:
+        """For each task, whether there are past ones, and the log of the final regret for each of `BUDGETS`."""
+        found = []
+        for seed in seeds:
+            task = self._families.task(seed)
+            logs = [log_regret(self._actor, task, budget, seed) for budget in BUDGETS]
+            found.append((_KINDS[task.past is not None], logs))
+        return found
 
 
 def _log_regrets(actor: SearchActor, families: SearchTasks, tasks: int, workers: int) -> dict[str, list[float]]:
     """Log of the final regrets (plus `FLOOR`), by whether there are past tasks and by budget."""
     found: dict[str, list[float]] = {}
-    with Crew(_Searches(actor, families), min(workers, tasks)) as crew:
-        searched_tasks = crew.call("of", range(tasks))
-    for kind, logs in searched_tasks:
+    for kind, logs in _searched_by(_Searches(actor, families), tasks, workers):
         for budget, log in zip(BUDGETS, logs, strict=True):
             found.setdefault(f"{kind}, budget {budget}", []).append(log)
     return found
+
+
+def _searched_by(searches: _Searches, tasks: int, workers: int) -> list[tuple[str, list[float]]]:
+    """What `_Searches.of` tells of so many tasks, by so many processes."""
+    workers = min(workers, tasks)
+    if workers <= 1:
+        return searches.of(range(tasks))
+    with ExitStack() as stack:
+        processes = []
+        for i in range(workers):
+            processes.append(WorkerProcess([searches]))
+            stack.callback(processes[i].close)
+            processes[i].send("of", {0: (range(i, tasks, workers),)})
+        found = [process.receive()[0] for process in processes]
+    return [found[seed % workers][seed // workers] for seed in range(tasks)]
 
 
 def log_regret(actor: SearchActor, task: SearchTask, budget: float, seed: int) -> float:

@@ -7,12 +7,10 @@ where it is above zero with the confidence that was asked for is the candidate b
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,13 +26,12 @@ from ..envs.records import Metrics, NullRecorder, Recorder
 from ..envs.replayed_tasks import ReplayedTasks
 from ..envs.search_families import SearchFamilies
 from ..envs.search_state import rung_units
-from ..envs.search_task import SearchTask, SearchTasks
+from ..envs.search_task import SearchTask
 from ..envs.unit_cube import UnitCube
 from .followed_study import study_history
 from .meta_training import Progress
 from .search_actor import SearchActor
 from .search_evaluation import BUDGETS, as_far_as_it_pays, log_regret
-from .search_hindsight import forget, learn_from_hindsight, look_back
 from .search_policy import SearchPolicy
 from .search_training import SearchTrainingSettings, keep_policy, learn_to_search, search_card
 
@@ -49,8 +46,7 @@ class SearchLearningSettings:
     """What learning follows from.
 
     Attributes:
-        steps: Moves that PPO learns from.
-        hindsight: Moves that are looked back on before, see `search_hindsight`; 0 leaves this out.
+        steps: Moves to learn from.
         seed: Which tasks are kept apart, searches and exploration follow from it.
         learning_rate: PPO's at the start.
         held_out: Share of the tasks that are kept apart, at least two of them.
@@ -62,7 +58,6 @@ class SearchLearningSettings:
     """
 
     steps: int = 20_000
-    hindsight: int = 20_000
     seed: int = 0
     learning_rate: float = 3e-4
     held_out: float = 0.3
@@ -75,16 +70,9 @@ class SearchLearningSettings:
         for name in ("steps", "searches", "parallel"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.hindsight < 0:
-            raise ConfigurationError(f"hindsight must be at least 0, got {self.hindsight}")
         for name in ("held_out", "generated", "confidence"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
-
-    @property
-    def moves(self) -> int:
-        """All of them."""
-        return self.hindsight + self.steps
 
 
 @dataclass(frozen=True)
@@ -231,23 +219,16 @@ def learn_search_policy(
         learning_rate=settings.learning_rate,
         width=champion.actor.shape.width,
     )
-    mixed = _Mixed(own, settings.generated)
-    run = f"{lessons.digest} {champion.card.get('sha256', champion.name)} {json.dumps(asdict(settings))}"
-
-    def told(before: int, done: int, _: int, mean: float) -> None:
-        if progress is not None:
-            progress(before + done, settings.moves, mean)
-
     actor = learn_to_search(
         training,
         out,
-        tasks=mixed,
-        lessons=run,
-        begin=_seen_from_behind(champion.actor, mixed, settings, Path(out), run, resume, partial(told, 0)),
+        tasks=_Mixed(own, settings.generated),
+        lessons=f"{lessons.digest} {champion.card.get('sha256', champion.name)} {json.dumps(asdict(settings))}",
+        begin=champion.actor,
         resume=resume,
         recorder=recorder,
         trial=trial,
-        progress=partial(told, settings.hindsight),
+        progress=progress,
     )
     # What was learnt is kept as far as it pays on the tasks that it was learnt from: the others are for judging.
     actor, kept = as_far_as_it_pays(champion.actor, actor, settings.searches * len(learnt), own)
@@ -268,38 +249,6 @@ def learn_search_policy(
         "evaluation": figures,
     }
     return keep_policy(SearchPolicy(name, actor, card), out, recorder, trial), comparison
-
-
-def _seen_from_behind(
-    champion: SearchActor,
-    tasks: SearchTasks,
-    settings: SearchLearningSettings,
-    out: Path,
-    run: str,
-    resume: bool,
-    progress: Progress,
-) -> SearchActor:
-    """The champion's network, after it has looked back on its own searches."""
-    actor = copy.deepcopy(champion)
-    if not settings.hindsight:
-        return actor
-    out.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        forget(out)
-    hindsight = look_back(
-        tasks,
-        settings.hindsight,
-        settings.seed,
-        out,
-        run,
-        actor=champion,
-        searches=settings.parallel,
-        progress=progress,
-    )
-    # How far the champion was trusted was another matter.
-    actor.trust.fill_(1.0)
-    learn_from_hindsight(actor, hindsight, settings.seed)
-    return actor
 
 
 def compare(

@@ -1,4 +1,4 @@
-"""Meta-training of a search policy: first from hindsight, then by PPO with masked moves, on generated tasks.
+"""Meta-training of a search policy: PPO with masked moves on generated tasks.
 
 A run goes on from its last checkpoint. Rewards are undiscounted over whole searches; budgets are drawn from a single
 training to dozens, so that one policy learns to spend any of them.
@@ -10,15 +10,14 @@ import json
 import math
 import platform
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import safetensors
+import safetensors.torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
@@ -33,15 +32,13 @@ from ..envs.search_task import SearchTasks
 from .meta_training import Progress, RecorderOutput
 from .search_actor import SearchActor, SearchActorShape
 from .search_actor_critic import SearchActorCritic
-from .search_checkpoint import SearchCheckpoint
-from .search_evaluation import as_far_as_it_pays, evaluate_search, trust_what_pays
-from .search_hindsight import Hindsight, forget, learn_from_hindsight, look_back
+from .search_evaluation import evaluate_search, trust_what_pays
 from .search_policy import SearchPolicy
 from .search_vec_env import SearchVecEnv
 
 _MOVES = 128  # of each search between two updates
-_SHARED = 4  # parts of looking back, in searches side by side: they are of any length, and workers wait for the longest
 _CHECKPOINT = "checkpoint.safetensors"
+_MOST_STEPS = 2**62
 
 
 @dataclass(frozen=True)
@@ -49,9 +46,7 @@ class SearchTrainingSettings:
     """What a run follows from.
 
     Attributes:
-        steps: Moves that PPO learns from, in all searches together; the last update may exceed them.
-        hindsight: Moves that are looked back on before, see `search_hindsight`; 0 leaves this out.
-        misled: Share of those searches whose past tasks have nothing to do with them, if there are any.
+        steps: Moves to learn from, in all searches together; the last update may exceed them.
         seed: Tasks, initial weights and exploration follow from it.
         searches: Searches side by side.
         learning_rate: PPO's at the start; it falls linearly to a twentieth.
@@ -59,12 +54,10 @@ class SearchTrainingSettings:
         width: Units of each hidden layer.
     """
 
-    steps: int = 50_000
-    hindsight: int = 120_000
-    misled: float = 0.3
+    steps: int = 150_000
     seed: int = 0
     searches: int = 16
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     epochs: int = 4
     width: int = 64
 
@@ -72,20 +65,11 @@ class SearchTrainingSettings:
         for name in ("steps", "searches", "epochs", "width"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.hindsight < 0:
-            raise ConfigurationError(f"hindsight must be at least 0, got {self.hindsight}")
-        if not 0 <= self.misled <= 1:
-            raise ConfigurationError(f"misled must be at least 0 and at most 1, got {self.misled}")
-
-    @property
-    def moves(self) -> int:
-        """All of them."""
-        return self.hindsight + self.steps
 
     @property
     def command(self) -> str:
         """The command that makes this run."""
-        return f"metatuner train search --hindsight {self.hindsight} --steps {self.steps} --seed {self.seed} --out DIR"
+        return f"metatuner train search --steps {self.steps} --seed {self.seed} --out DIR"
 
 
 def train_search_policy(
@@ -123,32 +107,22 @@ def train_search_policy(
         CheckpointError: The checkpoint in `out` belongs to other settings.
     """
     recorder = recorder or NullRecorder()
-
-    def told(before: int, done: int, _: int, mean: float) -> None:
-        if progress is not None:
-            progress(before + done, settings.moves, mean)
-
-    begin = _from_hindsight(settings, Path(out), resume, workers, told)
     actor = learn_to_search(
         settings,
         out,
-        begin=begin,
         resume=resume,
         checkpoint_every=checkpoint_every,
         recorder=recorder,
         trial=trial,
-        progress=partial(told, settings.hindsight),
+        progress=progress,
         workers=workers,
     )
     evaluation: dict[str, float] = {}
-    kept = "all"
     if evaluation_tasks:
-        validation = SearchFamilies(Split.VALIDATION)
-        actor, kept = as_far_as_it_pays(begin, actor, evaluation_tasks, validation, workers=workers)
         trust_what_pays(actor, evaluation_tasks, workers=workers)
         for split in (Split.VALIDATION, Split.HELD_OUT):
-            figures = evaluate_search(actor, split, evaluation_tasks, workers)
-            evaluation |= {f"{split} {k}": v for k, v in figures.items()}
+            told = evaluate_search(actor, split, evaluation_tasks, workers)
+            evaluation |= {f"{split} {k}": v for k, v in told.items()}
         recorder.record(
             Metrics(
                 trial=trial,
@@ -156,53 +130,8 @@ def train_search_policy(
                 values={f"evaluation/{key}": value for key, value in evaluation.items()},
             )
         )
-    card = {**search_card(settings), "kept_of_ppo": kept, "trust": actor.trust.tolist(), "evaluation": evaluation}
+    card = {**search_card(settings), "trust": actor.trust.tolist(), "evaluation": evaluation}
     return keep_policy(SearchPolicy(name, actor, card), out, recorder, trial)
-
-
-def _from_hindsight(
-    settings: SearchTrainingSettings,
-    out: Path,
-    resume: bool,
-    workers: int,
-    progress: Callable[[int, int, int, float], None],
-) -> SearchActor:
-    """The network as it begins: the rule, and what hindsight adds to it.
-
-    The second half of the searches are its own, since a network is to be right about what itself comes to see (DAgger,
-    Ross et al. 2011).
-    """
-    actor = _beginner(settings)
-    if not settings.hindsight:
-        return actor
-    out.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        forget(out)
-    first = settings.hindsight // 2
-    parts: list[Hindsight] = []
-    for time, moves in enumerate((first, settings.hindsight - first)):
-        parts.append(
-            look_back(
-                SearchFamilies(misled=settings.misled),
-                moves,
-                settings.seed,
-                out,
-                json.dumps(asdict(settings)),
-                actor=actor,
-                time=time,
-                searches=_SHARED * settings.searches,
-                workers=workers,
-                progress=partial(progress, time * first),
-            )
-        )
-        actor = _beginner(settings)
-        learn_from_hindsight(actor, Hindsight.joined(parts), settings.seed)
-    return actor
-
-
-def _beginner(settings: SearchTrainingSettings) -> SearchActor:
-    torch.manual_seed(settings.seed)
-    return SearchActor(SearchActorShape(width=settings.width)).eval()
 
 
 def learn_to_search(
@@ -239,14 +168,14 @@ def learn_to_search(
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = SearchCheckpoint(out / _CHECKPOINT, json.dumps({**asdict(settings), "lessons": lessons}))
+    checkpoint = _Checkpoint(out / _CHECKPOINT, json.dumps({**asdict(settings), "lessons": lessons}))
     found = checkpoint.read() if resume else None
     env = _environment(settings, 0 if found is None else found[0], workers, tasks or SearchFamilies())
     try:
         model = _learner(settings, env)
         if found is not None:
             model.num_timesteps = found[0]
-            _put_into(model, found[1], out / _CHECKPOINT)
+            checkpoint.put_into(model, found[1])
         elif begin is not None:
             _learnt(model).load_state_dict(begin.state_dict())
         model.set_logger(Logger(folder=None, output_formats=[RecorderOutput(recorder, trial)]))
@@ -256,7 +185,7 @@ def learn_to_search(
                 callback=_AfterUpdate(checkpoint, checkpoint_every, settings, progress),
                 reset_num_timesteps=False,
             )
-            checkpoint.write(model.num_timesteps, model.policy.state_dict())
+            checkpoint.write(model)
     finally:
         env.close()
     return _learnt(model).eval()
@@ -268,7 +197,6 @@ def keep_policy(policy: SearchPolicy, out: str | Path, recorder: Recorder, trial
     policy.save(out)
     recorder.record(Artifact(trial=trial, path="card.json", text=(out / "card.json").read_text(encoding="utf-8")))
     (out / _CHECKPOINT).unlink(missing_ok=True)
-    forget(out)
     return SearchPolicy.load(out)
 
 
@@ -303,7 +231,7 @@ def _learnt(model: MaskablePPO) -> SearchActor:
 
 class _AfterUpdate(BaseCallback):
     def __init__(
-        self, checkpoint: SearchCheckpoint, every: int, settings: SearchTrainingSettings, progress: Progress | None
+        self, checkpoint: _Checkpoint, every: int, settings: SearchTrainingSettings, progress: Progress | None
     ) -> None:
         super().__init__()
         self._checkpoint, self._every, self._settings, self._progress = checkpoint, every, settings, progress
@@ -315,7 +243,7 @@ class _AfterUpdate(BaseCallback):
     def _on_rollout_start(self) -> None:
         self._updates += 1
         if self._updates % self._every == 0:
-            self._checkpoint.write(self.num_timesteps, self.model.policy.state_dict())
+            self._checkpoint.write(self.model)
 
     def _on_rollout_end(self) -> None:
         if self._progress is not None:
@@ -323,18 +251,52 @@ class _AfterUpdate(BaseCallback):
             self._progress(self.num_timesteps, self._settings.steps, float(np.mean(returns)) if returns else math.nan)
 
 
-def _put_into(model: MaskablePPO, policy: dict[str, Tensor], path: Path) -> None:
-    try:
-        parts: dict[str, Any] = {**model.get_parameters(), "policy": policy}
-        model.set_parameters(parts)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit its run ({error}): delete it to begin afresh") from error
+class _Checkpoint:
+    """What was learnt so far, as plain data."""
+
+    def __init__(self, path: Path, settings: str) -> None:
+        self._path, self._settings = path, settings
+
+    def write(self, model: Any) -> None:
+        facts = {"settings": self._settings, "steps": str(model.num_timesteps)}
+        tensors = {key: value.contiguous().clone() for key, value in model.policy.state_dict().items()}
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_bytes(safetensors.torch.save(tensors, facts))
+        temporary.replace(self._path)
+
+    def read(self) -> tuple[int, dict[str, Tensor]] | None:
+        if not self._path.exists():
+            return None
+        try:
+            with safetensors.safe_open(self._path, "pt") as file:
+                facts = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            settings, steps = facts["settings"], int(facts["steps"])
+            if not 0 <= steps < _MOST_STEPS:
+                raise ValueError(f"expected a number of steps, got {steps}")
+        except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{self._path} is not a whole checkpoint ({error}): delete it to begin afresh"
+            ) from error
+        if settings != self._settings:
+            raise CheckpointError(
+                f"{self._path} belongs to a run with settings {settings}, not {self._settings}: give the same settings "
+                "to go on with it, or another folder (or --fresh) to begin anew"
+            )
+        return steps, tensors
+
+    def put_into(self, model: MaskablePPO, policy: dict[str, Tensor]) -> None:
+        try:
+            parts: dict[str, Any] = {**model.get_parameters(), "policy": policy}
+            model.set_parameters(parts)
+        except RuntimeError as error:
+            raise CheckpointError(f"{self._path} does not fit its run ({error}): delete it to begin afresh") from error
 
 
 def search_card(settings: SearchTrainingSettings) -> dict[str, object]:
     """What a card tells of a run."""
     return {
-        "algorithm": "hindsight, then PPO (Schulman et al. 2017) with masked moves, sb3-contrib",
+        "algorithm": "PPO (Schulman et al. 2017) with masked moves, sb3-contrib",
         "task_family": "SearchFamilies, split train: no real data",
         "meta_training": asdict(settings),
         "command": settings.command,

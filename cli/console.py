@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import logging
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -94,8 +93,3 @@ class ProgressBar:
         """Done."""
         if self._bar is not None:
             self._bar.close()
-
-
-def returns(mean: float) -> str:
-    """A mean return in words; not a number where nothing has been rewarded yet."""
-    return "looking back" if math.isnan(mean) else f"mean return {mean:.3f}"

@@ -16,7 +16,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import ProgressBar, add_json_argument, add_store_arguments, returns, say, say_json
+from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
 from .past_tasks import given_space, lessons_in
 
 if TYPE_CHECKING:
@@ -50,12 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to begin from and to compare with (default: the registered champion, else search-default)",
     )
     parser.add_argument("--steps", type=int, default=20_000, help="moves to learn from (default: %(default)s)")
-    parser.add_argument(
-        "--hindsight",
-        type=int,
-        default=20_000,
-        help="moves that are looked back on before, knowing what was best (default: %(default)s)",
-    )
     parser.add_argument("--seed", type=int, default=0, help="what is drawn follows from it (default: %(default)s)")
     parser.add_argument(
         "--held-out", type=float, default=0.3, help="share of the tasks that are kept apart (default: %(default)s)"
@@ -64,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--searches",
         type=int,
         default=10,
-        help="searches of each task that is kept apart, at each of four budgets (default: %(default)s)",
+        help="searches of each task that is kept apart, at each of three budgets (default: %(default)s)",
     )
     parser.add_argument("--parallel", type=int, default=16, help="searches side by side (default: %(default)s)")
     parser.add_argument(
@@ -90,7 +84,6 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     settings = SearchLearningSettings(
         steps=args.steps,
-        hindsight=args.hindsight,
         seed=args.seed,
         held_out=args.held_out,
         searches=args.searches,
@@ -129,7 +122,7 @@ def _learn(
     from ..tracking.recorder import MLflowRecorder
 
     champion = _champion(args.champion, args.name, args.tracking_uri)
-    bar = ProgressBar(settings.moves, "learning", "moves", silent=args.json)
+    bar = ProgressBar(settings.steps, "learning", "moves", silent=args.json)
     with MLflowRecorder(args.tracking_uri, experiment=args.experiment) as recorder:
         prior = ", ".join([args.prior, *args.others])
         params = {**vars(settings), "prior": prior, "tasks": len(lessons.names), "champion": champion.name}
@@ -139,7 +132,7 @@ def _learn(
                 params=params,
                 key=hashlib.sha256(f"{out.resolve()} {lessons.digest} {settings}".encode()).hexdigest()[:32],
                 metric="evaluation/candidate",
-                budget=f"{settings.moves:,} moves",
+                budget=f"{settings.steps:,} moves",
                 command=shlex.join(
                     ["metatuner", "learn", args.prior, args.space, "--name", args.name]
                     + [part for other in args.others for part in ("--prior", other)]
@@ -154,7 +147,7 @@ def _learn(
             out,
             name=args.name,
             recorder=recorder,
-            progress=lambda done, total, mean: bar.at(min(done, total), returns(mean)),
+            progress=lambda done, total, mean: bar.at(min(done, total), f"mean return {mean:.3f}"),
         )
         recorder.record(Description(markdown=_page(args.name, champion, policy, comparison)))
         recorder.record(TrialFinished(trial=0, value=comparison.candidate))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .console import ProgressBar, add_json_argument, add_store_arguments, returns, say, say_json
+from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
 
 EXAMPLE = "metatuner train schedule --steps 600000 --seed 0 --out my-policy"
 
@@ -34,13 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps",
         type=int,
         default=None,
-        help="decisions to learn from (default: 600,000 of schedules, for each member; 50,000 of searches)",
-    )
-    parser.add_argument(
-        "--hindsight",
-        type=int,
-        default=None,
-        help="decisions of searches that are looked back on before, knowing what was best (default: 120,000)",
+        help="decisions to learn from (default: 600,000 of schedules, for each member; 150,000 of searches)",
     )
     parser.add_argument("--seed", type=int, default=0, help="everything random follows from it (default: %(default)s)")
     parser.add_argument(
@@ -147,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
             resume=not args.fresh,
             checkpoint_every=args.checkpoint_every,
             recorder=recorder,
-            progress=lambda done, total, mean: bar.at(min(done, total), returns(mean)),
+            progress=lambda done, total, mean: bar.at(min(done, total), f"mean return {mean:.3f}"),
             workers=args.workers,
         )
         recorder.record(TrialFinished(trial=0))
@@ -213,8 +207,7 @@ def _schedule(args: argparse.Namespace) -> _Job:
 def _search(args: argparse.Namespace) -> _Job:
     from ..agent.search_training import SearchTrainingSettings, train_search_policy
 
-    given = {"steps": args.steps, "hindsight": args.hindsight}
-    settings = SearchTrainingSettings(seed=args.seed, **{k: v for k, v in given.items() if v is not None})
+    settings = SearchTrainingSettings(seed=args.seed, **({} if args.steps is None else {"steps": args.steps}))
 
     def train(**how: Any) -> Mapping[str, Any]:
         out = how.pop("out")
@@ -222,12 +215,11 @@ def _search(args: argparse.Namespace) -> _Job:
         return train_search_policy(settings, out, **tasks, **how).card
 
     description = (
-        "Hindsight, then PPO, on searches of generated functions with learning curves; the policy learns which "
-        "configuration to start and which training to continue. `rollout/ep_rew_mean` is the mean of "
-        "log(2 / final regret)."
+        "PPO on searches of generated functions with learning curves; the policy learns which configuration to start "
+        "and which training to continue. `rollout/ep_rew_mean` is the mean of log(2 / final regret)."
     )
     use = "PolicySampler(policy={!r})"
-    return _Job(settings.moves, vars(settings), settings.command, description, use, train)
+    return _Job(settings.steps, vars(settings), settings.command, description, use, train)
 
 
 def _study_key(out: Path, *, fresh: bool) -> Path:

@@ -144,16 +144,6 @@ class SearchEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         possible = self._moves.possible
         return possible if possible.any() else np.ones(MOVES, np.bool_)
 
-    def regrets(self) -> NDArray[np.float64]:
-        """Regrets that full trainings of the moves' configurations have, shape (MOVES,); NaN where one is impossible.
-
-        A search does not know them: they are for learning in hindsight.
-        """
-        points = self._moves.points
-        found = np.full(MOVES, np.nan)
-        found[: len(points)] = [self._searched.regret(point) for point in points]
-        return found
-
     def _observation(self) -> NDArray[np.float32]:
         return np.concatenate([self._moves.features.reshape(-1), self._moves.context])
 

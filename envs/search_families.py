@@ -184,19 +184,14 @@ class SearchFamilies:
         split: Which tasks: those of two splits have nothing in common.
         most_past: Past tasks that a task has, at most.
         without_past: Share of the tasks that have none.
-        misled: Share of the others whose past tasks are another family's.
     """
 
-    def __init__(
-        self, split: Split = Split.TRAIN, *, most_past: int = 8, without_past: float = 0.4, misled: float = 0.0
-    ) -> None:
-        self._split, self._most_past, self._without_past, self._misled = split, most_past, without_past, misled
+    def __init__(self, split: Split = Split.TRAIN, *, most_past: int = 8, without_past: float = 0.4) -> None:
+        self._split, self._most_past, self._without_past = split, most_past, without_past
 
     def task(self, seed: int) -> GeneratedTask:
         """The task of a seed."""
         task, histories = self.with_histories(seed)
-        if histories and np.random.default_rng([list(Split).index(self._split), seed, 2]).random() < self._misled:
-            histories = self.unrelated(seed, task, len(histories))
         if any(each.says_enough for each in histories):
             task.past = PastTasks(histories, seed)
         return task

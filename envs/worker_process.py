@@ -7,7 +7,7 @@ import multiprocessing
 import signal
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -70,47 +70,6 @@ class WorkerProcess:
             f"a process of meta-training ended with exit code {self._process.exitcode} before it was told to: if "
             "memory was short, take fewer workers or smaller groups, then resume"
         )
-
-
-class Crew:
-    """Processes that share work: each holds a copy of the same object.
-
-    Args:
-        holder: The object; it is pickled where there is more than one worker.
-        workers: Processes; 0 or 1 works in this one.
-    """
-
-    def __init__(self, holder: object, workers: int) -> None:
-        self._here = _Sharer(holder)
-        self._workers = [WorkerProcess([self._here]) for _ in range(workers if workers > 1 else 0)]
-
-    def call(self, method: str, arguments: Sequence[Any]) -> list[Any]:
-        """Calls a method once with each argument; the answers are in the arguments' order."""
-        if not self._workers:
-            return self._here.each(method, arguments)
-        n, found = len(self._workers), [None] * len(arguments)
-        for i, worker in enumerate(self._workers):
-            worker.send("each", {0: (method, arguments[i::n])})
-        for i, worker in enumerate(self._workers):
-            found[i::n] = worker.receive()[0]
-        return found
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for worker in self._workers:
-            worker.close()
-
-
-class _Sharer:
-    """Calls a method of what it holds many times."""
-
-    def __init__(self, holder: object) -> None:
-        self._holder = holder
-
-    def each(self, method: str, arguments: Sequence[Any]) -> list[Any]:
-        return [getattr(self._holder, method)(each) for each in arguments]
 
 
 def _work(connection: Connection, objects: Sequence[object]) -> None:

@@ -9,8 +9,6 @@ import numpy as np
 
 from .row import Measured, Row, against, ought
 
-_OWN = ("policy", "policy, no past", "rule, no past")
-
 
 def replayed(lines: Any, *, where: str) -> Iterator[Row]:
     """Of search_transfer."""
@@ -24,7 +22,7 @@ def replayed(lines: Any, *, where: str) -> Iterator[Row]:
     told = [name for name in strategies if name.startswith("portfolio")]
     for ours, rivals, past in (
         ("policy", told, "with past tasks"),
-        ("policy, no past", [name for name in strategies if name not in (*told, *_OWN)], "no past"),
+        ("rule, no past", [name for name in strategies if name not in (*told, "policy", "rule, no past")], "no past"),
     ):
         for place, budget in enumerate((1, 4, 10, 25)):
             others = {name: float(means[name][place]) for name in rivals}

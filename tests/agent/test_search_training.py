@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from metatuner.agent.search_actor import SearchActor, SearchActorShape
-from metatuner.agent.search_evaluation import evaluate_search, trust_what_pays
+from metatuner.agent.search_evaluation import SHARES, evaluate_search, trust_what_pays
 from metatuner.agent.search_policy import SearchPolicy
 from metatuner.agent.search_training import SearchTrainingSettings, train_search_policy
 from metatuner.envs.errors import CheckpointError, ConfigurationError
@@ -16,7 +15,7 @@ from metatuner.envs.search_families import SearchFamilies
 from metatuner.envs.search_moves import CONTEXT, FEATURES, MOVES
 from metatuner.envs.search_task import SearchTask
 
-SETTINGS = SearchTrainingSettings(steps=256, hindsight=30, seed=0, searches=2, width=8)
+SETTINGS = SearchTrainingSettings(steps=256, seed=0, searches=2, width=8)
 SIZE = MOVES * len(FEATURES) + len(CONTEXT)
 
 
@@ -32,10 +31,10 @@ def test_it_learns_saves_and_says_how(trained: Path) -> None:
     policy = SearchPolicy.load(trained)
     assert policy.name == "little"
     assert policy.card["meta_training"]["steps"] == 256
-    assert policy.card["command"].startswith("metatuner train search --hindsight 30 --steps 256 --seed 0")
+    assert policy.card["command"].startswith("metatuner train search --steps 256 --seed 0")
     assert policy.card["evaluation"]["validation tasks"] == 1
-    assert {each.name for each in trained.iterdir()} == {"card.json", "policy.safetensors"}
-    assert {share for shares in policy.card["trust"] for share in shares} <= {0.0, 1.0}
+    assert not (trained / "checkpoint.safetensors").exists()
+    assert set(policy.card["trust"]) <= set(SHARES)
 
 
 def test_what_was_learnt_is_trusted_in_part() -> None:
@@ -43,24 +42,10 @@ def test_what_was_learnt_is_trusted_in_part() -> None:
     torch.nn.init.normal_(actor.head.weight)
     observation = torch.from_numpy(np.random.default_rng(0).normal(size=(6, SIZE)).astype(np.float32))
     observation[:, SIZE - len(CONTEXT) + CONTEXT.index("tasks")] = torch.tensor([0, 0, 0, 1, 1, 1])
-    observation[:, SIZE - len(CONTEXT) + CONTEXT.index("budget")] = math.log2(10) / 2
     rule, learnt = SearchActor(SearchActorShape(width=8))(observation), actor(observation)
-    actor.trust.copy_(torch.tensor([[1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.5, 0.0]]))
+    actor.trust.copy_(torch.tensor([0.0, 0.5]))
     torch.testing.assert_close(actor(observation)[:3], rule[:3])
     torch.testing.assert_close(actor(observation)[3:], (rule[3:] + learnt[3:]) / 2)
-
-
-@pytest.mark.parametrize(
-    ("budget", "share"), [(0.5, 1.0), (1, 1.0), (2, 0.5), (4, 0.0), (10, 1.0), (25, 0.0), (90, 0.0)]
-)
-def test_trust_goes_with_the_budget(budget: float, share: float) -> None:
-    actor = SearchActor(SearchActorShape(width=8))
-    torch.nn.init.normal_(actor.head.weight)
-    observation = torch.zeros(1, SIZE)
-    observation[:, SIZE - len(CONTEXT) + CONTEXT.index("budget")] = math.log2(budget) / 2
-    rule, learnt = SearchActor(SearchActorShape(width=8))(observation), actor(observation)
-    actor.trust.copy_(torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]))
-    torch.testing.assert_close(actor(observation), torch.lerp(rule, learnt, share))
 
 
 class QuickTasks(SearchFamilies):
@@ -78,7 +63,7 @@ def test_what_does_not_pay_is_not_trusted() -> None:
     tasks = QuickTasks(Split.VALIDATION)
     assert [tasks.task(seed).past is None for seed in range(2)] == [True, False]
     trust_what_pays(contrary, 2, tasks)
-    assert contrary.trust.sum() <= 2  # of 8: in single searches it may be lucky
+    assert (contrary.trust < 1).all()
 
 
 def test_at_first_it_is_the_rule() -> None:
@@ -109,25 +94,25 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
 
     def interrupt(done: int, total: int, mean: float) -> None:
         del total, mean
-        if done == 5 + 256:
+        if done == 256:
             raise InterruptedRunError
 
-    settings = SearchTrainingSettings(steps=384, hindsight=5, seed=0, searches=1, width=8)
+    settings = SearchTrainingSettings(steps=384, seed=0, searches=1, width=8)
     with pytest.raises(InterruptedRunError):
         train_search_policy(settings, tmp_path, evaluation_tasks=0, checkpoint_every=1, progress=interrupt)
     seen: list[int] = []
     with pytest.raises(CheckpointError, match="belongs to a run"):
         train_search_policy(SETTINGS, tmp_path, evaluation_tasks=0)
     train_search_policy(settings, tmp_path, evaluation_tasks=0, progress=lambda done, total, mean: seen.append(done))
-    assert seen[-2:] == [5 + 256, 5 + 384]
+    assert seen == [256, 384]
     (tmp_path / "checkpoint.safetensors").write_bytes(b"torn")
     with pytest.raises(CheckpointError, match="not a whole checkpoint"):
         train_search_policy(settings, tmp_path, evaluation_tasks=0)
 
 
 def test_the_evaluation_of_the_rule_is_that_of_an_untrained_policy() -> None:
-    figures = evaluate_search(SearchActor(SearchActorShape(width=8)), Split.HELD_OUT, 2)
-    assert evaluate_search(SearchActor(SearchActorShape(width=8)), Split.HELD_OUT, 2, workers=2) == figures
+    figures = evaluate_search(SearchActor(SearchActorShape(width=8)), Split.HELD_OUT, 3)
+    assert evaluate_search(SearchActor(SearchActorShape(width=8)), Split.HELD_OUT, 3, workers=2) == figures
     for name, value in figures.items():
         if name.startswith("regret of policy"):
             assert value == figures[name.replace("policy", "rule")]
@@ -137,13 +122,6 @@ def test_the_evaluation_of_the_rule_is_that_of_an_untrained_policy() -> None:
 def test_settings_are_checked(name: str) -> None:
     with pytest.raises(ConfigurationError, match=name):
         SearchTrainingSettings(**{name: 0})
-
-
-def test_what_is_looked_back_on_is_checked() -> None:
-    with pytest.raises(ConfigurationError, match="hindsight must be at least 0"):
-        SearchTrainingSettings(hindsight=-1)
-    with pytest.raises(ConfigurationError, match="misled must be at least 0 and at most 1"):
-        SearchTrainingSettings(misled=1.5)
 
 
 def test_the_shipped_policy_says_how_it_was_made() -> None:

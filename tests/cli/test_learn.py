@@ -16,19 +16,7 @@ from optuna.distributions import FloatDistribution
 space = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
 nothing = 3
 """
-LEARN = [
-    "learn",
-    "table:past.csv",
-    "spaces.py:space",
-    "--name",
-    "mine",
-    "--hindsight",
-    "20",
-    "--searches",
-    "1",
-    "--parallel",
-    "1",
-]
+LEARN = ["learn", "table:past.csv", "spaces.py:space", "--name", "mine", "--searches", "1", "--parallel", "1"]
 
 
 @pytest.fixture(autouse=True)

@@ -88,29 +88,6 @@ def test_splits_share_nothing_and_a_task_follows_from_its_seed() -> None:
     assert other.cube.dimensions != first.cube.dimensions or other.regret(points[0]) != first.regret(points[0])
 
 
-def test_regrets_of_moves_are_those_of_their_configurations() -> None:
-    task = SearchFamilies().task(3)
-    env = SearchEnv(task, budget=3)
-    env.reset(seed=1)
-    *_, info = env.step(np.int64(0))
-    regrets = env.regrets()
-    assert (np.isfinite(regrets) == env.action_masks()).all()
-    new = [env.step(np.int64(0))[-1]["regret"] for _ in range(3)]
-    assert min(new) <= info["regret"]
-    assert min(new[0], info["regret"]) == pytest.approx(min(float(regrets[0]), info["regret"])) or new[0] > regrets[0]
-
-
-def test_a_past_may_be_of_another_family() -> None:
-    own, others = (SearchFamilies(without_past=0.0, misled=share) for share in (0.0, 1.0))
-    points = own.task(2).cube.sample(np.random.default_rng(0), 5)
-    past, misled = own.task(2).past, others.task(2).past
-    assert past is not None
-    assert misled is not None
-    assert len(past) == len(misled)
-    assert np.abs(past.expected(points) - misled.expected(points)).max() > 0.1
-    assert own.task(2).regret(points[0]) == others.task(2).regret(points[0])
-
-
 def test_a_regret_of_one_is_the_median_and_none_is_negative() -> None:
     families = SearchFamilies()
     for seed in range(8):
