@@ -36,17 +36,7 @@ from ..envs.adjustments import adjustables
 from ..envs.controller import ScheduleController
 from ..envs.errors import CheckpointError, ConfigurationError, TrainingError
 from ..envs.probe import OptimizerProbe
-from ..envs.records import (
-    Artifact,
-    Decision,
-    Metrics,
-    NullRecorder,
-    Recorder,
-    TrialFinished,
-    TrialStarted,
-    TrialState,
-    next_trial,
-)
+from ..envs.records import NullRecorder, Recorder, TrialState
 from ..envs.signals import Interval
 from .dials import Array, Dials
 from .followed_reference import Followed, FollowedReference
@@ -56,14 +46,12 @@ from .knobs import Knob
 from .optimizer_hooks import OptimizerHooks
 from .policy import DEFAULT_POLICY, Policy
 from .ranks import Ranks
-from .rollback import Rollback
+from .schedule_record import ScheduleRecord
 from .schedule_state import require_fitting
+from .setbacks import Setbacks
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
-
-HOPELESS = 8
-"""So many diverged intervals in a row are not the learning rate's doing: give up and say so."""
 
 SUSPICIOUS = 8
 """After so many skipped steps in a row the loss is looked at: a gradient scaler skips forever once it is not finite."""
@@ -168,18 +156,17 @@ class AdaptiveSchedule:
         self._guard = Guard(self.policy.signal_ranges, 1, len(self._hyperparameters)) if guard else None
         self._remembered = self.policy.first_state(1)
         self._probe = OptimizerProbe(optimizer, 1)
-        self._rollback = Rollback(optimizer, model) if on_divergence == "rollback" else None
-        self._controller.unlearns = guard and self.policy.unlearns and self._rollback is not None
+        self._setbacks = Setbacks(optimizer, model, rolls_back=on_divergence == "rollback")
+        self._controller.unlearns = guard and self.policy.unlearns and on_divergence == "rollback"
         self._val_loss: float | None = None
-        self._begun = self._stepped = self._announced = False
-        self._due, self._diverged_in_a_row, self._skipped_in_a_row = True, 0, 0
-        self._taken_back = False  # the last interval
+        self._begun = self._stepped = False
+        self._due, self._skipped_in_a_row = True, 0
         # What the last interval brought, where that was taken in before the next decision.
         self._observed: tuple[float, str] | None = None
         self._ranks = Ranks(process_group, optimizers.parameters(optimizer)[0].device)
-        self._recorder = recorder if recorder is not None and self._ranks.first else NullRecorder()
-        self._trial = next_trial(self._recorder) if trial is None else trial
-        self._name = name or " ".join([self.policy.name, *(f"lr={v:.3g}" for k, v in self.values.items() if k == "lr")])
+        name = name or " ".join([self.policy.name, *(f"lr={v:.3g}" for k, v in self.values.items() if k == "lr")])
+        recorder = recorder if recorder is not None and self._ranks.first else NullRecorder()
+        self._record = ScheduleRecord(recorder, trial, self.policy, name, self._described)
         # Whoever steps its scheduler finds the scheduler's own values.
         after = self._reference.put_back if self._reference.outside else None
         self._hooks = OptimizerHooks(optimizer, self._before_step, self._gradients_ready, after)
@@ -244,7 +231,7 @@ class AdaptiveSchedule:
                 f"the validation loss before the first step is {self._val_loss}: expected a finite number; look for "
                 "NaN or infinity in the data and the initial weights"
             )
-        self._record_metrics({"val/loss": self._val_loss})
+        self._record.metrics(self.steps, {"val/loss": self._val_loss})
 
     def extend(self, total_steps: int) -> None:
         """Gives the training another end: a later one, also when it has reached its end, or the first that is known.
@@ -292,15 +279,14 @@ class AdaptiveSchedule:
 
     def close(self, state: TrialState = TrialState.FINISHED, message: str = "") -> None:
         """Ends the trial in the record and lets go of the optimiser. Safe to call twice."""
-        if self._announced and not self._horizon.goes_on(self.steps) and self._probe.meter.full:
+        if self._record.begun and not self._horizon.goes_on(self.steps) and self._probe.meter.full:
             interval = self._probe.interval(self._val_loss)
             self._controller.unlearns = False  # the weights are the caller's now
             rewards, _ = self._controller.observe(interval)
-            self._record_metrics({"train/loss": float(interval.train_loss[0]), "reward": float(rewards[0])})
+            figures = {"train/loss": float(interval.train_loss[0]), "reward": float(rewards[0])}
+            self._record.metrics(self.steps, figures)
         self._hooks.remove()
-        if self._announced:
-            self._recorder.record(TrialFinished(trial=self._trial, state=state, message=message))
-            self._announced = False
+        self._record.finish(state, message)
 
     def __enter__(self) -> Self:
         return self
@@ -323,12 +309,12 @@ class AdaptiveSchedule:
             rollback: Include the weights to roll back to, so that even a divergence is resumed bit for bit. Without
                 them the state is a few kilobytes, and the weights at loading time take their place.
         """
-        controller = _as_tensors(self._controller.state_dict())
+        controller, kept = _as_tensors(self._controller.state_dict()), self._setbacks.rollback
         return {
             "identity": self._identity(),
             "steps": self.steps,
-            "flags": [self._begun, self._due, self._stepped, self._taken_back],
-            "in_a_row": [self._diverged_in_a_row, self._skipped_in_a_row],
+            "flags": [self._begun, self._due, self._stepped, self._setbacks.back],
+            "in_a_row": [self._setbacks.in_a_row, self._skipped_in_a_row],
             "val_loss": self._val_loss,
             "observed": self._observed,
             **self._reference.state_dict(),
@@ -337,7 +323,7 @@ class AdaptiveSchedule:
             "guard": _as_tensors(self._guard.state_dict()) if self._guard is not None else None,
             "horizon": self._horizon.state_dict(),
             "meter": self._probe.meter.state_dict(),
-            "rollback": self._rollback.state_dict() if self._rollback is not None and rollback else None,
+            "rollback": kept.state_dict() if kept is not None and rollback else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -359,8 +345,8 @@ class AdaptiveSchedule:
             )
         require_fitting(state, self.state_dict(rollback=False), optimizers.parameters(self._optimizer))
         self.steps = state["steps"]
-        self._begun, self._due, self._stepped, self._taken_back = state["flags"]
-        self._diverged_in_a_row, self._skipped_in_a_row = state["in_a_row"]
+        self._begun, self._due, self._stepped, self._setbacks.back = state["flags"]
+        self._setbacks.in_a_row, self._skipped_in_a_row = state["in_a_row"]
         self._val_loss, self._observed = state["val_loss"], state["observed"]
         self._reference.load_state_dict(state)
         self._controller.load_state_dict(_as_arrays(state["controller"]))
@@ -369,11 +355,10 @@ class AdaptiveSchedule:
             self._guard.load_state_dict(_as_arrays(state["guard"]))
         self._probe.meter.load_state_dict(state["meter"])
         self._horizon.load_state_dict(state["horizon"])
-        if self._rollback is not None:
-            if state["rollback"] is not None:
-                self._rollback.load_state_dict(state["rollback"])
-            else:
-                self._rollback.keep()
+        if self._setbacks.rollback is not None and state["rollback"] is not None:
+            self._setbacks.rollback.load_state_dict(state["rollback"])
+        else:
+            self._setbacks.keep()
         if wanted is not None and wanted != self.total_steps:
             self.extend(wanted)
         self._controller.set_horizon(self._horizon.decisions)
@@ -447,23 +432,18 @@ class AdaptiveSchedule:
         self._controller.follow(self._lead(self._reference.values)[None])
         self._controller.adjust(action)
         self._apply()
-        if self._rollback is not None:
-            self._rollback.keep()
+        self._setbacks.keep()
         self._probe.begin(self._horizon.steps_after(number, self.steps))
-        self._announce()
-        self._recorder.record(
-            Decision(
-                trial=self._trial,
-                number=number,
-                step=self.steps,
-                signals=signals,
-                adjustments={each.name: float(action[0, i]) for i, each in enumerate(self._hyperparameters)},
-                values=self.values,
-                reward=reward,
-                note=note,
-            )
+        self._record.decision(
+            number=number,
+            step=self.steps,
+            signals=signals,
+            adjustments={each.name: float(action[0, i]) for i, each in enumerate(self._hyperparameters)},
+            values=self.values,
+            reward=reward,
+            note=note,
         )
-        return self._taken_back
+        return self._setbacks.back
 
     def _begin(self) -> None:
         self._ranks.require_same({**self._identity(), "total_steps": self.total_steps})
@@ -480,26 +460,13 @@ class AdaptiveSchedule:
         interval = self._ranks.average(self._probe.interval(self._val_loss))
         self._val_loss = None
         rewards, back = self._controller.observe(interval)
-        self._record_metrics({"train/loss": float(interval.train_loss[0])})
-        self._taken_back = bool(back[0])
-        if self._controller.overfitted[0] and self._rollback is not None:
-            self._diverged_in_a_row = 0
-            self._rollback.restore()
-            return float(rewards[0]), "overfitted: rolled back"
-        if not self._taken_back:
-            self._diverged_in_a_row = 0
-            return float(rewards[0]), ""
-        self._diverged_in_a_row += 1
-        if self._diverged_in_a_row >= HOPELESS:
-            raise TrainingError(
-                f"the last {HOPELESS} intervals all diverged, although the learning rate was cut to "
-                f"{self.values.get('lr', float('nan')):.3g}: look for NaN or infinity in the data or the model"
-            )
-        if self._rollback is not None:
-            self._rollback.restore()
-            return float(rewards[0]), "diverged: rolled back"
-        self._require_finite_weights()
-        return float(rewards[0]), "diverged: rate cut"
+        self._record.metrics(self.steps, {"train/loss": float(interval.train_loss[0])})
+        note = self._setbacks.after(
+            back=bool(back[0]),
+            overfitted=bool(self._controller.overfitted[0]),
+            learning_rate=lambda: self.values.get("lr", float("nan")),
+        )
+        return float(rewards[0]), note
 
     def _lead(self, values: Array) -> Array:
         """Of values of shape (groups, h) those that stand for all groups, shape (h,)."""
@@ -519,36 +486,15 @@ class AdaptiveSchedule:
         if optimizer:
             self._dials.write_optimizer(self._adjusted)
 
-    def _require_finite_weights(self) -> None:
-        if not all(bool(torch.isfinite(p).all()) for p in optimizers.parameters(self._optimizer)):
-            raise TrainingError(
-                "the weights are not finite any more, and on_divergence='cut' keeps no copy of them: go on from your "
-                "last checkpoint, or use on_divergence='rollback'"
-            )
-
-    def _announce(self) -> None:
-        if self._announced:
-            return
-        self._announced = True
-        params = self._named(self._reference.start)
+    def _described(self) -> tuple[dict[str, float | str], dict[str, str]]:
+        """The parameters and tags that the trial begins with."""
         settings: dict[str, float | str] = {
             "policy": self.policy.name,
             "total_steps": self.total_steps or "open",
             "optimizer": type(self._optimizer).__name__,
         }
-        tags = {"metatuner.strategy": self.policy.name} | (
-            {"metatuner.resumed_at": str(self.steps)} if self.steps else {}
-        )
-        self._recorder.record(
-            TrialStarted(trial=self._trial, name=self._name, params={**params, **settings}, tags=tags)
-        )
-        if self.policy.card:
-            card = self.policy.card_json()
-            self._recorder.record(Artifact(trial=self._trial, path="policy/card.json", text=card))
-
-    def _record_metrics(self, values: Mapping[str, float]) -> None:
-        self._announce()
-        self._recorder.record(Metrics(trial=self._trial, step=self.steps, values=values))
+        tags = {"metatuner.resumed_at": str(self.steps)} if self.steps else {}
+        return {**self._named(self._reference.start), **settings}, tags
 
 
 def _check_arguments(optimizer: Optimizer, on_divergence: str) -> None:

@@ -27,6 +27,7 @@ from ..envs.errors import ConfigurationError, MissingPackageError, SearchSpaceEr
 from ..envs.records import Decision
 from .policy import DEFAULT_POLICY, Policy
 from .reported_schedule import ReportedSchedule
+from .setbacks import HOPELESS
 from .trial_probe import MEASURED
 
 try:
@@ -42,9 +43,6 @@ except ImportError as error:
 
 _log = logging.getLogger(__name__)
 _PREFIX = f"{MEASURED}/"
-
-HOPELESS = 8
-"""After so many diverged intervals in a row a trial is not taken back any more: it is not the learning rate's doing."""
 
 
 class DecisionRecorder(Protocol):
@@ -227,7 +225,7 @@ class PolicyScheduler(PopulationBasedTraining):
         if self._schedules[trial] is not schedule:
             return
         self._adjust(trial, schedule)
-        if 0 < schedule.diverged_in_a_row < HOPELESS and trial.checkpoint:
+        if 0 < schedule.diverged_in_a_row < HOPELESS and trial.checkpoint:  # otherwise it is not the rate's doing
             # What was saved before this result is what it goes back to; there the next interval ends again.
             tune_controller.pause_trial(trial, should_checkpoint=False)
             self._trial_state[trial].last_perturbation_time -= self._perturbation_interval

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from metatuner.agent.adaptive_schedule import HOPELESS, AdaptiveSchedule
+from metatuner.agent.adaptive_schedule import AdaptiveSchedule
 from metatuner.agent.policy import Policy
+from metatuner.agent.setbacks import HOPELESS
 from metatuner.envs.builtin_tasks import OPTIMIZERS, load_examples, mlp, split_examples
 from metatuner.envs.errors import CheckpointError, ConfigurationError, SearchSpaceError, TrainingError
 from metatuner.envs.records import Decision, Metrics, Record, TrialFinished, TrialStarted, TrialState
