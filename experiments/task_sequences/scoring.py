@@ -86,9 +86,9 @@ class Scores:
                 np.array(spent) / units,
                 np.array([_begun(run, each) for (run, _), each in zip(pairs, spent, strict=True)]),
                 np.array([_reached(run, _best(random[run["task"], run["seed"]])) for run in chosen]) / units,
-                np.array([_best(run) / _best(other) for run, other in pairs]),
-                np.array([run["test"] / other["test"] for run, other in pairs]),
-                np.array([_curve(run, budget * units) / _best(other) for run, other in pairs]),
+                np.array([_over(_best(run), _best(other)) for run, other in pairs]),
+                np.array([_over(run["test"], other["test"]) for run, other in pairs]),
+                np.array([_over(_curve(run, budget * units), _best(other)) for run, other in pairs]),
             )
 
         return cls(
@@ -182,6 +182,12 @@ def plot(found: Mapping[str, Scores], path: Path) -> None:
             ylim=(0, scores.budget + 1.5),
         )
     figure.savefig(path, dpi=110)
+
+
+def _over(losses: Array | float, other: float) -> Array:
+    """Losses as ratios to another; where classes can be told apart without error, both may be 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(np.equal(losses, other), 1.0, np.divide(losses, other))
 
 
 def _best(run: Run) -> float:

@@ -117,6 +117,10 @@ def test_scores_of_made_up_runs() -> None:
     assert (prior.costs[0], none.costs[0]) == (0.8, 1.6)
     assert (prior.begun[0], none.begun[0], prior.losses[0], prior.tests[0]) == (2, 3, 0.5, 1.0)
     assert math.isinf(scores.arms["TPE"].costs[0])
+    faultless = [{**run, "finished": [(6, 0.0)], "test": 0.0} for run in runs]
+    scored = scoring.Scores.of([*faultless[:1], *runs[1:]], budget=2, units=10).arms["policy, prior from 3 tasks"]
+    assert math.isinf(scored.losses[0]) and math.isinf(scored.tests[0])
+    assert scoring.Scores.of(faultless, budget=2, units=10).arms["TPE"].losses[0] == 1.0
     assert prior.curves[0, [4, 5, 7, 19]].tolist() == [np.inf, 2.0, 0.5, 0.5]
     assert "| TPE | never (never to never) |" in scores.table()
     assert scoring.median(np.array([1.0, 2.0, np.inf, np.inf])) == 2.0
