@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -25,9 +26,14 @@ class PausedTraining:
 
 
 class PausedTrials:
-    """By the number of the trial that began them. Several threads may use it."""
+    """By the number of the trial that began them. Several threads may use it.
 
-    def __init__(self) -> None:
+    Args:
+        maximize: Whether high values are good.
+    """
+
+    def __init__(self, *, maximize: bool = False) -> None:
+        self._maximize = maximize
         self._trainings: dict[int, PausedTraining] = {}
         self._lock = threading.Lock()
 
@@ -36,12 +42,23 @@ class PausedTrials:
             return trial in self._trainings
 
     def keep(self, trial: int, training: PausedTraining) -> None:
-        """Keeps a training; where there are too many, the one that was paused first ends."""
+        """Keeps a training; where there are too many, the worst of those that were trained least ends.
+
+        It is the one that is the least likely to go on, and costs the least if it had to begin again.
+        """
         with self._lock:
             self._trainings[trial] = training
-            ended = [self._trainings.pop(next(iter(self._trainings)))] if len(self._trainings) > MOST else []
+            ended = [self._trainings.pop(self._least())] if len(self._trainings) > MOST else []
         for each in ended:
             _end(each)
+
+    def _least(self) -> int:
+        def worth(trial: int) -> tuple[int, float]:
+            curve = self._trainings[trial].curve
+            value = curve[-1] if curve else math.nan
+            return len(curve), -math.inf if math.isnan(value) else value if self._maximize else -value
+
+        return min(self._trainings, key=worth)
 
     def take(self, trial: int) -> PausedTraining | None:
         """Hands a training over, to whoever goes on with it; None where it is not kept."""

@@ -205,7 +205,7 @@ def tune(
         interrupts, folders = Interrupts(), TrialFolders(Path(folder), key)
         paused = None
         if isinstance(study.sampler, PolicySampler) and units and not isolated and space is not None:
-            paused = PausedTrials()
+            paused = PausedTrials(maximize=direction == "maximize")
             stack.callback(paused.close)
         runner = TrialRunner(
             objective,

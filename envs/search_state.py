@@ -166,7 +166,7 @@ class SearchState:
 
     def moves(self) -> Moves:
         """What may be done next; none is possible where the budget cannot pay for any."""
-        left = self.budget - self.spent - self.in_flight + 1e-9
+        left = self._left
         to_finish = self._to_finish(left) if self._finishing else None
         free = left if to_finish is None else left - self._to_go(to_finish)
         paused = [
@@ -194,6 +194,11 @@ class SearchState:
         kept = shortlist(features)
         told_of_kept = None if expected is None else expected[:, kept]
         return self._padded(features[kept], points[kept], trials[kept], told_of_kept, foretold[kept])
+
+    @property
+    def _left(self) -> float:
+        """Full trainings that nothing is spent on yet."""
+        return self.budget - self.spent - self.in_flight + 1e-9
 
     def _to_finish(self, left: float) -> SearchTrial | None:
         """The best trial that can be paid for to its end; None where a finished one is as good."""
@@ -462,6 +467,9 @@ class SearchState:
             return
         finished = [each for each in self.trials.values() if each.values and not each.running]
         best = {each.number for each in sorted(finished, key=lambda each: min(each.values))[: len(finished) // 2]}
+        # The budget may be just enough for this one, and it need not be among the best, which may be out of reach.
+        if self._finishing and (to_finish := self._to_finish(self._left)) is not None:
+            best.add(to_finish.number)
         for each in sorted(finished, key=lambda each: each.touched):
             if values <= MOST * 5 // 6:
                 return

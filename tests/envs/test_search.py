@@ -161,6 +161,21 @@ def test_a_long_search_forgets_and_goes_on() -> None:
     assert state.moves().possible.all()
 
 
+def test_what_can_still_be_finished_is_not_forgotten() -> None:
+    """Many are better, but what is left of the budget finishes none of them."""
+    state = SearchState(ColumnCube([1]), (0.1, 0.5, 1.0), budget=1.0, finishing=True)
+    for number in range(2 * MOST):
+        state.start(number, np.array([number / (2 * MOST)]))
+        state.budget = state.spent + 0.1 + 0.55
+        state.learn(number, number / 100 if number else 10.0)
+        if not number:
+            state.resume(0)
+            state.learn(0, 10.0)
+    assert len(state.trials) <= MOST
+    moves = state.moves()
+    assert set(moves.trials[: moves.possible.sum()]) == {0}
+
+
 def test_without_past_tasks_it_begins_in_the_middle_and_at_random_and_continues_nothing() -> None:
     state = SearchState(ColumnCube([1, 3]), (0.5, 1.0), budget=5, seed=3)
     begun = []
