@@ -62,7 +62,7 @@ def _show(args: argparse.Namespace) -> int:
 
     match = _match(args) if args.objective else None
     contents = PriorContents.of(told_trials(args.address, metric=args.metric, tracking_uri=args.tracking_uri))
-    bests = {name: each.high if args.maximize else each.low for name, each in contents.tasks.items()}
+    bests = {name: each.best(maximize=args.maximize) for name, each in contents.tasks.items()}
     if args.json:
         say_json(
             {

@@ -26,6 +26,7 @@ class PriorMatch:
         spare: Trials left out since their task has so many that a sample of them is enough.
         thin_tasks: Tasks left out with too few trials, or all at one point.
         strange_tasks: Tasks left out that have less than half of the hyperparameters.
+        turned_tasks: Tasks that went the other way, whose values are turned round.
     """
 
     address: str
@@ -41,6 +42,7 @@ class PriorMatch:
     spare: int = 0
     thin_tasks: int = 0
     strange_tasks: int = 0
+    turned_tasks: int = 0
 
     def beside(self, elsewhere: Collection[str]) -> PriorMatch:
         """The same where these hyperparameters are somewhere else in the space, such as under a condition."""
@@ -76,6 +78,9 @@ class PriorMatch:
         )
         if tasks:
             found.append(f"  tasks left out: {', '.join(tasks)}")
+        if self.turned_tasks:
+            found.append(f"  turned round, since what was good there were values at the other end: "
+                         f"{_count(self.turned_tasks, 'task')}")  # fmt: skip
         return found
 
 

@@ -13,7 +13,7 @@ from ..envs.errors import StoreError, UnknownExperimentError
 from ..envs.records import TrialState
 from .curves import Curve, curves
 from .names import meant_name
-from .operations import KEY_TAG, STATE_TAG, TITLE_TAG
+from .operations import DIRECTION_TAG, KEY_TAG, STATE_TAG, STUDY_TAG, TITLE_TAG
 from .redaction import one_line
 from .store import Store, connect, resolve
 
@@ -38,6 +38,7 @@ class PastTrial:
         curves: The curves that were asked for, where it has them.
         state: How it ended; None where it runs still.
         study: The name of its study; None for a run that metatuner did not record.
+        direction: "minimize" or "maximize", as its study says; None where none does.
         started_ms: Milliseconds since the epoch.
     """
 
@@ -49,6 +50,7 @@ class PastTrial:
     curves: Mapping[str, Curve] = field(default_factory=dict)
     state: TrialState | None = TrialState.FINISHED
     study: str | None = None
+    direction: str | None = None
     started_ms: int = 0
 
 
@@ -77,11 +79,12 @@ def read_history(
     client = connect(store)
     try:
         names = _matching(client, [experiments] if isinstance(experiments, str) else experiments)
+        directions = _directions(client, list(names))
         token: str | None = ""
         while token is not None:
             with _no_garbage_collection():
                 page = client.search_runs(list(names), filter_string, max_results=_PAGE, page_token=token or None)
-                trials = _trials(store, client, page, names, with_curves)
+                trials = _trials(store, client, page, names, directions, with_curves)
             yield from trials
             token = page.token
     except (StoreError, UnknownExperimentError):
@@ -117,6 +120,24 @@ def _matches(pattern: str, name: str) -> bool:
         return False
 
 
+_Directions = Mapping[tuple[str, str], str]
+"""Of studies, by the id of their experiment and their name."""
+
+
+def _directions(client: MlflowClient, experiments: list[str]) -> _Directions:
+    found: dict[tuple[str, str], str] = {}
+    token: str | None = ""
+    while token is not None:
+        page = client.search_runs(
+            experiments, f"tags.`{DIRECTION_TAG}` LIKE '%imize'", max_results=_PAGE, page_token=token or None
+        )
+        for run in page:
+            tags = run.data.tags
+            found[run.info.experiment_id, tags.get(TITLE_TAG) or run.info.run_name or ""] = tags[DIRECTION_TAG]
+        token = page.token
+    return found
+
+
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     """Python's collector looks through every object of a page again and again: half of the time that reading takes."""
@@ -130,18 +151,29 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _trials(
-    store: Store, client: MlflowClient, page: list[Any], names: Mapping[str, str], with_curves: Sequence[str]
+    store: Store,
+    client: MlflowClient,
+    page: list[Any],
+    names: Mapping[str, str],
+    directions: _Directions,
+    with_curves: Sequence[str],
 ) -> list[PastTrial]:
     runs = [run for run in page if _is_trial(run)]
     read = {name: curves(store, client, [run.info.run_id for run in runs], name) for name in with_curves}
     return [
-        _trial(run, names, {name: found[run.info.run_id] for name, found in read.items() if run.info.run_id in found})
+        _trial(
+            run,
+            names,
+            directions,
+            {name: found[run.info.run_id] for name, found in read.items() if run.info.run_id in found},
+        )
         for run in runs
     ]
 
 
-def _trial(run: Any, names: Mapping[str, str], found: Mapping[str, Curve]) -> PastTrial:
+def _trial(run: Any, names: Mapping[str, str], directions: _Directions, found: Mapping[str, Curve]) -> PastTrial:
     tags = run.data.tags
+    study = tags.get(STUDY_TAG)
     state = TrialState.PRUNED if tags.get(STATE_TAG) == "pruned" else TrialState.FINISHED
     return PastTrial(
         run_id=run.info.run_id,
@@ -151,7 +183,8 @@ def _trial(run: Any, names: Mapping[str, str], found: Mapping[str, Curve]) -> Pa
         metrics={meant_name(key, tags): float(value) for key, value in run.data.metrics.items()},
         curves=found,
         state=None if run.info.status in ("RUNNING", "SCHEDULED") else _STATES.get(run.info.status, state),
-        study=tags.get("metatuner.study"),
+        study=study,
+        direction=None if study is None else directions.get((run.info.experiment_id, study)),
         started_ms=int(run.info.start_time or 0),
     )
 

@@ -3,7 +3,8 @@
 A hyperparameter is matched by its name and a value by what it is, whatever range and scale it was drawn from then. A
 task need not know all hyperparameters (`envs.overlap.enough_in_common`), and may know others. A trial with a value out
 of today's range is left out, and so is one that lacks what the others of its task have (`envs.overlap.shared_names`). A
-run that ended with a value that is no finite number counts as failed.
+run that ended with a value that is no finite number counts as failed. Where the study of a task went the other way, its
+values are turned round: what was good there is good here.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class _Matching:
         self.read = 0
         self.tasks: dict[str, TaskSample] = defaultdict(TaskSample)
         self._left_out: Counter[str] = Counter()
+        self._turned: set[str] = set()
         self._gone: dict[str, None] = {}
 
     def add(self, trial: ToldTrial) -> None:
@@ -91,8 +93,13 @@ class _Matching:
     def _matched(self, trial: ToldTrial, config: dict[str, Any]) -> MatchedTrial:
         state = TrialState.FAILED if trial.failed else trial.state
         value = trial.value if state is TrialState.FINISHED else None
-        lower = None if value is None else value if self._direction == "minimize" else -value
-        return MatchedTrial(config, lower, self._thinned(trial.curve), state)
+        curve = self._thinned(trial.curve)
+        direction = trial.direction or self._direction
+        if direction != self._direction:
+            self._turned.add(trial.task)
+            curve = {step: -each for step, each in curve.items()}
+        lower = None if value is None else value if direction == "minimize" else -value
+        return MatchedTrial(config, lower, curve, state)
 
     def _thinned(self, curve: Curve) -> Curve:
         """The curve's last step up to each rung, and its last one."""
@@ -126,6 +133,7 @@ class _Matching:
             gone=tuple(self._gone),
             thin_tasks=thin,
             strange_tasks=len(self.tasks) - tasks - thin,
+            turned_tasks=len(self._turned),
             **self._left_out,
         )
         return Prior(studies, match)

@@ -37,16 +37,23 @@ class TaskContents:
         failed: Those of them that failed.
         low: The least final value; None where none came to its end.
         high: The greatest one.
+        direction: Which values were good, "minimize" or "maximize"; None where no trial says.
     """
 
     trials: int = 0
     failed: int = 0
     low: float | None = None
     high: float | None = None
+    direction: str | None = None
+
+    def best(self, *, maximize: bool) -> float | None:
+        """The best final value; whether that is the greatest one only counts where no trial says."""
+        return self.high if (self.direction == "maximize" if self.direction else maximize) else self.low
 
     def add(self, trial: ToldTrial) -> None:
         """Another trial."""
         self.trials += 1
+        self.direction = self.direction or trial.direction
         if trial.failed:
             self.failed += 1
         elif trial.value is not None and is_number(trial.value):

@@ -123,7 +123,8 @@ class _Draft:
             points.append(("", repr(float(trial.value)) if told and trial.value is not None else ""))
         for i, (step, value) in enumerate(points):
             first = i == 0
-            yield [task, number, step, str(state) if first else "", value, *(self._cells(trial) if first else ())]
+            once = [str(state), value, trial.direction or "", *self._cells(trial)] if first else ["", value, ""]
+            yield [task, number, step, *once]
 
     def chosen(self, exclude: frozenset[str], include: frozenset[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Hyperparameters that are written, and those that are not since they look private."""

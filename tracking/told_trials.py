@@ -26,6 +26,7 @@ class ToldTrial:
         curve: Its values at each step.
         state: How it ended.
         allowed: Whether its constraints hold.
+        direction: Which values were good, "minimize" or "maximize"; None where nobody says.
     """
 
     task: str
@@ -34,6 +35,7 @@ class ToldTrial:
     curve: Curve = field(default_factory=dict)
     state: TrialState = TrialState.FINISHED
     allowed: bool = True
+    direction: str | None = None
 
     @property
     def failed(self) -> bool:
@@ -87,4 +89,5 @@ def _told(past: PastTrial, metric: str, state: TrialState) -> ToldTrial:
         curve={step: value for step, value in past.curves.get(metric, {}).items() if is_number(value)},
         state=state,
         allowed=all(value <= 0 for value in excess),
+        direction=past.direction,
     )

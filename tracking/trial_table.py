@@ -13,6 +13,7 @@ A row is a trial, or a trial at a step. Columns, in any order:
 - `step`: a whole number, the unit of budget at which the value was reported; empty in the row of the final value.
   Without such a row the last step's value is the final one.
 - `state`: finished (also where it is empty), pruned, failed or killed.
+- `direction`: minimize or maximize, which values were good; empty where whoever reads the table says so.
 - any other column: a hyperparameter. It is told in a trial's first row, and may be empty in those that follow; empty in
   all of them, it is not known. One whose name is taken by the columns above is written `params.NAME`.
 """
@@ -29,7 +30,7 @@ from ..envs.errors import StoreError
 from ..envs.records import TrialState
 from .told_trials import ToldTrial, is_number
 
-RESERVED = ("task", "trial", "step", "state", "value")
+RESERVED = ("task", "trial", "step", "state", "value", "direction")
 PREFIX = "params."
 
 _LONGEST_LINE = 2**22
@@ -87,6 +88,7 @@ class _Row:
     task: str
     step: int | None
     state: TrialState | None
+    direction: str | None
     value: float | None
     params: dict[str, str]
 
@@ -100,12 +102,14 @@ class _Rows:
     params: dict[str, str] = field(default_factory=dict)
     curve: dict[int, float] = field(default_factory=dict)
     state: TrialState = TrialState.FINISHED
+    direction: str | None = None
     final: float | None = None
 
     def add(self, row: _Row) -> None:
         self.task = row.task
         self.params = row.params | self.params
         self.state = row.state or self.state
+        self.direction = row.direction or self.direction
         if row.step is None:
             self.final = self.final if row.value is None else row.value
         elif row.value is not None:
@@ -120,6 +124,7 @@ class _Rows:
             value=last if self.final is None else self.final,
             curve={step: value for step, value in curve.items() if is_number(value)},
             state=self.state,
+            direction=self.direction,
         )
 
 
@@ -161,6 +166,7 @@ class _Header:
             task=fixed["task"],
             step=self._step(fixed.get("step", ""), line),
             state=self._state(fixed.get("state", ""), line),
+            direction=self._direction(fixed.get("direction", ""), line),
             value=self._number(fixed[self.value], line),
             params={name: cells[place] for name, place in self.params.items() if cells[place]},
         )
@@ -180,6 +186,14 @@ class _Header:
             raise StoreError(
                 f"{self.path}, line {line}: expected a whole number in column 'step', got {text[:80]!r}"
             ) from None
+
+    def _direction(self, text: str, line: int) -> str | None:
+        if text.lower() not in ("", "minimize", "maximize"):
+            raise StoreError(
+                f"{self.path}, line {line}: expected minimize or maximize in column 'direction', got {text[:80]!r}; a "
+                f"hyperparameter of that name is written {PREFIX}direction"
+            )
+        return text.lower() or None
 
     def _state(self, text: str, line: int) -> TrialState | None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import random
@@ -112,6 +113,26 @@ def test_of_very_many_trials_the_best_and_a_sample_are_kept() -> None:
         assert [values.index(value) for value in kept] == sorted(values.index(value) for value in kept)
 
 
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_what_went_the_other_way_is_turned_round(direction: str) -> None:
+    other = {"minimize": "maximize", "maximize": "minimize"}[direction]
+    trials = [
+        ToldTrial(name, {"lr": str(10.0 ** -(i + 1))}, float(i), {1: float(i)}, direction=told)
+        for name, told in (("this", direction), ("other", other), ("unsaid", None))
+        for i in range(5)
+    ]
+    prior = match(trials, direction=direction)
+    assert prior.match.lines()[-1].endswith("what was good there were values at the other end: 1 task")
+    best = {study.study_name: study.best_trial for study in prior.studies}
+    high, low = (4.0, 0.0) if direction == "maximize" else (0.0, 4.0)
+    assert [(best[name].value, best[name].intermediate_values) for name in ("this", "unsaid", "other")] == [
+        (high, {1: high}),
+        (high, {1: high}),
+        (-low, {1: -low}),
+    ]
+    assert "turned" not in " ".join(match(trials[:5], direction=direction).match.lines())
+
+
 def test_of_a_curve_the_rungs_are_kept() -> None:
     curve = {step: 1 / step for step in range(1, 101)}
     (study,) = match([ToldTrial("t", {"lr": "0.1"}, 0.01, curve)], units=64).studies
@@ -147,6 +168,20 @@ def test_a_table_proposes_what_the_store_did(uri: str, tmp_path: Path, caplog: p
     assert portfolio == proposals(prior="mlflow:e", tracking_uri=uri, strategy="portfolio")
     match = past_studies("e", SPACE, tracking_uri=uri, without="now").match
     assert match.gone == ("width",) and match.tasks == 2
+
+
+def test_an_accuracy_tells_where_an_error_is_low(uri: str, tmp_path: Path) -> None:
+    def train(config: dict[str, Any], sign: int) -> float:
+        return sign * (math.log10(config["lr"]) + 4) ** 2
+
+    space = {"lr": SPACE["lr"]}
+    options: dict[str, Any] = {"tracking_uri": uri, "experiment": "e"}
+    mt.tune(functools.partial(train, sign=-1), space, 12, name="accuracy", direction="maximize", **options)
+    write_table(tmp_path / "past.csv", told_runs("e", metric="objective", tracking_uri=uri))
+    for prior in ("mlflow:e", f"table:{tmp_path / 'past.csv'}"):
+        error = functools.partial(train, sign=1)
+        told = mt.tune(error, space, 2, name="error", prior=prior, tracking_uri=uri, recorder=NullRecorder())
+        assert abs(math.log10(told.trials[0].params["lr"]) + 4) < 0.5
 
 
 def test_the_study_tells_its_prior(uri: str, tmp_path: Path) -> None:

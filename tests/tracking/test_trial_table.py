@@ -14,7 +14,7 @@ from metatuner.tracking.trial_table import read_table
 
 TRIALS = [
     ToldTrial("a", {"lr": "0.1", "kind": "x, y"}, 1 / 3, {1: 2.0, 3: 0.5}),
-    ToldTrial("b", {"lr": "1e-05", "step": "4", "params.q": "1"}, -1e-17),
+    ToldTrial("b", {"lr": "1e-05", "step": "4", "params.q": "1", "direction": "up"}, -1e-17, direction="minimize"),
     ToldTrial("a", {"lr": "0.2"}, None, {1: 9.0}, TrialState.PRUNED),
     ToldTrial("a", {"lr": "0.2", "kind": "z"}, None, {1: 8.0}, TrialState.FAILED),
     ToldTrial("a", {"lr": "0.0012345678901234567"}, math.inf),
@@ -31,10 +31,10 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     silent = [ToldTrial("a", {"lr": "1"}, None), ToldTrial("a", {"lr": "1"}, 1.0, {}, TrialState.KILLED)]
     written = write_table(tmp_path / "past.csv", [*TRIALS, *silent])
     assert (written.tasks, written.trials) == (2, 5)
-    assert written.names == ("lr", "kind", "step", "params.q")
+    assert written.names == ("lr", "kind", "step", "params.q", "direction")
     back = list(read_table(tmp_path / "past.csv", "loss"))
-    assert [(b.task, b.params, b.curve, b.state) for b in back] == [
-        (t.task, t.params, t.curve, t.state) for t in TRIALS
+    assert [(b.task, b.params, b.curve, b.state, b.direction) for b in back] == [
+        (t.task, t.params, t.curve, t.state, t.direction) for t in TRIALS
     ]
     assert [b.value for b in back if not b.failed and b.state is TrialState.FINISHED] == [1 / 3, -1e-17]
     assert [b.failed for b in back] == [False, False, False, True, True]
@@ -89,16 +89,16 @@ def test_what_is_no_table_is_said(tmp_path: Path) -> None:
 def test_a_shared_table_tells_nothing_of_who_and_where(tmp_path: Path) -> None:
     trials = [
         ToldTrial("/Users/ann@home/task", {"lr": "1", "data": "/home/ann/x", "model": "org/net", "secret": "7"}, 1.0),
-        ToldTrial("digits", {"lr": "2", "run": "0123456789abcdef0123"}, 2.0),
+        ToldTrial("digits", {"lr": "2", "run": "0123456789abcdef0123"}, 2.0, direction="maximize"),
     ]
     path = tmp_path / "past.csv"
     written = write_table(path, trials, exclude=["secret"], include=["model"])
     assert written.names == ("lr", "model")
     assert written.withheld == ("data", "run")
     assert path.read_text().splitlines() == [
-        "task,trial,step,state,value,lr,model",
-        "task 1,0,,finished,1.0,1,org/net",
-        "digits,0,,finished,2.0,2,",
+        "task,trial,step,state,value,direction,lr,model",
+        "task 1,0,,finished,1.0,,1,org/net",
+        "digits,0,,finished,2.0,maximize,2,",
     ]
     write_table(path, trials, anonymous=True)
     assert "digits" not in path.read_text()
