@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; None takes the process's own.
 
     Returns:
-        The exit code: 0 for success, 2 with one line for bad input, 130 after Ctrl-C.
+        The exit code: 0 for success, 2 with one line for bad input or a file that cannot be used, 130 after Ctrl-C.
     """
     parser = build_parser()
     if not (sys.argv[1:] if argv is None else argv):
@@ -35,14 +35,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader went away (`| head`): nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _refused(
+            f"{error.filename} cannot be used ({error.strerror}): expected a place where files can be read and "
+            "written, work in another folder or name another file"
+        )
     except Exception as error:
         from .envs.errors import MetatunerError
 
         if not isinstance(error, MetatunerError):
             raise
-        print(f"metatuner: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return BAD_INPUT
+        return _refused(str(error))
     return code
+
+
+def _refused(why: str) -> int:
+    print(f"metatuner: error: {' '.join(why.split())}", file=sys.stderr)
+    return BAD_INPUT
 
 
 if __name__ == "__main__":

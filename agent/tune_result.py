@@ -49,11 +49,16 @@ class TuneResult:
         """The best trial that finished.
 
         Raises:
-            TrainingError: None did.
+            TrainingError: None did, or none of those is allowed.
         """
         try:
             return self.study.best_trial
         except ValueError as error:
+            if finished := sum(trial.state is OptunaState.COMPLETE for trial in self.trials):
+                raise TrainingError(
+                    f"none of the {finished} trials that finished is allowed: expected one that meets the constraints, "
+                    "try more or constrain less"
+                ) from error
             failed = [trial for trial in self.trials if trial.state is OptunaState.FAIL]
             why = f"; the last one failed with {failed[-1].user_attrs.get(MESSAGE_ATTRIBUTE)}" if failed else ""
             raise TrainingError(f"none of the {len(self.trials)} trials has finished{why}") from error

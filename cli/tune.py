@@ -13,13 +13,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json, shown_log
 from .objective_file import function_of, load_file, space_of
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+    from ..envs.conditional_space import NestedSpace
 
 EXAMPLE = "metatuner tune objective.py:train --budget 30"
 
@@ -57,6 +62,7 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--past",
+        action="extend",
         nargs="+",
         default=[],
         metavar="NAME",
@@ -165,6 +171,8 @@ def run_study(
     from ..tracking.optuna_study import load as load_study
 
     past = [load_study(args.storage or _journal(each), each) for each in args.past]
+    if past and objective[1] is not None and not args.json:
+        _say_past(past, objective[1], settings.get("units") or 1)
     bar = ProgressBar(settings["budget"], "tuning", "trainings", silent=args.json)
 
     def progress(spent: float, budget: float, best: float | None) -> None:
@@ -197,11 +205,29 @@ def run_study(
             }
         )
         return 0
-    say(f"best of {len(result.trials)} trials: {best.value:.6g} (trial {best.number})")
+    failed = sum(trial.state.name == "FAIL" for trial in result.trials)
+    some = f", {failed} of which failed" if failed else ""
+    say(f"best of {len(result.trials)} trials{some}: {best.value:.6g} (trial {best.number})")
     for key, value in best.params.items():
         say(f"  {key}: {value:.6g}" if isinstance(value, float) else f"  {key}: {value}")
     say("see every trial:  metatuner ui")
     return 0
+
+
+def _say_past(past: Sequence[Study], space: NestedSpace, units: int) -> None:
+    """What past studies have that a search of this space can use."""
+    from ..agent.followed_study import study_history
+    from ..envs.conditional_space import ConditionalSpace
+    from ..envs.search_state import rung_units
+    from ..envs.unit_cube import UnitCube
+
+    cube = UnitCube(ConditionalSpace(space).common)
+    for study in past:
+        history = study_history(study, cube, rung_units(units))
+        if history is None:
+            say(f"past {study.study_name}: nothing counts, its trials are too few or not of this search space")
+        else:
+            say(f"past {study.study_name}: {len(history.values)} of {len(study.trials)} trials count")
 
 
 def _journal(name: str) -> str:

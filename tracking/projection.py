@@ -188,6 +188,8 @@ class Projection:
         assert self._study is not None
         space = json.dumps({name: json.loads(text) for name, text in record.space.items()}, indent=1)
         conditions = json.dumps(dict(record.conditions), indent=1)
+        # A run that is there already keeps what it began with, and a study may go on with a larger budget.
+        self._study.add_tags(_told_of(record))
         return [
             *self._start(self._study, record, record.name, _told_of(record), None),
             *([Write(run=self._key, path=SPACE_FILE, text=space)] if record.space else []),

@@ -271,7 +271,7 @@ def test_progress_is_told() -> None:
     told.clear()
     result, _ = searched(budget=2, progress=lambda *now: told.append(now), constraints=lambda config: {"never": 1.0})
     assert [best for _, _, best in told] == [None, None]
-    with pytest.raises(TrainingError, match="none of the 2 trials has finished"):
+    with pytest.raises(TrainingError, match="none of the 2 trials that finished is allowed"):
         result.best_value  # noqa: B018
 
 

@@ -105,6 +105,21 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(said) > 60
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tune", "good.py:train", "--budget", "2"],
+        ["compare", "good.py:train", "--budget", "2", "--repeats", "2", "--strategies", "random,policy"],
+        ["policies", "export", "search-default", "good.py/exported"],
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path(".metatuner").write_text("a file where a folder is needed")
+    assert main(arguments) == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("metatuner: error: ") and "cannot be used" in last
+
+
 def test_what_cannot_be_parsed_is_refused_with_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in UNREADABLE:
         with pytest.raises(SystemExit) as ended:

@@ -56,6 +56,8 @@ def test_it_tunes_resumes_and_records(tmp_path: Path, capsys: pytest.CaptureFixt
     assert second["trials"] == 5
     assert second["run_id"] == first["run_id"]
     assert second["best_value"] <= first["best_value"]
+    (study,) = (run for run in runs(tmp_path) if "mlflow.parentRunId" not in run)
+    assert (study["metatuner.budget"], study["metatuner.strategy"]) == ("5 full trainings", "tpe")
     trials = [run for run in runs(tmp_path) if "mlflow.parentRunId" in run]
     assert len(trials) == 5
     assert all(run["status"] == "FINISHED" and {"lr", "depth"} <= set(run) for run in trials)
@@ -95,6 +97,12 @@ def test_past_studies_tell_where_to_begin(capsys: pytest.CaptureFixture[str]) ->
     assert main([*command, "--name", "now", "--budget", "1", "--past", "before"]) == 0
     now = json.loads(capsys.readouterr().out)
     assert now["best_value"] < before["best_value"] + 0.3
+    Path("other.py").write_text(OBJECTIVE.replace('"lr"', '"q"').replace('"depth"', '"z"'))
+    assert main(["tune", "other.py:train", "--name", "other", "--budget", "6", "--strategy", "random", "--json"]) == 0
+    assert main([*command[:-1], "--name", "more", "--budget", "1", "--past", "before", "--past", "other"]) == 0
+    printed = capsys.readouterr().out
+    assert "past before: 12 of 12 trials count" in printed
+    assert "past other: nothing counts" in printed
 
 
 def test_an_optuna_objective_needs_no_space(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
