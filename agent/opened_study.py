@@ -41,8 +41,8 @@ def open_study(
             study = optuna.load_study(study_name=name, storage=opened)
     except optuna.exceptions.DuplicatedStudyError as error:
         raise ConfigurationError(
-            f"the storage has a study {name!r} already: give another name, or go on with it (resume=True; on the command "
-            "line without --fresh)"
+            f"the storage has a study {name!r} already: give another name, or go on with it (resume=True; on the "
+            "command line without --fresh)"
         ) from error
     except MetatunerError:
         raise

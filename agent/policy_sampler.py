@@ -15,12 +15,14 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from ..envs.errors import ConfigurationError
+from ..envs.errors import ConfigurationError, SearchSpaceError
 from ..envs.past_tasks import PastTasks
 from ..envs.records import WHY_ATTRIBUTE
+from .arguments import require_kind
 from .followed_study import FollowedStudy, check_direction
 from .reasons import UNKNOWN, Reason
 from .search_policy import DEFAULT_SEARCH_POLICY, SearchPolicy
+from .tune_arguments import listed
 
 
 class PolicySampler(BaseSampler):
@@ -49,7 +51,8 @@ class PolicySampler(BaseSampler):
             and the best configuration may be one that was trained in part.
 
     Raises:
-        ConfigurationError: An argument is out of its range.
+        ConfigurationError: An argument is out of its range, or the past is not of studies.
+        SearchSpaceError: The space is not of Optuna's distributions.
         PolicyError: The policy cannot be used.
     """
 
@@ -67,6 +70,9 @@ class PolicySampler(BaseSampler):
         for name, value in (("units", units), ("budget", budget)):
             if value is not None and not value >= 1:
                 raise ConfigurationError(f"{name} must be at least 1, got {value!r}")
+        past = past if isinstance(past, PastTasks) else _checked_past(past)
+        if space is not None:
+            _check_space(space)
         self.policy = policy if isinstance(policy, SearchPolicy) else SearchPolicy.load(policy)
         self.units = units
         self.paused: Callable[[int], bool] = _never
@@ -186,6 +192,29 @@ class PolicySampler(BaseSampler):
     def reseed_rng(self) -> None:
         """Other random values from now on: a copy of this sampler is to work beside it."""
         self._independent.reseed_rng()
+
+
+def _checked_past(past: object) -> list[Study]:
+    studies = listed("past", past)
+    for study in studies:
+        require_kind("past", study, Study, "a list of Optuna studies, such as optuna.load_study gives")
+    return studies
+
+
+def _check_space(space: object) -> None:
+    if not isinstance(space, Mapping):
+        raise SearchSpaceError(
+            f"expected the space as a dict from names to Optuna's distributions, got {space!r}: give one dict, such as "
+            "{'x': FloatDistribution(0, 1)}"
+        )
+    for name, found in space.items():
+        if not isinstance(found, BaseDistribution):
+            choices = isinstance(found, Sequence) and not isinstance(found, str)
+            instead = f"CategoricalDistribution({found!r})" if choices else "one of optuna.distributions"
+            raise SearchSpaceError(
+                f"expected {name!r} to be an Optuna FloatDistribution, IntDistribution or CategoricalDistribution, got "
+                f"{found!r}: give {instead}"
+            )
 
 
 def _never(trial: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,23 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import Trial, TrialState
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.model_selection import check_cv
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.model_selection._split import _yields_constant_splits
+from sklearn.model_selection._validation import _warn_or_raise_about_fit_failures
 from sklearn.utils import check_random_state
 
 from ..envs.errors import ConfigurationError
 from .policy_sampler import PolicySampler
 from .quiet import quiet_optuna
 from .search_policy import DEFAULT_SEARCH_POLICY, SearchPolicy
+
+# scikit-learn's words, in the error of a configuration that failed in every fold.
+_ALL_FAILED = "\nAll the {} fits failed.\n"
+_DETAILS = "Below are more details about the failures:\n"
+_SAME_ERROR = "-" * 80 + "\n{} fits failed with the following error:\n"
 
 
 class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no types
@@ -47,7 +54,7 @@ class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no
         verbose: As for `GridSearchCV`.
         pre_dispatch: As for `GridSearchCV`.
         random_state: Proposals follow from it.
-        error_score: As for `GridSearchCV`.
+        error_score: As for `GridSearchCV`. A configuration that failed in every fold has no `mean_fit_time`.
         return_train_score: As for `GridSearchCV`.
         policy: A policy, a shipped one's name, a folder, or an address.
         past: Optuna studies of past tasks with at least half of this space, with scores as their values.
@@ -56,7 +63,9 @@ class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no
         study_: The Optuna study of the search.
 
     Raises:
-        ConfigurationError: When it is fitted: the splits differ each time, or several scores have no `refit`.
+        ConfigurationError: When it is fitted: the splits differ each time, several scores have no `refit`, or the past
+            is not of studies.
+        SearchSpaceError: When it is fitted: the space is not of Optuna's distributions.
     """
 
     def __init__(
@@ -98,7 +107,9 @@ class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no
         """Searches, and refits the best configuration on everything.
 
         Raises:
-            ConfigurationError: The splits would differ from one configuration to the next.
+            ConfigurationError: The splits would differ from one configuration to the next, or an argument is wrong.
+            SearchSpaceError: The space is not of Optuna's distributions.
+            ValueError: Every configuration failed in every fold.
         """
         if not _yields_constant_splits(check_cv(self.cv, y, classifier=is_classifier(self.estimator))):
             raise ConfigurationError(
@@ -107,17 +118,70 @@ class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no
         super().fit(X, y, **params)
         return self
 
-    def _run_search(self, evaluate_candidates: Callable[[list[dict[str, Any]]], Mapping[str, Any]]) -> None:
+    def _run_search(self, evaluate_candidates: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         sampler = PolicySampler(self.policy, past=self.past, space=self.space, budget=self.n_iter, seed=seed)
+        failed: dict[int, str] = {}
+        results: dict[str, Any] = {}
+        self._folds: list[dict[str, Any]] = []
         with quiet_optuna():
             self.study_ = optuna.create_study(direction="maximize", sampler=sampler)
-            for _ in range(self.n_iter):
+            for number in range(self.n_iter):
                 trial = self.study_.ask(dict(self.space))
-                results = evaluate_candidates([dict(trial.params)])
-                score = float(results[f"mean_test_{self._counts(results)}"][-1])
-                failed = not np.isfinite(score)
-                self.study_.tell(trial, None if failed else score, TrialState.FAIL if failed else None)
+                try:
+                    results = evaluate_candidates([dict(trial.params)])
+                except ValueError as error:
+                    if (why := self._why_all_failed(error)) is None:
+                        raise
+                    failed[number] = why
+                self._tell(trial, np.nan if number in failed else self._last_score(results))
+        if failed:
+            # In place: scikit-learn goes on with this dictionary.
+            results.update(self._with_failed(failed))
+        del self._folds
+
+    def _tell(self, trial: Trial, score: float) -> None:
+        failed = not np.isfinite(score)
+        self.study_.tell(trial, None if failed else score, TrialState.FAIL if failed else None)
+
+    def _last_score(self, results: Mapping[str, Any]) -> float:
+        return float(results[f"mean_test_{self._counts(results)}"][-1])
+
+    def _format_results(self, candidate_params: Any, n_splits: int, out: Any, more_results: Any = None) -> Any:
+        # scikit-learn gives `_run_search` the results alone; `_with_failed` needs the folds that they are made of.
+        self._folds = out
+        return super()._format_results(candidate_params, n_splits, out, more_results)
+
+    def _why_all_failed(self, error: ValueError) -> str | None:
+        """What scikit-learn says of a configuration that failed in every fold; None for an error that ends the search.
+
+        It sees one configuration at a time here, and takes one that failed for a search that failed.
+        """
+        heading, _, details = str(error).partition(_DETAILS)
+        if self.error_score == "raise" or not heading.startswith(_ALL_FAILED.format(self.n_splits_)):
+            return None
+        return details.removeprefix(_SAME_ERROR.format(self.n_splits_))
+
+    def _with_failed(self, failed: Mapping[int, str]) -> dict[str, Any]:
+        """The results of all configurations, also of those that failed in every fold.
+
+        Args:
+            failed: Why they failed, by the trial's number.
+
+        Raises:
+            ValueError: All of them failed; scikit-learn's own.
+        """
+        worked = iter(self._folds)
+        # Its folds tell what there is to say of one, such as the names of scores. None worked: what failed will do.
+        example = self._folds[: self.n_splits_] or [{}] * self.n_splits_
+        folds: list[dict[str, Any]] = []
+        for number in range(self.n_iter):
+            if number in failed:
+                folds += [_failed_fold(fold, self.error_score, failed[number]) for fold in example]
+            else:
+                folds += islice(worked, self.n_splits_)
+        _warn_or_raise_about_fit_failures(folds, self.error_score)
+        return dict(self._format_results([dict(trial.params) for trial in self.study_.trials], self.n_splits_, folds))
 
     def _counts(self, results: Mapping[str, Any]) -> str:
         """The name of the score that is maximised."""
@@ -128,3 +192,13 @@ class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no
                 f"expected `refit` to name the score that counts, one of several, got {self.refit!r}"
             )
         return self.refit
+
+
+def _failed_fold(example: Mapping[str, Any], error_score: float | str, why: str) -> dict[str, Any]:
+    """A fold that failed, as scikit-learn notes it; the time that it took is not known."""
+    scores = {
+        key: dict.fromkeys(found, error_score) if isinstance(found, dict) else error_score
+        for key, found in example.items()
+        if key in ("test_scores", "train_scores")
+    }
+    return {**example, **scores, "fit_time": np.nan, "score_time": 0.0, "fit_error": why}

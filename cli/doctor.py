@@ -15,6 +15,8 @@ import os
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryFile
 
 from .. import __version__
 from . import study_doctor
@@ -33,6 +35,7 @@ _NEEDED = (
     "scikit-learn",
     "matplotlib",
 )
+_OTHER_STORE = "give a store that works with --tracking-uri"
 
 
 @dataclass(frozen=True)
@@ -103,11 +106,13 @@ def _store(tracking_uri: str | None) -> Finding:
 
     try:
         store = resolve(tracking_uri)
+        if store.database is not None and (problem := _unwritable(store.database.parent)):
+            return Finding("store", False, f"{store.shown}: {problem}", _OTHER_STORE)
         if store.database is not None and not store.database.exists():
             return Finding("store", True, f"{store.shown} (not there yet: made when first used)")
         connect(store).search_experiments(max_results=1)
     except StoreError as error:
-        return Finding("store", False, str(error), "give a store that works with --tracking-uri")
+        return Finding("store", False, str(error), _OTHER_STORE)
     except Exception as error:
         # Whatever a remote store's client raises: a doctor reports it, and goes on.
         return Finding("store", False, f"{type(error).__name__}: {error}", "is the MLflow server running?")
@@ -115,15 +120,29 @@ def _store(tracking_uri: str | None) -> Finding:
 
 
 def _journal() -> Finding:
-    from ..tracking.study_folder import StudyFolder, journal_root
+    from ..tracking.study_folder import JOURNAL_VARIABLE, StudyFolder, journal_root
 
     root = journal_root()
+    if problem := _unwritable(root):
+        return Finding("journal", False, problem, f"name another folder with {JOURNAL_VARIABLE}")
     waiting = StudyFolder.all(root)
     if not waiting:
         return Finding("journal", True, f"nothing waits in {root}")
     records = sum(folder.remaining for folder in waiting)
     found = f"{records:,} records of {len(waiting)} studies wait in {root}"
     return Finding("journal", True, found, "a running study sends its own; for the rest: metatuner sync")
+
+
+def _unwritable(folder: Path) -> str:
+    """Why nothing can be written in a folder, which need not be there yet; empty where it can be."""
+    nearest = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+    try:
+        # Only writing tells: permission bits say nothing of the superuser, of read-only disks and of full ones.
+        with TemporaryFile(dir=nearest, buffering=0) as file:
+            file.write(b"\0")
+    except OSError as error:
+        return f"{folder} cannot be written ({error.strerror or error})"
+    return ""
 
 
 def _policies() -> list[Finding]:

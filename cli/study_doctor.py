@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from . import tune
 from .console import say, say_json
 
 if TYPE_CHECKING:
     from ..tracking.audit import Difference
     from ..tracking.store import Store
+
+_MOST_NAMES = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +23,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--storage", metavar="URL", help="its Optuna storage: a database URL or a journal file (default: its journal)"
     )
-    parser.add_argument("--experiment", help="its MLflow experiment (default: the study's name)")
+    parser.add_argument(
+        "--experiment",
+        help="its MLflow experiment (default: whichever has it; where none has, --repair takes the default of `tune`)",
+    )
     parser.add_argument("--repair", action="store_true", help="mend in MLflow what differs")
+
+
+@dataclass(frozen=True)
+class _Examination:
+    """What was found.
+
+    Attributes:
+        differences: How MLflow differs.
+        source: What MLflow was compared with.
+        experiment: Where the study is, or goes if it is nowhere.
+        remark: That it is nowhere; else empty.
+    """
+
+    differences: Sequence[Difference]
+    source: str
+    experiment: str
+    remark: str = ""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,43 +53,68 @@ def run(args: argparse.Namespace) -> int:
     from ..tracking.store import resolve
     from ..tracking.transport import UnsentError
 
-    store, experiment = resolve(args.tracking_uri), args.experiment or args.study
-    differences, source = _examine(args, store, experiment)
+    store = resolve(args.tracking_uri)
+    found = _of_storage(args, store) if args.storage is not None else _of_journal(args, store)
     problem = ""
     if args.repair:
         try:
-            repair(differences, store, experiment)
+            repair(found.differences, store, found.experiment)
         except UnsentError as error:
             problem = str(error)
-    open_ones = [each for each in differences if problem or not (args.repair and each.repair)]
+    repaired = args.repair and not problem
     if args.json:
-        found = [{"trial": each.trial, "what": each.what, "repairable": bool(each.repair)} for each in differences]
-        say_json({"source": source, "differences": found, "repaired": args.repair and not problem, "problem": problem})
+        say_json(
+            {
+                "source": found.source,
+                "experiment": found.experiment,
+                "differences": [
+                    {"trial": each.trial, "what": each.what, "repairable": bool(each.repair)}
+                    for each in found.differences
+                ],
+                "repaired": repaired,
+                "problem": problem,
+            }
+        )
     else:
-        _tell(differences, source, repaired=args.repair and not problem)
+        _tell(found, repaired=repaired)
         if problem:
             say(f"not repaired: {problem}")
-    return 1 if open_ones else 0
+    return 0 if all(repaired and each.repair for each in found.differences) else 1
 
 
-def _examine(args: argparse.Namespace, store: Store, experiment: str) -> tuple[list[Difference], str]:
-    """The differences, and what MLflow was compared with."""
+def _of_storage(args: argparse.Namespace, store: Store) -> _Examination:
+    """Compares MLflow with the study's Optuna storage."""
+    from ..tracking import audit, optuna_study
+    from ..tracking.study_folder import run_of
+    from ..tracking.study_places import experiments_with_key
+
+    study = optuna_study.load(args.storage, args.study)
+    key, remark = run_of(optuna_study.key_of(study)), ""
+    experiment = args.experiment or _only(experiments_with_key(key, store), args.study, store)
+    if experiment is None:
+        experiment = _experiment_of_tune()
+        remark = f"no experiment of {store.shown} had the study: --repair records it in {experiment!r}"
+    differences = audit.compare(optuna_study.records(study), key, store, experiment)
+    return _Examination(differences, "its Optuna storage", experiment, remark)
+
+
+def _of_journal(args: argparse.Namespace, store: Store) -> _Examination:
+    """Compares MLflow with the study's journal; where there is none, looks at what MLflow has alone."""
     from ..envs.errors import StoreError
-    from ..tracking import audit, journal, optuna_study
-    from ..tracking.study_folder import StudyFolder, journal_root, run_of
+    from ..tracking import audit, journal
+    from ..tracking.study_folder import StudyFolder, journal_root
+    from ..tracking.study_places import experiments_with_name
     from ..tracking.study_runs import studies_named
 
-    if args.storage is not None:
-        study = optuna_study.load(args.storage, args.study)
-        found = audit.compare(optuna_study.records(study), run_of(optuna_study.key_of(study)), store, experiment)
-        return found, "its Optuna storage"
-    waiting = {folder.target.study: folder for folder in StudyFolder.all(journal_root())}
-    keys = studies_named(args.study, store, experiment)
-    if not keys:
+    experiment = args.experiment or _only(experiments_with_name(args.study, store), args.study, store)
+    keys = studies_named(args.study, store, experiment) if experiment is not None else []
+    if experiment is None or not keys:
+        where = store.shown if experiment is None else f"the experiment {experiment!r} in {store.shown}"
         raise StoreError(
-            f"the experiment {experiment!r} in {store.shown} has no study {args.study!r}: name another with "
-            "--experiment or --tracking-uri, or the study's Optuna storage with --storage"
+            f"{where} has no study {args.study!r}: name another with --experiment or --tracking-uri, or the study's "
+            "Optuna storage with --storage"
         )
+    waiting = {folder.target.study: folder for folder in StudyFolder.all(journal_root())}
     differences: list[Difference] = []
     sources = set()
     for key in keys:
@@ -78,14 +127,36 @@ def _examine(args: argparse.Namespace, store: Store, experiment: str) -> tuple[l
         else:
             differences += audit.unattended(key, store, experiment)
             sources.add("itself, since no journal of it is left")
-    return differences, " and ".join(sorted(sources))
+    return _Examination(differences, " and ".join(sorted(sources)), experiment)
 
 
-def _tell(differences: Sequence[Difference], source: str, *, repaired: bool) -> None:
-    for each in differences:
+def _only(experiments: Sequence[str], study: str, store: Store) -> str | None:
+    """The experiment that has the study; None where none has."""
+    from ..envs.errors import StoreError
+
+    if len(experiments) > 1:
+        more = f" and {len(experiments) - _MOST_NAMES} more" if len(experiments) > _MOST_NAMES else ""
+        raise StoreError(
+            f"{len(experiments)} experiments of {store.shown} have a study {study!r}: expected one; name it with "
+            f"--experiment: {', '.join(map(repr, experiments[:_MOST_NAMES]))}{more}"
+        )
+    return experiments[0] if experiments else None
+
+
+def _experiment_of_tune() -> str:
+    """The experiment in which `tune` records unless another is named."""
+    parser = argparse.ArgumentParser()
+    tune.add_study_arguments(parser)
+    return str(parser.get_default("experiment"))
+
+
+def _tell(found: _Examination, *, repaired: bool) -> None:
+    if found.remark:
+        say(found.remark)
+    for each in found.differences:
         subject = "study" if each.trial is None else f"trial {each.trial}"
         say(f"{'mended' if repaired and each.repair else 'differs'}  {subject}: {each.what}")
-    if not differences:
-        say(f"MLflow agrees with {source}")
+    if not found.differences:
+        say(f"MLflow agrees with {found.source}")
     elif not repaired:
-        say(f"{len(differences)} differences from {source}; mend them with --repair")
+        say(f"{len(found.differences)} differences from {found.source}; mend them with --repair")

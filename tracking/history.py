@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..envs.errors import StoreError, UnknownExperimentError
 from ..envs.records import TrialState
 from .curves import Curve, curves
+from .experiments import experiment_names
 from .names import meant_name
 from .operations import DIRECTION_TAG, KEY_TAG, STATE_TAG, STUDY_TAG, TITLE_TAG
 from .redaction import one_line
@@ -95,13 +96,7 @@ def read_history(
 
 def _matching(client: MlflowClient, patterns: Sequence[str]) -> dict[str, str]:
     """Names by id of the experiments that match."""
-    found: dict[str, str] = {}
-    token = None
-    while True:
-        page = client.search_experiments(max_results=_PAGE, page_token=token)
-        found |= {experiment.experiment_id: experiment.name for experiment in page}
-        if not (token := page.token):
-            break
+    found = experiment_names(client)
     for pattern in patterns:
         if not any(_matches(pattern, name) for name in found.values()):
             raise UnknownExperimentError(

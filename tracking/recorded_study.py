@@ -14,6 +14,7 @@ from ..envs.errors import ConfigurationError, StoreError, UnknownExperimentError
 from ..envs.plain_files import json_of
 from ..envs.records import Decision, Proposal, StudyStarted, TrialConstraints, TrialFinished, TrialStarted, TrialState
 from .curves import curves
+from .experiments import experiment_names
 from .names import clean_name, meant_name
 from .operations import (
     BUDGET_TAG,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 MOST_CURVES = 300
 """Curves and tables of decisions are read of so many trials at most, the best ones first."""
 
-_PAGE = 1000
 _MOST_NAMES = 10
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _SCHEDULE_CURVES = ("train/loss", "val/loss")
@@ -166,13 +166,7 @@ def _told(run: Run, places: Mapping[str, str]) -> str:
 
 def _experiments(client: MlflowClient, store: Store, experiment: str | None) -> dict[str, str]:
     """Names by id."""
-    found: dict[str, str] = {}
-    token = None
-    while True:
-        page = client.search_experiments(max_results=_PAGE, page_token=token)
-        found |= {each.experiment_id: each.name for each in page}
-        if not (token := page.token):
-            break
+    found = experiment_names(client)
     if experiment is None:
         return found
     if experiment not in found.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import pickle
+import re
 import warnings
 from collections import Counter
 from typing import Any
@@ -16,11 +17,14 @@ import pytest
 from hyperopt import STATUS_FAIL, STATUS_OK, Trials, fmin, hp, rand, space_eval
 from metatuner.envs.errors import ConfigurationError, SearchSpaceError
 from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.trial import TrialState
 from sklearn.datasets import load_iris, make_classification
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.tree import DecisionTreeClassifier
+from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.estimator_checks import check_estimator
 
 SPACE = {
@@ -175,6 +179,104 @@ def test_in_scikit_learn_splits_must_be_the_same() -> None:
     )
     with pytest.raises(ConfigurationError, match="name the score"):
         several.fit(X, y)
+
+
+def depths(scores: str | None, lowest: int = -3, highest: int = 9, **settings: Any) -> mt.PolicySearchCV:
+    """A search for a tree's depth, where one below 1 fails in every fold: by one score, or by several."""
+    scoring: Any = {"list": ["accuracy", "f1_macro"], "function": accuracy_and_depth}.get(scores or "")
+    return mt.PolicySearchCV(
+        DecisionTreeClassifier(random_state=0),
+        {"max_depth": IntDistribution(lowest, highest)},
+        n_iter=8,
+        cv=3,
+        random_state=0,
+        scoring=scoring,
+        refit="accuracy" if scoring else True,
+        **settings,
+    )
+
+
+def accuracy_and_depth(tree: Any, X: Any, y: Any) -> dict[str, float]:  # noqa: N803 - scikit-learn's name
+    return {"accuracy": float(tree.score(X, y)), "depth": float(tree.get_depth())}
+
+
+def its_own(search: mt.PolicySearchCV) -> GridSearchCV:
+    """scikit-learn's search among the depths that a search tried, in this order."""
+    grid = [{"max_depth": [trial.params["max_depth"]]} for trial in search.study_.trials]
+    names = ("cv", "scoring", "refit", "error_score", "return_train_score")
+    return GridSearchCV(search.estimator, grid, **{name: getattr(search, name) for name in names})
+
+
+def fitted(search: Any) -> list[tuple[type[Warning], str]]:
+    """Fits a search; what it warns of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        search.fit(*load_iris(return_X_y=True))
+    return [(each.category, without_lines(each.message)) for each in caught]
+
+
+def without_lines(message: object) -> str:
+    """A message with tracebacks, without the numbers of lines: scikit-learn fits in two places."""
+    return re.sub(r"line \d+", "line", str(message))
+
+
+@pytest.mark.parametrize("error_score", [np.nan, 0.0])
+@pytest.mark.parametrize("scores", [None, "list", "function"])
+def test_in_scikit_learn_what_fails_does_not_end_the_search(scores: str | None, error_score: float) -> None:
+    search = depths(scores, error_score=error_score, return_train_score=True)
+    warned = fitted(search)
+    worked = [trial.params["max_depth"] >= 1 for trial in search.study_.trials]
+    assert {True, False} == set(worked)
+    states = [TrialState.COMPLETE if each else TrialState.FAIL for each in worked]
+    assert [trial.state for trial in search.study_.trials] == states
+    assert search.best_params_["max_depth"] >= 1
+    assert search.best_score_ == max(trial.value for trial in search.study_.trials if trial.value is not None)
+    theirs = its_own(search)
+    assert fitted(theirs) == warned
+    assert FitFailedWarning in [category for category, _ in warned]
+    assert search.cv_results_.keys() == theirs.cv_results_.keys()
+    for key, found in search.cv_results_.items():
+        if "_time" not in key:
+            np.testing.assert_array_equal(found, theirs.cv_results_[key], err_msg=key)
+    assert search.best_index_ == theirs.best_index_
+    assert (np.isfinite(search.cv_results_["mean_fit_time"]) == worked).all()
+    assert len(pickle.loads(pickle.dumps(search)).cv_results_["params"]) == 8
+
+
+@pytest.mark.parametrize("scores", [None, "list", "function"])
+def test_in_scikit_learn_a_search_where_all_fails_is_scikit_learns_error(scores: str | None) -> None:
+    search = depths(scores, highest=-1)
+    with pytest.raises(ValueError, match="All the 24 fits failed") as ours:
+        fitted(search)
+    assert [trial.state for trial in search.study_.trials] == [TrialState.FAIL] * 8
+    with pytest.raises(ValueError, match="All the 24 fits failed") as theirs:
+        fitted(its_own(search))
+    assert without_lines(ours.value) == without_lines(theirs.value)
+
+
+def test_in_scikit_learn_an_error_is_raised_where_one_asks_for_it() -> None:
+    with pytest.raises(InvalidParameterError, match="max_depth"):
+        fitted(depths(None, error_score="raise"))
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"max_depth": [1, 2]}, r"'max_depth'.* got \[1, 2\]: give CategoricalDistribution\(\[1, 2\]\)"),
+        ({"max_depth": "deep"}, "'max_depth'.* got 'deep': give one of optuna.distributions"),
+        ([{"max_depth": IntDistribution(1, 2)}], "as a dict from names to Optuna's distributions.* give one dict"),
+    ],
+)
+def test_in_scikit_learn_a_space_of_something_else_is_named(space: Any, message: str) -> None:
+    search = mt.PolicySearchCV(DecisionTreeClassifier(), space, n_iter=2)
+    with pytest.raises(SearchSpaceError, match=message):
+        search.fit(*load_iris(return_X_y=True))
+
+
+@pytest.mark.parametrize("past", [["x"], "x", None])
+def test_a_past_of_something_else_is_named(past: Any) -> None:
+    with pytest.raises(ConfigurationError, match="expected past"):
+        mt.PolicySampler(past=past)
 
 
 @pytest.mark.parametrize(("estimator", "name"), [(LogisticRegression(), "C"), (Ridge(), "alpha")])
