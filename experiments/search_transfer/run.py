@@ -160,6 +160,7 @@ def _halving(task: TableTask, past: PastTasks, budget: int, seed: int, policy: s
 STRATEGIES: dict[str, Any] = {
     "policy": _policy(True),
     "policy, finishing": _policy(True, True),
+    "policy, no past, finishing": _policy(False, True),
     "portfolio": (_static, False),
     "portfolio, halving": (_halving, False),
     "policy, no past": _policy(False),

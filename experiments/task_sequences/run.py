@@ -53,7 +53,7 @@ def main() -> None:
             for last in range(4):
                 if not any((run["seed"], run["last"]) == (seed, last) for run in of_example):
                     of_example += [{"seed": seed, "last": last, **run} for run in order(example, tasks, last)]
-                    path.write_text(_compact(runs))
+                    path.write_text(compact(runs))
                     say(f"{example.name}, seed {seed}, order {last + 1} of 4")
     found = {name: scoring.Scores.of(of_example, BUDGET, UNITS) for name, of_example in runs.items()}
     for name, scores in found.items():
@@ -79,13 +79,13 @@ def order(example: Example, tasks: list[Task], last: int) -> Iterator[dict[str, 
         yield _run("portfolio", 4, portfolio)
 
 
-def searched(example: Example, task: Task, strategy: str, **prior: str) -> Outcome:
+def searched(example: Example, task: Task, strategy: str, budget: int = BUDGET, **prior: str) -> Outcome:
     """A task tuned by another strategy, without a record."""
     account = Account()
     result = mt.tune(
         account.kept(task.train),
         example.space,
-        BUDGET,
+        budget,
         units=UNITS,
         strategy=strategy,
         name=task.name,
@@ -102,16 +102,17 @@ def _run(strategy: str, place: int, outcome: Outcome) -> dict[str, Any]:
         "place": place,
         "task": outcome.task,
         "begun": outcome.account.begun,
-        "finished": [[spent, _rounded(loss)] for spent, loss in outcome.account.finished],
-        "test": _rounded(outcome.test),
+        "finished": [[spent, rounded(loss)] for spent, loss in outcome.account.finished],
+        "test": rounded(outcome.test),
     }
 
 
-def _rounded(loss: float) -> float:
+def rounded(loss: float) -> float:
+    """Six digits are enough."""
     return float(f"{loss:.6g}")
 
 
-def _compact(runs: dict[str, list[dict[str, Any]]]) -> str:
+def compact(runs: dict[str, list[dict[str, Any]]]) -> str:
     """JSON with a run a line."""
     blocks = [f"{json.dumps(name)}: [\n" + ",\n".join(map(json.dumps, each)) + "\n]" for name, each in runs.items()]
     return "{\n" + ",\n".join(blocks) + "\n}\n"

@@ -135,6 +135,43 @@ class Scores:
         return f"{middle} ({low} to {high})"
 
 
+def by_budget(whole: Sequence[Run], runs: Sequence[Run], budgets: Sequence[int], units: int) -> str:
+    """What searches of the fourth task find with each budget, as Markdown.
+
+    Args:
+        whole: Runs of `run.py`: what random search found there with all of its budget is the level.
+        runs: Other searches, `budget` being what each could spend. Strategies that do not depend on it have one run
+            alone, and have found with less what it had finished by then.
+        budgets: Full trainings, rising.
+        units: Parts of a full training.
+    """
+    most = budgets[-1] * units
+    levels = {(run["task"], run["seed"]): _within(run, most) for run in whole if run["strategy"] == "random"}
+    lines = [
+        f"| best validation loss, over random search's with {budgets[-1]} | "
+        f"{' | '.join(f'B = {budget}' for budget in budgets)} |",
+        f"|---|{'---|' * len(budgets)}",
+    ]
+    for name, (strategy, place) in ARMS.items():
+        chosen = [run for run in runs if (run["strategy"], run["place"]) == (strategy, place)]
+        cells = [_of_budget(chosen, levels, budget, units) for budget in budgets] if chosen else []
+        lines += [f"| {' | '.join([name, *cells])} |"] if cells else []
+    return "\n".join(lines)
+
+
+def _of_budget(runs: Sequence[Run], levels: Mapping[tuple[str, int], float], budget: int, units: int) -> str:
+    least = min(run["budget"] for run in runs if run["budget"] >= budget)
+    ratios: dict[tuple[str, int], list[float]] = {}
+    for run in runs:
+        if run["budget"] == least:
+            pair = run["task"], run["seed"]
+            ratios.setdefault(pair, []).append(float(_over(_within(run, budget * units), levels[pair])))
+    of_pair = np.array(list(ratios.values()))
+    drawn = np.random.default_rng(0).integers(len(of_pair), size=(DRAWS, len(of_pair)))
+    low, high = np.quantile(median(of_pair[drawn].reshape(DRAWS, -1), axis=1), [0.025, 0.975], method="inverted_cdf")
+    return f"{median(of_pair):.2f} ({low:.2f} to {high:.2f}), {(of_pair <= 1).sum()} of {of_pair.size}"
+
+
 def median(values: Array, axis: int | None = None) -> Any:
     """The lower median, which may be infinite."""
     return np.quantile(values, 0.5, axis=axis, method="inverted_cdf")
@@ -192,6 +229,10 @@ def _over(losses: Array | float, other: float) -> Array:
 
 def _best(run: Run) -> float:
     return float(min(loss for _, loss in run["finished"]))
+
+
+def _within(run: Run, units: int) -> float:
+    return min((float(loss) for spent, loss in run["finished"] if spent <= units), default=np.inf)
 
 
 def _reached(run: Run, level: float) -> float:

@@ -124,3 +124,23 @@ def test_scores_of_made_up_runs() -> None:
     assert prior.curves[0, [4, 5, 7, 19]].tolist() == [np.inf, 2.0, 0.5, 0.5]
     assert "| TPE | never (never to never) |" in scores.table()
     assert scoring.median(np.array([1.0, 2.0, np.inf, np.inf])) == 2.0
+
+
+def test_with_less_a_search_that_knows_its_budget_is_another_one() -> None:
+    import scoring
+
+    def run(strategy: str, place: int, budget: int, finished: list[tuple[int, float]], seed: int = 0) -> dict[str, Any]:
+        names = ("strategy", "place", "budget", "finished", "seed")
+        return {"task": "a", **dict(zip(names, (strategy, place, budget, finished, seed), strict=True))}
+
+    whole = [run("random", 1, 4, [(10, 8.0), (40, 2.0), (50, 1.0)]), run("policy", 1, 4, [(40, 0.1)])]
+    found = [
+        run("policy", 4, 1, [(10, 3.0)]),
+        run("policy", 4, 4, [(10, 9.0), (40, 1.0)]),
+        run("random", 1, 4, [(10, 6.0), (40, 4.0)]),
+        run("random", 1, 4, [(10, 10.0), (30, 2.0)]),
+    ]
+    header, _, prior, random = scoring.by_budget(whole, found, (1, 4), 10).splitlines()
+    assert "random search's with 4 | B = 1 | B = 4 |" in header
+    assert prior == "| policy, prior from 3 tasks | 1.50 (1.50 to 1.50), 0 of 1 | 0.50 (0.50 to 0.50), 1 of 1 |"
+    assert random == "| random search | 3.00 (3.00 to 3.00), 0 of 2 | 1.00 (1.00 to 1.00), 1 of 2 |"
