@@ -153,7 +153,7 @@ def test_a_configuration_that_kills_whoever_tries_it_is_given_up(tmp_path: Path)
         trial = study.ask()
         trial.suggest_int("x", 0, 5)
         trial.set_user_attr(OWNER_ATTRIBUTE, gone)
-        tune(lambda config: 1 / 0, {"x": IntDistribution(0, 5)}, 1, storage=storage, name="study", timeout=0.0001,
+        tune(lambda config: 1 / 0, {"x": IntDistribution(0, 5)}, 1, storage=storage, name="study", timeout=1e-9,
              recorder=NullRecorder())  # fmt: skip
         if study.trials[-1].state.name == "WAITING":
             continue
