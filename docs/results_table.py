@@ -51,6 +51,7 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
         "search_transfer/outcomes_taskset.jsonl": partial(searches.replayed, where="TaskSet"),
         "search_transfer/outcomes_hpobench_mlp.jsonl": partial(searches.replayed, where="HPOBench's perceptrons"),
         "search_transfer/outcomes_fcnet.jsonl": partial(searches.replayed, where="FCNet"),
+        "search_transfer/outcomes_rbv2_xgboost.jsonl": partial(searches.replayed, where="XGBoost"),
         "compare/boosting.json": partial(searches.compared, run="boosting"),
         "compare/earlier/boosting.json": partial(searches.compared, run="boosting, earlier run"),
         "compare/perceptron.json": partial(searches.compared, run="perceptron"),
