@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import tune
 from .console import say, say_json
+from .tune import EXPERIMENT
 
 if TYPE_CHECKING:
     from ..tracking.audit import Difference
@@ -92,7 +92,7 @@ def _of_storage(args: argparse.Namespace, store: Store) -> _Examination:
     key, remark = run_of(optuna_study.key_of(study)), ""
     experiment = args.experiment or _only(experiments_with_key(key, store), args.study, store)
     if experiment is None:
-        experiment = _experiment_of_tune()
+        experiment = EXPERIMENT
         remark = f"no experiment of {store.shown} had the study: --repair records it in {experiment!r}"
     differences = audit.compare(optuna_study.records(study), key, store, experiment)
     return _Examination(differences, "its Optuna storage", experiment, remark)
@@ -141,13 +141,6 @@ def _only(experiments: Sequence[str], study: str, store: Store) -> str | None:
             f"--experiment: {', '.join(map(repr, experiments[:_MOST_NAMES]))}{more}"
         )
     return experiments[0] if experiments else None
-
-
-def _experiment_of_tune() -> str:
-    """The experiment in which `tune` records unless another is named."""
-    parser = argparse.ArgumentParser()
-    tune.add_study_arguments(parser)
-    return str(parser.get_default("experiment"))
 
 
 def _tell(found: _Examination, *, repaired: bool) -> None:

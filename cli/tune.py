@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 EXAMPLE = "metatuner tune objective.py:train --budget 30"
 
+EXPERIMENT = "metatuner"
+"""The MLflow experiment, unless another is named."""
+
 _STUDIES = Path(".metatuner") / "studies"
 _TRIALS = Path(".metatuner") / "trials"
 
@@ -85,7 +88,7 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trial-timeout", type=float, metavar="SECONDS", help="that a trial may take")
     parser.add_argument("--isolated", action="store_true", help="each trial in a process of its own")
     parser.add_argument("--seed", type=int, default=0, help="proposals follow from it (default: %(default)s)")
-    parser.add_argument("--experiment", default="metatuner", help="MLflow experiment (default: %(default)s)")
+    parser.add_argument("--experiment", default=EXPERIMENT, help="MLflow experiment (default: %(default)s)")
     parser.add_argument(
         "--heartbeat",
         type=float,
@@ -221,7 +224,10 @@ def _say_past(past: Sequence[Study], space: NestedSpace, units: int) -> None:
     from ..envs.search_state import rung_units
     from ..envs.unit_cube import UnitCube
 
-    cube = UnitCube(ConditionalSpace(space).common)
+    common = ConditionalSpace(space).common
+    if all(each.single() for each in common.values()):
+        return  # there is nothing to tell apart
+    cube = UnitCube(common)
     for study in past:
         history = study_history(study, cube, rung_units(units))
         if history is None:

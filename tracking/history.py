@@ -127,8 +127,8 @@ def _directions(client: MlflowClient, experiments: list[str]) -> _Directions:
             experiments, f"tags.`{DIRECTION_TAG}` LIKE '%imize'", max_results=_PAGE, page_token=token or None
         )
         for run in page:
-            tags = run.data.tags
-            found[run.info.experiment_id, tags.get(TITLE_TAG) or run.info.run_name or ""] = tags[DIRECTION_TAG]
+            # By the tag that its trials have too: a run may be renamed.
+            found[run.info.experiment_id, run.data.tags.get(STUDY_TAG, "")] = run.data.tags[DIRECTION_TAG]
         token = page.token
     return found
 
