@@ -16,6 +16,11 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
+def say_aside(text: str) -> None:
+    """One line for a person, beside the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def say_json(value: Any) -> None:
     """The result for a machine: the only thing on standard output."""
     print(json.dumps(value, indent=2), flush=True)

@@ -12,8 +12,11 @@ trial that is cut off is tried again by another one.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from . import tune
+from .console import say_aside
 
 EXAMPLE = "metatuner worker objective.py:train --study train --storage postgresql://host/studies"
 
@@ -36,5 +39,17 @@ def run(args: argparse.Namespace) -> int:
 
     objective = tune.load_objective(args)
     begun = settings_of(args.storage, args.study)
+    for line in _not_heeded(args, begun or {}):
+        say_aside(line)
     settings = tune.settings_in(args) if begun is None else {each: begun[each] for each in KEPT}
     return tune.run_study(args, objective, args.study, args.storage, settings)
+
+
+def _not_heeded(args: argparse.Namespace, begun: Mapping[str, Any]) -> Iterator[str]:
+    """Options that were given and tell otherwise than what the study was begun with."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    usual = tune.settings_in(parser.parse_args([args.objective, "--study", args.study, "--storage", args.storage]))
+    for name, given in tune.settings_in(args).items():
+        if name in begun and given not in (usual[name], begun[name]):
+            yield f"{name} {given} is not heeded: the study {args.study!r} was begun with {begun[name]}"

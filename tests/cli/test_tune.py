@@ -83,9 +83,13 @@ def test_a_worker_joins_with_the_settings_that_the_study_was_begun_with(
     )
     capsys.readouterr()
     assert main(["worker", "objective.py:train", "--study", "shared", "--budget", "9", *where]) == 0
-    assert json.loads(capsys.readouterr().out)["trials"] == 3  # the budget is the study's
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["trials"] == 3  # the budget is the study's
+    assert captured.err == "budget 9 is not heeded: the study 'shared' was begun with 3\n"
     assert main(["worker", "objective.py:train", "--study", "new", "--budget", "2", *where]) == 0
-    assert json.loads(capsys.readouterr().out)["trials"] == 2
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["trials"] == 2
+    assert "not heeded" not in captured.err
     assert main(["worker", "objective.py:train", "--study", "new", "--storage", "nonsense://host"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
