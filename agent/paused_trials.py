@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MOST = 100
-"""Trainings that are kept, at most: each holds a model in memory."""
+"""Trainings that are kept, at most, where nothing else is told: each holds a model in memory."""
 
 
 @dataclass
@@ -29,11 +29,12 @@ class PausedTrials:
     """By the number of the trial that began them. Several threads may use it.
 
     Args:
+        most: Trainings that are kept, at most.
         maximize: Whether high values are good.
     """
 
-    def __init__(self, *, maximize: bool = False) -> None:
-        self._maximize = maximize
+    def __init__(self, most: int = MOST, *, maximize: bool = False) -> None:
+        self._most, self._maximize = most, maximize
         self._trainings: dict[int, PausedTraining] = {}
         self._lock = threading.Lock()
 
@@ -48,7 +49,7 @@ class PausedTrials:
         """
         with self._lock:
             self._trainings[trial] = training
-            ended = [self._trainings.pop(self._least())] if len(self._trainings) > MOST else []
+            ended = [self._trainings.pop(self._least())] if len(self._trainings) > self._most else []
         for each in ended:
             _end(each)
 

@@ -28,7 +28,7 @@ from .grid import grid_configs
 from .grid_sampler import GridSampler
 from .interrupts import Interrupts
 from .opened_study import key_of, open_study, require_compatible, wait_for_key
-from .paused_trials import PausedTrials
+from .paused_trials import MOST, PausedTrials
 from .policy_prior import prior_with
 from .policy_sampler import PolicySampler
 from .priors import addresses, prior_of
@@ -79,6 +79,7 @@ def tune(
     isolated: bool = False,
     heartbeat: float = DEFAULT_BEAT_S,
     folder: str | Path = _FOLDER,
+    most_paused: int = MOST,
     recorder: Recorder | None = None,
     tags: Mapping[str, str] | None = None,
     progress: Progress | None = None,
@@ -136,6 +137,8 @@ def tune(
         heartbeat: Seconds between two signs of life of this worker. Whoever shows none for five times as long is taken
             for dead, and its trial is tried elsewhere: an objective must not hold Python's lock for so long.
         folder: Where the folders of trials that run lie (`trial_folder`): on a disk that all workers reach.
+        most_paused: Generators that wait at their `yield`, with all that they hold in memory, so that "policy" may go
+            on with them: of more, the worst of those that were trained least ends.
         recorder: Takes the record instead of MLflow; `NullRecorder()` records nothing.
         tags: Tags of the study's run, by which it is found among others.
         progress: Told after every trial.
@@ -205,7 +208,7 @@ def tune(
         interrupts, folders = Interrupts(), TrialFolders(Path(folder), key)
         paused = None
         if isinstance(study.sampler, PolicySampler) and units and not isolated and space is not None:
-            paused = PausedTrials(maximize=direction == "maximize")
+            paused = PausedTrials(most_paused, maximize=direction == "maximize")
             stack.callback(paused.close)
         runner = TrialRunner(
             objective,

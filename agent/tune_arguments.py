@@ -67,6 +67,7 @@ def _studies(name: str, value: object) -> None:
 _CHECKS: Mapping[str, _Check] = {
     "budget": require_count,
     "n_workers": require_count,
+    "most_paused": require_count,
     "units": _count_or_none,
     "objective": lambda _, value: require_objective(value),
     "direction": _direction,

@@ -104,6 +104,13 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
         help="where trials that run keep their checkpoints (metatuner.trial_folder): on a disk that all workers reach "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--most-paused",
+        type=int,
+        default=100,
+        metavar="N",
+        help="trainings that wait at their yield, with all that they hold in memory (default: %(default)s)",
+    )
     add_store_arguments(parser)
     add_json_argument(parser)
 
@@ -193,6 +200,7 @@ def run_study(
             resume=resume,
             timeout=args.timeout,
             folder=args.folder,
+            most_paused=args.most_paused,
             past=past,
             progress=progress,
         )

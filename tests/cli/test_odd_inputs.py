@@ -61,6 +61,7 @@ BAD: list[list[str]] = [
     ["good.py:train", "--budget", str(10**30), "--strategy", "grid"], ["good.py:train", "--strategy", ""],
     ["good.py:train", "--strategy", "magic"], ["good.py:train", "--strategy", "asha"],
     ["good.py:train", "--strategy", "manual"], ["good.py:train", "--units", "0"], ["good.py:train", "--workers", "0"],
+    ["good.py:train", "--most-paused", "0"],
     ["good.py:train", "--timeout", "nan"], ["good.py:train", "--timeout", "-1"], ["good.py:train", "--timeout", "inf"],
     ["good.py:train", "--trial-timeout", "nan"], ["good.py:train", "--trial-timeout", "0"],
     ["good.py:train", "--seed", "-1"], ["good.py:train", "--seed", str(2**40)], ["good.py:train", "--experiment", ""],
