@@ -21,6 +21,7 @@ Measurements, signals and moves are those of the environment that the policy was
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -39,22 +40,21 @@ from ..envs.probe import OptimizerProbe
 from ..envs.records import NullRecorder, Recorder, TrialState
 from ..envs.signals import Interval
 from .dials import Array, Dials
-from .followed_reference import Followed, FollowedReference
+from .followed_reference import Followed, FollowedReference, followed_name
 from .guard import Guard
 from .horizon import Horizon
 from .knobs import Knob
+from .loop_watch import SUSPICIOUS, LoopWatch
 from .optimizer_hooks import OptimizerHooks
 from .policy import DEFAULT_POLICY, Policy
 from .ranks import Ranks
+from .schedule_arguments import require_arguments, require_starts, single
 from .schedule_record import ScheduleRecord
 from .schedule_state import require_fitting
 from .setbacks import Setbacks
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
-
-SUSPICIOUS = 8
-"""After so many skipped steps in a row the loss is looked at: a gradient scaler skips forever once it is not finite."""
 
 
 class AdaptiveSchedule:
@@ -113,9 +113,10 @@ class AdaptiveSchedule:
             initialised. None decides alone.
 
     Raises:
-        ConfigurationError: `total_steps` below 1, an unknown `on_divergence`, an optimiser without parameters, or a
-            knob that is not in `adjust`.
-        SearchSpaceError: The optimiser lacks a hyperparameter of `adjust`.
+        ConfigurationError: `total_steps` below 1, an unknown `on_divergence`, an optimiser without parameters, a knob
+            that is not in `adjust`, or an argument of another kind.
+        SearchSpaceError: The optimiser lacks a hyperparameter of `adjust`, has one outside of its scale, or `space` has
+            what is not adjusted.
         PolicyError: The policy cannot be loaded.
     """
 
@@ -138,7 +139,7 @@ class AdaptiveSchedule:
         guard: bool = True,
         process_group: ProcessGroup | Literal["default"] | None = "default",
     ) -> None:
-        _check_arguments(optimizer, on_divergence)
+        require_arguments(optimizer, on_divergence, policy, recorder, model)
         self.policy = policy if isinstance(policy, Policy) else Policy.load(policy)
         self._horizon, self.steps = Horizon(total_steps, self.policy.decisions, decide_every), 0
         self._optimizer = optimizer
@@ -147,6 +148,7 @@ class AdaptiveSchedule:
         self._reference = FollowedReference(
             reference, self.policy.reference, optimizer, self._dials, self._hyperparameters, total_steps
         )
+        require_starts(self._hyperparameters, self._reference.start)
         self._adjusted = self._reference.start
         # For each hyperparameter the group that stands for all: the first one that has it.
         self._leading = np.argmax(self._reference.start != 0.0, axis=0)
@@ -159,7 +161,15 @@ class AdaptiveSchedule:
         self._setbacks = Setbacks(optimizer, model, rolls_back=on_divergence == "rollback")
         self._controller.unlearns = guard and self.policy.unlearns and on_divergence == "rollback"
         self._val_loss: float | None = None
-        self._begun = self._stepped = False
+        self._begun = self._stepped = self._closed = False
+        self._watch = LoopWatch(optimizer)
+        self._settings = {
+            "optimizer": type(optimizer).__name__,
+            "reference": followed_name(reference),
+            "space": [str(each.distribution) for each in self._hyperparameters],
+            "decide_every": None if decide_every is None else int(decide_every),
+            "guard": bool(guard),
+        }
         self._due, self._skipped_in_a_row = True, 0
         # What the last interval brought, where that was taken in before the next decision.
         self._observed: tuple[float, str] | None = None
@@ -184,6 +194,8 @@ class AdaptiveSchedule:
     @property
     def due(self) -> bool:
         """Whether to validate now: a decision falls before the next optimiser step, or the training has just ended."""
+        if self._closed:
+            return False
         return self._deciding or (self._begun and self.steps == self.total_steps and self._probe.meter.full)
 
     @property
@@ -199,15 +211,18 @@ class AdaptiveSchedule:
                 a tensor of one element. A tensor stays on its device until the next decision.
 
         Raises:
-            ConfigurationError: The loss is not a single number.
-            TrainingError: The losses are not finite from the start, although the optimiser skips its steps.
+            ConfigurationError: The loss is not a single number, or the schedule is closed.
+            TrainingError: The losses are not finite from the start, although the optimiser skips its steps. Or it has
+                never stepped, as where the loop steps another one.
         """
-        loss = _single(loss, "mini-batch loss")
+        self._require_open()
+        loss = single(loss, "mini-batch loss")
         if not self._stepped:
             # The optimiser took no step: a gradient scaler skips those whose gradients overflowed.
             self._skipped(loss)
             return
         self._stepped, self._skipped_in_a_row = False, 0
+        self._watch.told()
         self.steps += 1
         if self._horizon.goes_on(self.steps - 1):
             self._probe.after_step(loss)
@@ -222,10 +237,13 @@ class AdaptiveSchedule:
             val_loss: A number or a tensor of one element.
 
         Raises:
-            ConfigurationError: The loss is not a single number.
+            ConfigurationError: The loss is not a single number, or the schedule is closed.
             TrainingError: It is not finite before the first step, so that nothing can be compared with it.
         """
-        self._val_loss = float(_single(val_loss, "validation loss"))
+        self._require_open()
+        self._val_loss = float(single(val_loss, "validation loss"))
+        if self._begun:
+            self._watch.hears(self._val_loss)
         if not self._begun and not np.isfinite(self._val_loss):
             raise TrainingError(
                 f"the validation loss before the first step is {self._val_loss}: expected a finite number; look for "
@@ -242,9 +260,10 @@ class AdaptiveSchedule:
             total_steps: Optimiser steps of the whole training, those so far included.
 
         Raises:
-            ConfigurationError: So many steps were taken already.
+            ConfigurationError: So many steps were taken already, or the schedule is closed.
         """
-        if isinstance(total_steps, int) and 0 < total_steps <= self.steps:
+        self._require_open()
+        if isinstance(total_steps, Integral) and 0 < total_steps <= self.steps:
             raise ConfigurationError(
                 f"{self.steps} optimiser steps were taken, so the training cannot end after {total_steps}: count all "
                 "of its steps, those so far included"
@@ -263,9 +282,12 @@ class AdaptiveSchedule:
             val_loss: The validation loss on the new data, where it is known.
 
         Raises:
+            ConfigurationError: The loss is not a single number, or the schedule is closed.
             TrainingError: It is not positive.
         """
-        now = self._ranks.mean(np.array([np.nan if val_loss is None else float(val_loss)]))
+        self._require_open()
+        known = np.nan if val_loss is None else float(single(val_loss, "validation loss"))
+        now = self._ranks.mean(np.array([known]))
         if self._begun and self._due:
             self._observed = self._observe()
             self._controller.rebase(now)
@@ -275,7 +297,7 @@ class AdaptiveSchedule:
             self._probe.begin(max(1, self._probe.meter.left))
             self._val_loss = None
         elif val_loss is not None:
-            self._val_loss = float(val_loss)
+            self._val_loss = known
 
     def close(self, state: TrialState = TrialState.FINISHED, message: str = "") -> None:
         """Ends the trial in the record and lets go of the optimiser. Safe to call twice."""
@@ -285,6 +307,7 @@ class AdaptiveSchedule:
             rewards, _ = self._controller.observe(interval)
             figures = {"train/loss": float(interval.train_loss[0]), "reward": float(rewards[0])}
             self._record.metrics(self.steps, figures)
+        self._closed = True
         self._hooks.remove()
         self._record.finish(state, message)
 
@@ -343,7 +366,8 @@ class AdaptiveSchedule:
                 f"the saved state is of {found}, this schedule is {self._identity()}: construct it with the same "
                 "arguments as the one that was saved"
             )
-        require_fitting(state, self.state_dict(rollback=False), optimizers.parameters(self._optimizer))
+        weights, kept = optimizers.parameters(self._optimizer), self._setbacks.rollback
+        require_fitting(state, self.state_dict(rollback=False), weights, [] if kept is None else kept.buffers)
         self.steps = state["steps"]
         self._begun, self._due, self._stepped, self._setbacks.back = state["flags"]
         self._setbacks.in_a_row, self._skipped_in_a_row = state["in_a_row"]
@@ -370,10 +394,12 @@ class AdaptiveSchedule:
             "policy": self.policy.card.get("sha256", self.policy.name),
             "adjust": [each.name for each in self._hyperparameters],
             "groups": len(self._reference.start),
+            **self._settings,
         }
 
     def _before_step(self) -> bool:
         """The optimiser is about to step; returns whether the gradients are those of weights that were taken back."""
+        self._watch.steps()
         self._reference.read()
         rolled_back = self._begun and self._decide_if_due()
         if self._reference.outside and self._begun:
@@ -388,8 +414,18 @@ class AdaptiveSchedule:
             self._probe.before_step()
         self._stepped = True
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ConfigurationError("this schedule is closed: make another one for what is trained from here on")
+        if self._hooks.removed:
+            raise ConfigurationError(
+                "another schedule was made on this optimiser, and has taken the place of this one: what both are to "
+                "adjust is for one, by its argument `adjust`"
+            )
+
     def _skipped(self, loss: Tensor) -> None:
         self._skipped_in_a_row += 1
+        self._watch.skipped(self._skipped_in_a_row, begun=self._begun)
         if self._skipped_in_a_row % SUSPICIOUS or not self._horizon.goes_on(self.steps):
             return
         if not self._ranks.any(not bool(torch.isfinite(loss))):
@@ -429,6 +465,8 @@ class AdaptiveSchedule:
         if self._guard is not None and self.policy.actor is not None:
             action, (why,) = self._guard.overrule(self._controller, action)
             note = "; ".join(filter(None, [note, why]))
+        if self.steps and not self._reference.outside:
+            self._watch.finds(self._dials.read_optimizer(self._adjusted), self._adjusted)
         self._controller.follow(self._lead(self._reference.values)[None])
         self._controller.adjust(action)
         self._apply()
@@ -497,13 +535,6 @@ class AdaptiveSchedule:
         return {**self._named(self._reference.start), **settings}, tags
 
 
-def _check_arguments(optimizer: Optimizer, on_divergence: str) -> None:
-    if on_divergence not in ("rollback", "cut"):
-        raise ConfigurationError(f"on_divergence must be 'rollback' or 'cut', got {on_divergence!r}")
-    if not any(parameter.requires_grad for parameter in optimizers.parameters(optimizer)):
-        raise ConfigurationError("the optimiser has no parameters to train: give it those of a model that has some")
-
-
 def _as_tensors(state: Mapping[str, object]) -> dict[str, Any]:
     return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in state.items()}
 
@@ -511,11 +542,3 @@ def _as_tensors(state: Mapping[str, object]) -> dict[str, Any]:
 def _as_arrays(state: Mapping[str, object]) -> dict[str, Any]:
     # A checkpoint may have been read to a GPU, numbers and all.
     return {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in state.items()}
-
-
-def _single(loss: Tensor | float, what: str) -> Tensor:
-    """A loss as a tensor of no dimensions, without its gradient's history, on the device where it is."""
-    found = loss.detach() if isinstance(loss, Tensor) else torch.tensor(float(loss), dtype=torch.float64)
-    if found.numel() != 1:
-        raise ConfigurationError(f"expected one {what}, got a tensor of shape {tuple(found.shape)}")
-    return found.reshape(())

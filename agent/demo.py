@@ -17,6 +17,7 @@ from ..envs.data_sets import data_set_used
 from ..envs.errors import ConfigurationError
 from ..envs.records import Description, Metrics, Recorder, StudyStarted
 from .adaptive_schedule import AdaptiveSchedule
+from .arguments import require_seed
 from .policy import ZERO, Policy
 
 STARTING_RATES = (1e-5, 1e-3, 1e-1)
@@ -40,6 +41,7 @@ class DemoSettings:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ConfigurationError(f"steps must be at least 1, got {self.steps}")
+        require_seed(self.seed)
 
     @property
     def runs(self) -> int:

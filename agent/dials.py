@@ -24,15 +24,17 @@ class Dials:
         knobs: Those that live elsewhere, by name.
 
     Raises:
-        ConfigurationError: A knob is not adjusted, or is none.
+        ConfigurationError: A knob is not adjusted, or is none; or two names are of one hyperparameter.
     """
 
     def __init__(self, optimizer: Optimizer, names: Sequence[str], knobs: Mapping[str, Knob]) -> None:
         self._optimizer, self._names, self._knobs = optimizer, tuple(names), dict(knobs)
         if unused := sorted(set(knobs) - set(names)):
             raise ConfigurationError(f"the knobs {unused} are not in adjust={list(names)}: add their names to it")
+        if {"momentum", "beta1"} <= set(names) - set(knobs):
+            raise ConfigurationError(f"momentum and beta1 are one and the same, but adjust={list(names)} has both")
         for name, knob in knobs.items():
-            if not isinstance(knob, Knob):
+            if isinstance(knob, type) or not isinstance(knob, Knob):
                 raise ConfigurationError(f"expected a knob {name!r} with `get` and `set`, got {knob!r}")
 
     def read(self) -> Array:

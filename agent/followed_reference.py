@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..envs.adjustments import Adjustable
 from ..envs.errors import ConfigurationError
@@ -98,9 +98,18 @@ class FollowedReference:
             self._scheduler.load_state_dict(state["scheduler"])
 
 
+def followed_name(followed: Followed) -> str:
+    """What is followed, in a word: the policy's own, the optimizer's, or a scheduler of some kind."""
+    return "own" if followed is None else followed if isinstance(followed, str) else type(followed).__name__
+
+
 def _check(followed: object, optimizer: Optimizer) -> None:
     if followed not in (None, "optimizer") and not isinstance(followed, LRScheduler):
         raise ConfigurationError(f"reference must be a torch LRScheduler, 'optimizer' or None, got {followed!r}")
+    if isinstance(followed, ReduceLROnPlateau):
+        raise ConfigurationError(
+            "a ReduceLROnPlateau steps by a metric that only you know: step it yourself, and give reference='optimizer'"
+        )
     if isinstance(followed, LRScheduler) and followed.optimizer is not optimizer:
         raise ConfigurationError("`reference` schedules another optimiser: make it on the one that is adjusted")
 

@@ -1,4 +1,4 @@
-"""When decisions fall: evenly spread over a training, or at equal distances where nobody knows how long it lasts."""
+"""When decisions fall: evenly spread over a training, or at equal distances, as where its length is not known."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class Horizon:
     Args:
         total_steps: Optimiser steps of the whole training, at least 1; None where it has no known end.
         decisions: Decisions of a training of known length.
-        decide_every: Steps between decisions instead.
+        decide_every: Steps between decisions instead. The last interval is up to half as long again, or as short as a
+            half, where they do not fill the training.
 
     Attributes:
         total_steps: As given, or as `extend` has set it.
@@ -34,13 +35,15 @@ class Horizon:
                 _require_positive(name, value)
         self.total_steps = None if total_steps is None else int(total_steps)
         self._begins, self._first = 0, 0
+        self._every = None if decide_every is None else int(decide_every)
         self.decisions: int | None = None
         if self.total_steps is None:
-            self._interval = float(decide_every or OPEN_INTERVAL)
+            self._interval = float(self._every or OPEN_INTERVAL)
+        elif self._every is not None:
+            self._interval = float(self._every)
+            self.decisions = max(1, round(self.total_steps / self._interval))
         else:
             self.decisions = min(decisions, self.total_steps)
-            if decide_every is not None:
-                self.decisions = max(1, self.total_steps // decide_every)
             self._interval = self.total_steps / self.decisions
 
     def goes_on(self, step: int) -> bool:
@@ -51,6 +54,8 @@ class Horizon:
         """Steps until the next decision, where number `decision` (from 0) falls before step `step`; at least 1."""
         if self.total_steps is None or self.decisions is None:
             return round(self._interval)
+        if self._every is not None and decision + 1 < self.decisions:
+            return self._every
         after = min(decision + 1, self.decisions) - self._first
         boundary = self._begins + after * (self.total_steps - self._begins) // max(self.decisions - self._first, 1)
         # As a rule the step is the boundary before this decision; one that skipped steps called for comes early.

@@ -25,9 +25,11 @@ class Knob(Protocol):
 
 
 class Attribute:
-    """An attribute of any object: `Attribute(criterion, "label_smoothing")`, `Attribute(loader, "batch_size")`.
+    """An attribute of any object: `Attribute(criterion, "label_smoothing")`, `Attribute(batches, "batch_size")`.
 
-    An attribute that is a whole number stays one.
+    An attribute that is a whole number stays one. A `DataLoader` lets nobody set its batch size: it has batches of the
+    present size where it is `DataLoader(data, batch_sampler=batches)` with a `torch.utils.data.BatchSampler`, without
+    `drop_last`.
 
     Example:
         >>> import metatuner as mt
@@ -44,7 +46,7 @@ class Attribute:
         name: Its attribute, a number.
 
     Raises:
-        ConfigurationError: There is no such attribute, or it is not a number.
+        ConfigurationError: There is no such attribute, it is not a number, or it cannot be set.
     """
 
     def __init__(self, owner: object, name: str) -> None:
@@ -54,6 +56,10 @@ class Attribute:
                 f"expected {type(owner).__name__}.{name} to be a number, got {value!r}: name an attribute that is one, "
                 "or write a knob of your own with `get` and `set`"
             )
+        try:
+            setattr(owner, name, value)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"{type(owner).__name__}.{name} cannot be set: {error}") from error
         self._owner, self._name, self._whole = owner, name, isinstance(value, int)
 
     def get(self) -> float:

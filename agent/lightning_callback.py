@@ -16,10 +16,12 @@ from torch import Tensor
 from ..envs.errors import ConfigurationError, MissingPackageError
 from ..envs.records import TrialState
 from .adaptive_schedule import AdaptiveSchedule
-from .schedule_options import ScheduleOptions
+from .arguments import require_count
+from .schedule_options import ScheduleOptions, require_options
 
 try:
     from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch.trainer.states import TrainerFn
 except ImportError as error:
     raise MissingPackageError(
         f"LightningAdaptiveSchedule needs Lightning, which cannot be imported ({error}): install metatuner[lightning]"
@@ -61,7 +63,8 @@ class LightningAdaptiveSchedule(Callback):
 
     Args:
         val_metric: The logged metric that is the validation loss; lower is better, and it is positive.
-        total_steps: Optimiser steps of the whole training; None asks the trainer.
+        total_steps: Optimiser steps of the whole training; None asks the trainer, and one that has no end itself
+            (`max_epochs=-1`) trains without a known one.
         **options: As for `AdaptiveSchedule`.
 
     Attributes:
@@ -72,23 +75,29 @@ class LightningAdaptiveSchedule(Callback):
         self, val_metric: str = "val_loss", total_steps: int | None = None, **options: Unpack[ScheduleOptions]
     ) -> None:
         super().__init__()
+        require_options(options)
+        if total_steps is not None:
+            require_count("total_steps", total_steps)
         self._val_metric, self._total_steps, self._options = val_metric, total_steps, options
         self.schedule: AdaptiveSchedule | None = None
         self._saved: dict[str, Any] | None = None
         self._val_at_start: Tensor | None = None
         self._losses: list[Tensor] = []
-        self._optimizer_steps = 0
+        self._loss: Tensor | None = None
+        self._optimizer_steps = self._begun_at = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the schedule, now that the trainer has restored model and optimiser.
 
         Raises:
-            ConfigurationError: The trainer does not know how many steps it will take, or there are several optimisers
-                or steps that the module takes by itself.
+            ConfigurationError: There are several optimisers, or steps that the module takes by itself.
         """
+        if self._saved is None:
+            self._begun_at = trainer.global_step  # a trainer may fit again, or resume what had no schedule
+        total_steps = _total_steps(trainer) if self._total_steps is None else self._total_steps
         self.schedule = AdaptiveSchedule(
             _only_optimizer(trainer, pl_module),
-            self._total_steps or _total_steps(trainer),
+            None if total_steps is None else max(1, total_steps - self._begun_at),
             reference="optimizer" if trainer.lr_scheduler_configs else None,
             model=pl_module,
             **self._options,
@@ -98,7 +107,7 @@ class LightningAdaptiveSchedule(Callback):
         elif self._val_at_start is not None:
             self.schedule.validate(self._val_at_start)
         self._saved = self._val_at_start = None
-        self._losses, self._optimizer_steps = [], trainer.global_step
+        self._losses, self._loss, self._optimizer_steps = [], None, trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -111,7 +120,10 @@ class LightningAdaptiveSchedule(Callback):
             return
         self._optimizer_steps = trainer.global_step
         if self.schedule is not None and self._losses:
-            self.schedule.step(torch.stack(self._losses).mean())
+            self._loss = torch.stack(self._losses).mean()
+        if self.schedule is not None and self._loss is not None:
+            # Where `training_step` gives none, Lightning steps the optimiser all the same.
+            self.schedule.step(self._loss)
         self._losses = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -120,7 +132,8 @@ class LightningAdaptiveSchedule(Callback):
         Raises:
             ConfigurationError: The module does not log it.
         """
-        if trainer.sanity_checking and trainer.num_sanity_val_steps != math.inf:
+        part_of_data = trainer.sanity_checking and trainer.num_sanity_val_steps != math.inf
+        if part_of_data or trainer.state.fn is not TrainerFn.FITTING:
             return
         if self._val_metric not in trainer.callback_metrics:
             raise ConfigurationError(
@@ -148,11 +161,11 @@ class LightningAdaptiveSchedule(Callback):
     def state_dict(self) -> dict[str, Any]:
         """For Lightning's checkpoint."""
         state = self.schedule.state_dict() if self.schedule is not None else self._saved
-        return {} if state is None else {"schedule": state}
+        return {} if state is None else {"schedule": state, "begun_at": self._begun_at}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From Lightning's checkpoint; it is needed once the training starts."""
-        self._saved = state_dict.get("schedule")
+        self._saved, self._begun_at = state_dict.get("schedule"), state_dict.get("begun_at", 0)
 
 
 def _only_optimizer(trainer: Trainer, module: LightningModule) -> Optimizer:
@@ -165,11 +178,7 @@ def _only_optimizer(trainer: Trainer, module: LightningModule) -> Optimizer:
     return trainer.optimizers[0]
 
 
-def _total_steps(trainer: Trainer) -> int:
+def _total_steps(trainer: Trainer) -> int | None:
     steps = trainer.estimated_stepping_batches
-    if not math.isfinite(steps):
-        raise ConfigurationError(
-            "the trainer runs without end, but a schedule needs to know the number of optimiser steps: give max_steps "
-            "or max_epochs to the Trainer, or total_steps to LightningAdaptiveSchedule"
-        )
-    return int(steps)
+    # Below 1 where the data have no known length.
+    return int(steps) if math.isfinite(steps) and steps > 0 else None

@@ -8,11 +8,14 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+_LATEST: weakref.WeakKeyDictionary[Optimizer, OptimizerHooks] = weakref.WeakKeyDictionary()
+
 
 class OptimizerHooks:
     """Calls a schedule around each `optimizer.step(*args, **kwargs)`.
 
-    The schedule is not kept alive: one that is dropped without `remove` is called no more.
+    The schedule is not kept alive: one that is dropped without `remove` is called no more. And an optimiser has one
+    schedule: the latest, as where a notebook's cell is run again.
 
     Args:
         optimizer: The optimiser.
@@ -35,11 +38,20 @@ class OptimizerHooks:
         if after is not None:
             self._after = weakref.WeakMethod(after)
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
+        if (before_this := _LATEST.get(optimizer)) is not None:
+            before_this.remove()
+        _LATEST[optimizer] = self
 
     def remove(self) -> None:
         """Leaves the optimiser alone from here on."""
         for handle in self._handles:
             handle.remove()
+        self._handles = []
+
+    @property
+    def removed(self) -> bool:
+        """Whether it has left the optimiser alone, or another has taken its place."""
+        return not self._handles
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -39,7 +39,7 @@ class Rollback:
             "states": [
                 _copy(self._optimizer.state.get(weight, {}), into) for weight, into in zip(weights, states, strict=True)
             ],
-            "buffers": _copies(self._buffers(), old.get("buffers")),
+            "buffers": _copies(self.buffers, old.get("buffers")),
         }
         self._lent = False
 
@@ -55,7 +55,7 @@ class Rollback:
                 self._optimizer.state[weight] = _copy(_beside(weight, state), self._optimizer.state.get(weight, {}))
             else:
                 self._optimizer.state.pop(weight, None)
-        for buffer, kept in zip(self._buffers(), self._kept["buffers"], strict=True):
+        for buffer, kept in zip(self.buffers, self._kept["buffers"], strict=True):
             buffer.copy_(kept)
 
     def state_dict(self) -> dict[str, Any] | None:
@@ -67,7 +67,9 @@ class Rollback:
         """Keeps what `state_dict` gave."""
         self._kept, self._lent = state, True
 
-    def _buffers(self) -> list[Tensor]:
+    @property
+    def buffers(self) -> list[Tensor]:
+        """The model's, where one was given."""
         return list(self._model.buffers()) if self._model is not None else []
 
 

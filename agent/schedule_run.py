@@ -91,9 +91,12 @@ def run_schedule(
         PolicyError: The policy cannot be loaded.
         TrainingError: What is to be trained cannot be trained.
     """
-    bare = env.unwrapped
+    bare = env.unwrapped if isinstance(env, Env) else env
     if not isinstance(bare, ScheduleEnv):
-        raise ConfigurationError(f"expected a ScheduleEnv, got {type(bare).__name__}")
+        raise ConfigurationError(
+            f"expected a ScheduleEnv, got {type(bare).__name__}: what is to be trained is its task, as in "
+            "ScheduleEnv('wine')"
+        )
     chosen = policy if isinstance(policy, Policy) else Policy.load(policy)
     recorder = NullRecorder() if recorder is None else recorder
     trial = next_trial(recorder) if trial is None else trial

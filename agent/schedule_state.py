@@ -57,13 +57,16 @@ def read_state(file: Path) -> dict[str, Any]:
     return state
 
 
-def require_fitting(state: Mapping[str, Any], like: Mapping[str, Any], weights: Sequence[Tensor]) -> None:
+def require_fitting(
+    state: Mapping[str, Any], like: Mapping[str, Any], weights: Sequence[Tensor], buffers: Sequence[Tensor]
+) -> None:
     """Checks that a saved state is one that a schedule can go on from.
 
     Args:
         state: What was saved.
         like: The present state of the schedule that takes it in.
         weights: The parameters that are trained.
+        buffers: What is rolled back beside them.
 
     Raises:
         CheckpointError: It is not; nothing has been changed yet.
@@ -84,11 +87,11 @@ def require_fitting(state: Mapping[str, Any], like: Mapping[str, Any], weights: 
              "scheduler")  # fmt: skip
     _require_controller(state["controller"], like["controller"])
     _require(_same_shape(state["remembered"], like["remembered"], finite=True), "remembered")
-    _require(like["guard"] is None or state["guard"] is None or _tensors_alike(state["guard"], like["guard"]), "guard")
+    _require(like["guard"] is None or state["guard"] is None or _guards_alike(state["guard"], like["guard"]), "guard")
     _require_horizon(state["horizon"], like["horizon"])
     _require_meter(state["meter"])
     if state["rollback"] is not None:
-        _require_rollback(state["rollback"], weights)
+        _require_rollback(state["rollback"], weights, buffers)
 
 
 def _require(holds: bool, what: str) -> None:
@@ -117,8 +120,8 @@ def _require_horizon(state: Any, like: Mapping[str, Any]) -> None:
         if name == "_interval":
             _require(_number(value) and 0 < value < math.inf, "horizon")
         else:
-            unknown = value is None and name in ("total_steps", "decisions")
-            _require(unknown or _whole(value, least=int(name == "total_steps")), "horizon")
+            unknown = value is None and name in ("total_steps", "decisions", "_every")
+            _require(unknown or _whole(value, least=int(name in ("total_steps", "_every"))), "horizon")
 
 
 def _require_meter(state: Any) -> None:
@@ -142,11 +145,17 @@ def _require_meter(state: Any) -> None:
     )
 
 
-def _require_rollback(state: Any, weights: Sequence[Tensor]) -> None:
+def _require_rollback(state: Any, weights: Sequence[Tensor], buffers: Sequence[Tensor]) -> None:
     _require(isinstance(state, Mapping) and {"weights", "states", "buffers"} <= state.keys(), "rollback")
     _require(_listed(state["weights"], len(weights)) and _listed(state["states"], len(weights)), "rollback")
     _require(all(_same_shape(a, b) for a, b in zip(state["weights"], weights, strict=True)), "rollback weights")
-    _require(isinstance(state["buffers"], list) and all(isinstance(b, Tensor) for b in state["buffers"]), "rollback")
+    kept = state["buffers"]
+    _require(isinstance(kept, list) and all(isinstance(each, Tensor) for each in kept), "rollback")
+    if len(kept) != len(buffers) or not all(map(_same_shape, kept, buffers)):
+        raise CheckpointError(
+            f"the saved state has {len(kept)} buffers to roll back, this schedule's model has {len(buffers)}, or of "
+            "other shapes: construct it with the same model= as the one that was saved"
+        )
     _require(all(isinstance(each, Mapping) for each in state["states"]), "rollback states")
     for each, weight in zip(state["states"], weights, strict=True):
         for value in each.values():
@@ -188,9 +197,10 @@ def _alike(value: Any, like: Any) -> bool:
     return type(value) is type(like)
 
 
-def _tensors_alike(value: Any, like: Mapping[str, Tensor]) -> bool:
+def _guards_alike(value: Any, like: Mapping[str, Tensor]) -> bool:
+    # The starting loss is unknown until the first interval is over.
     return isinstance(value, Mapping) and all(
-        _same_shape(value.get(name), each, finite=True) for name, each in like.items()
+        _same_shape(value.get(name), each, finite=name != "val_start") for name, each in like.items()
     )
 
 

@@ -8,6 +8,7 @@ The Trainer always steps a scheduler of its own (`lr_scheduler_type`); it is adj
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..envs.errors import CheckpointError, ConfigurationError, MissingPackageError
+from ..envs.records import TrialState
 from .adaptive_schedule import AdaptiveSchedule
-from .schedule_options import ScheduleOptions
+from .schedule_options import ScheduleOptions, require_options
 from .schedule_state import read_state, write_state
 
 try:
@@ -29,6 +31,9 @@ except ImportError as error:
         f"TransformersAdaptiveSchedule needs transformers, which cannot be imported ({error}): install "
         "metatuner[transformers]"
     ) from error
+
+
+_OTHER_SET = re.compile("eval_.+_loss")
 
 
 class TransformersAdaptiveSchedule(TrainerCallback):
@@ -69,9 +74,11 @@ class TransformersAdaptiveSchedule(TrainerCallback):
         from_checkpoint: str | Path | None = None,
         **options: Unpack[ScheduleOptions],
     ) -> None:
+        require_options(options)
         self._val_metric, self._from_checkpoint, self._options = val_metric, from_checkpoint, options
         self.schedule: AdaptiveSchedule | None = None
         self._losses, self._resumed_at = _Losses(), 0
+        self._other_sets: set[str] = set()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -81,7 +88,9 @@ class TransformersAdaptiveSchedule(TrainerCallback):
         Raises:
             CheckpointError: The Trainer resumes from a checkpoint without a schedule's state.
         """
-        self._end()
+        # Nobody tells a callback that a training has failed: only that the next one begins.
+        self._end(TrialState.FAILED, "the Trainer did not end this training")
+        self._other_sets = set()
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
         self.schedule = AdaptiveSchedule(
@@ -102,19 +111,22 @@ class TransformersAdaptiveSchedule(TrainerCallback):
         """Takes the validation loss, during training only.
 
         Raises:
-            ConfigurationError: It is not among the metrics.
+            ConfigurationError: It is not among the metrics; or, where there are several evaluation sets, not among
+                those of any.
         """
         metrics: Mapping[str, float] = kwargs["metrics"]
         # `eval_on_start` evaluates where a training resumes, too: there the schedule has heard what it was to hear.
         again = state.global_step == self._resumed_at > 0
-        if self.schedule is None or again or self._is_of_another_set(metrics):
+        if self.schedule is None or again:
             return
-        if self._val_metric not in metrics:
+        if self._val_metric not in metrics and not self._is_of_another_set(metrics):
             raise ConfigurationError(
                 f"expected {self._val_metric!r} among the evaluation's metrics, got {sorted(metrics)}: evaluate on "
                 "data with labels, or give the name of the validation loss as val_metric"
             )
-        self.schedule.validate(metrics[self._val_metric])
+        if self._val_metric in metrics:
+            self._other_sets = set()
+            self.schedule.validate(metrics[self._val_metric])
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Adds this process's state to the checkpoint that was just written."""
@@ -130,16 +142,21 @@ class TransformersAdaptiveSchedule(TrainerCallback):
         """Ends the trial in the record: evaluations from now on are none of its business."""
         self._end()
 
-    def _end(self) -> None:
+    def _end(self, state: TrialState = TrialState.FINISHED, message: str = "") -> None:
         self._losses.stop()
         if self.schedule is not None:
-            self.schedule.close()
+            self.schedule.close(state, message)
             self.schedule = None
 
     def _is_of_another_set(self, metrics: Mapping[str, float]) -> bool:
-        """Where there are several evaluation sets, each is evaluated by itself: `eval_NAME_loss`."""
-        another = any(name.startswith("eval_") and name.endswith("_loss") for name in metrics)
-        return self._val_metric not in metrics and another
+        """Where there are several evaluation sets, each is evaluated by itself: `eval_NAME_loss`.
+
+        If one comes a second time, and the validation loss never did, it is of no set.
+        """
+        others = {name for name in metrics if _OTHER_SET.fullmatch(name)}
+        new = others - self._other_sets
+        self._other_sets |= others
+        return bool(new)
 
     def _saved_file(self, args: TrainingArguments, state: TrainerState) -> Path:
         folders = [self._from_checkpoint, args.resume_from_checkpoint, _checkpoint(args, state)]
@@ -197,8 +214,9 @@ def _loss_of(outputs: Any) -> Tensor:
     loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs[0] if isinstance(outputs, tuple) else None
     if not isinstance(loss, Tensor):
         raise ConfigurationError(
-            f"expected the model's outputs to hold a loss, got {type(outputs).__name__} without one: give labels to "
-            "the model, or use AdaptiveSchedule in a loop of your own"
+            f"expected the model's outputs to hold a loss, got {type(outputs).__name__} without one: the model needs "
+            "labels, and must compute the loss itself (not the Trainer, as with label_smoothing_factor or a "
+            "compute_loss of your own); or use AdaptiveSchedule in a loop of your own"
         )
     return loss
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -196,6 +197,19 @@ def adjustable(name: str, distribution: BaseDistribution | None = None, kind: Ki
     return Adjustable(name, kind, distribution, habit.scale, habit.largest_move)
 
 
+def require_start(each: Adjustable, value: object) -> None:
+    """Checks a starting value: 0, where the hyperparameter is not in use, or one that its scale can express.
+
+    Raises:
+        SearchSpaceError: It is none.
+    """
+    lowest, highest = each.scale.lowest, each.scale.highest
+    if not isinstance(value, Real) or not (value == 0.0 or lowest < float(value) < highest):
+        raise SearchSpaceError(
+            f"expected the start of {each.name!r} to be a number inside ({lowest}, {highest}), or 0, got {value!r}"
+        )
+
+
 def adjustables(names: Sequence[str], space: Mapping[str, BaseDistribution] | None = None) -> tuple[Adjustable, ...]:
     """One `Adjustable` per name, in the given order.
 
@@ -204,10 +218,14 @@ def adjustables(names: Sequence[str], space: Mapping[str, BaseDistribution] | No
         space: Distributions by name; a name that is not in it takes the usual range of its kind.
 
     Raises:
-        SearchSpaceError: No name, a name twice, or what `adjustable` refuses.
+        SearchSpaceError: No name, a name twice, a distribution of what is not adjusted, or what `adjustable` refuses.
     """
     if isinstance(names, str) or not names:
         raise SearchSpaceError(f"expected a sequence of at least one hyperparameter name, got {names!r}")
     if len(set(names)) != len(names):
         raise SearchSpaceError(f"each hyperparameter may be named once, got {list(names)}")
+    if space is not None and not isinstance(space, Mapping):
+        raise SearchSpaceError(f"expected the space to be a dict from names to Optuna distributions, got {space!r}")
+    if unused := sorted(set(space or ()) - set(names)):
+        raise SearchSpaceError(f"the space has {unused}, which are not among the adjusted {list(names)}")
     return tuple(adjustable(name, (space or {}).get(name)) for name in names)

@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 from .errors import SearchSpaceError
 from .parameter_sample import ParameterSample
 
+_USUAL = ("lr", "weight_decay", "momentum")
+
 
 def adaptive(optimizer: Optimizer) -> float:
     """1.0 where the optimiser divides its steps by a running gradient size (Adam, RMSprop, ...), else 0.0.
@@ -64,10 +66,13 @@ def _allow_momentum(optimizer: torch.optim.RMSprop, group: dict[str, Any]) -> No
 
 
 def _no_such(optimizer: Optimizer, name: str) -> SearchSpaceError:
-    names = sorted(key for key, value in optimizer.param_groups[0].items() if isinstance(value, float))
+    group = optimizer.param_groups[0]
+    names = [each for each in _USUAL if isinstance(group.get(each), int | float | Tensor)]
+    names += ["momentum"] if "betas" in group else []
+    kind = type(optimizer).__name__
     return SearchSpaceError(
-        f"{type(optimizer).__name__} has no hyperparameter {name!r} to adjust; it has {', '.join(names)}"
-        + (" and momentum (beta1)" if "betas" in optimizer.param_groups[0] else "")
+        f"{kind} has no hyperparameter {name!r} to adjust"
+        + (f": with it, give adjust={names} or some of these" if names else ", nor any other that is known here")
     )
 
 

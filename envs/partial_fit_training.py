@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import TrainingError
+from .errors import ConfigurationError, TrainingError
 from .estimator_dials import EstimatorDials, dials_of
 from .estimator_losses import EstimatorLoss, require_known_classes, usual_loss
 from .meter import IntervalMeter
@@ -80,6 +80,13 @@ class PartialFitTraining:
     ) -> None:
         from sklearn.base import is_classifier
 
+        if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+            raise ConfigurationError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+        if not hasattr(estimator, "get_params") or "random_state" not in estimator.get_params():
+            raise ConfigurationError(
+                f"expected an estimator with random_state, learning_rate and partial_fit, such as an MLPClassifier or "
+                f"an SGDRegressor, got {estimator!r}"
+            )
         self._estimator, self._loss = estimator, loss or usual_loss(estimator)
         self._train, self._val = _checked(x, y), _checked(x_val, y_val)
         self._rows = min(batch_size, len(self._train[1]))

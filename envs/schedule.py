@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import gymnasium
@@ -11,7 +12,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, FloatDistribution
 
-from .adjustments import adjustables
+from .adjustments import adjustables, require_start
 from .builtin_tasks import builtin_task
 from .controller import ScheduleController, observation_size
 from .errors import ConfigurationError
@@ -78,8 +79,9 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         reference: str | None = None,
         render_mode: None = None,
     ) -> None:
-        if decisions < 1 or interval < 1:
-            raise ConfigurationError(f"decisions and interval must be at least 1, got {decisions} and {interval}")
+        for name, value in (("decisions", decisions), ("interval", interval)):
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                raise ConfigurationError(f"{name} must be a whole number of at least 1, got {value!r}")
         self.render_mode = render_mode
         self._training = builtin_task(task) if isinstance(task, str) else task
         self._hyperparameters = adjustables(adjust, space)
@@ -113,6 +115,8 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         super().reset(seed=seed)
         options = options or {}
         config = sample(self._starting_space, self.np_random) | dict(options.get("config", {}))
+        for each in self._hyperparameters:
+            require_start(each, config[each.name])
         training_seed = int(options.get("seed", self.np_random.integers(2**31)))
         self._reference = self._asked_for or reference_named(str(options.get("reference", "constant")))
         self._controller.unlearns = bool(options.get("unlearns", False))
@@ -137,7 +141,7 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             told `unlearns`), `steps` (optimiser steps done, those that were taken back included) and `signals`.
 
         Raises:
-            ConfigurationError: The episode has ended: call reset.
+            ConfigurationError: The episode has ended: call reset. Or the action is of another shape, or not finite.
         """
         done = self._controller.decision
         if done >= self._decisions:
@@ -146,8 +150,13 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         reference = reference_values(
             self._reference, self._start, self._hyperparameters, done * self._interval, self._interval, total
         )
+        action = np.asarray(action, dtype=np.float64)
+        if action.shape != self.action_space.shape or not np.isfinite(action).all():
+            raise ConfigurationError(
+                f"expected an action of {self.action_space.shape} finite numbers, one a hyperparameter, got {action}"
+            )
         self._controller.follow(reference[0])
-        self._controller.adjust(np.asarray(action, dtype=np.float64)[None])
+        self._controller.adjust(action[None])
         values = self._controller.values(reference)[:, 0]
         named = {each.name: values[:, i] for i, each in enumerate(self._hyperparameters)}
         before = self._training.snapshot()

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ..envs.errors import StoreUnreachableError
+from ..envs.errors import ConfigurationError, StoreUnreachableError
 from ..envs.records import Record, StudyFinished, StudyStarted, TrialState
 from .completion import Completion
 from .redaction import has_credentials
@@ -62,6 +62,7 @@ class MLflowRecorder:
         experiment: The experiment's name.
 
     Raises:
+        ConfigurationError: The experiment has no name.
         StoreError: The store cannot be opened or made, or the journal cannot be written. A server that does not answer
             now is no error: it may answer later.
     """
@@ -77,6 +78,8 @@ class MLflowRecorder:
         journal: str | Path | None = None,
         sampling: SamplingDistances | None = DEFAULT_DISTANCES,
     ) -> None:
+        if not isinstance(experiment, str) or not experiment.strip():
+            raise ConfigurationError(f"expected the experiment's name, a text that is not empty, got {experiment!r}")
         store = resolve(tracking_uri)
         self._transport = Transport(store, experiment)
         self._journal, self._plots = journal_root(journal), plots

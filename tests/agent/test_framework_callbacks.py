@@ -16,6 +16,7 @@ import pytest
 import torch
 from metatuner.agent.policy import Policy
 from metatuner.envs.errors import CheckpointError, ConfigurationError, MissingPackageError
+from metatuner.envs.records import Record, TrialFinished, TrialState
 from torch import nn
 
 STRICT = [
@@ -152,12 +153,163 @@ def lightning() -> Any:
     return SimpleNamespace(pl=pl, Schedule=LightningAdaptiveSchedule)
 
 
+quietly = [
+    pytest.mark.filterwarnings("ignore::FutureWarning:lightning.*", "ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:GPU available", "ignore:.*logging interval", "ignore:.*training_step. returned"),
+]
+
+
+def fitted(policy: Policy, epochs: int, steps: int = -1, *, gaps: bool = False, **options: Any) -> tuple[Any, Any, Any]:
+    """A trainer that has fitted ten batches an epoch, the module, and the data."""
+    found = lightning()
+
+    class Net(found.pl.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(4, 1)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return None if gaps and batch_idx % 2 else (self.net(batch) - 1.0).square().mean()
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("val_loss", (self.net(batch) - 1.0).square().mean())
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
+
+    loader = torch.utils.data.DataLoader(torch.ones(40, 4), batch_size=4)
+    trainer = found.pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        max_steps=steps,
+        callbacks=[found.Schedule(policy=policy, **options)],
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module = Net()
+    trainer.fit(module, loader, loader)
+    return trainer, module, loader
+
+
+def schedule_of(trainer: Any) -> Any:
+    return trainer.callbacks[0].schedule
+
+
+class TestLightning:
+    pytestmark = quietly
+
+    def test_a_second_fit_is_a_training_of_its_own(self, lively: Policy) -> None:
+        trainer, module, loader = fitted(lively, 2)
+        trainer.fit_loop.max_epochs = 5
+        trainer.fit(module, loader, loader)
+        schedule = schedule_of(trainer)
+        assert (trainer.global_step, schedule.steps, schedule.total_steps) == (50, 30, 30)
+        assert schedule.signals["progress"] > 0.85
+        trainer.validate(module, loader, verbose=False)  # nobody tells the schedule, which is closed
+
+    def test_a_checkpoint_of_a_second_fit_is_resumed_to_its_end(self, lively: Policy, tmp_path: Path) -> None:
+        trainer, module, loader = fitted(lively, 2)
+        trainer.fit_loop.max_epochs = 4
+        trainer.fit(module, loader, loader)
+        trainer.save_checkpoint(tmp_path / "ckpt")
+        trainer.fit_loop.max_epochs = 6
+        trainer.fit(module, loader, loader, ckpt_path=tmp_path / "ckpt", weights_only=False)
+        schedule = schedule_of(trainer)
+        assert (trainer.global_step, schedule.steps, schedule.total_steps) == (60, 40, 40)
+
+    def test_batches_without_a_loss_count_as_steps(self, lively: Policy) -> None:
+        trainer, _, _ = fitted(lively, 2, gaps=True)
+        assert schedule_of(trainer).steps == trainer.global_step == 20
+
+    def test_a_trainer_without_an_end_is_a_training_without_a_known_one(self, lively: Policy) -> None:
+        trainer, _, _ = fitted(lively, -1, steps=30)
+        assert schedule_of(trainer).total_steps == 30
+        found = lightning()
+        stop = type("Stop", (found.pl.Callback,), {"on_train_batch_end": _stops_after_25})()
+        trainer, module, loader = fitted(lively, 1)
+        trainer.callbacks.append(stop)
+        trainer.fit_loop.max_epochs = -1
+        trainer.fit(module, loader, loader)
+        schedule = schedule_of(trainer)
+        assert (schedule.total_steps, schedule.signals["horizon_known"]) == (None, 0.0)
+
+    @pytest.mark.parametrize("steps", [0, -5])
+    def test_a_number_of_steps_is_not_guessed(self, steps: int, lively: Policy) -> None:
+        with pytest.raises(ConfigurationError, match="at least 1"):
+            lightning().Schedule(policy=lively, total_steps=steps)
+
+
+def _stops_after_25(self: Any, trainer: Any, *args: Any) -> None:
+    trainer.should_stop = trainer.global_step >= 25
+
+
+@pytest.mark.parametrize("options", [{"foo": 1}, {"model": None}, {"reference": None}])
+def test_unknown_options_are_refused_where_they_are_given(options: dict[str, Any]) -> None:
+    from metatuner.agent.transformers_callback import TransformersAdaptiveSchedule
+
+    for kind in (lightning().Schedule, TransformersAdaptiveSchedule):
+        with pytest.raises(ConfigurationError, match=f"got \\['{next(iter(options))}'\\]"):
+            kind(**options)
+    with pytest.raises(ConfigurationError, match="total_steps"):
+        TransformersAdaptiveSchedule(total_steps=3)  # type: ignore[call-arg]
+    lightning().Schedule(decide_every=5, guard=False)
+
+
+class TestTransformers:
+    def begun(self, policy: Policy, **options: Any) -> tuple[Any, Any, Any]:
+        """A callback in a training, its state, and what the optimiser belongs to."""
+        from metatuner.agent.transformers_callback import TransformersAdaptiveSchedule
+
+        callback, model = TransformersAdaptiveSchedule(policy=policy, **options), nn.Linear(4, 3)
+        args = SimpleNamespace(output_dir="nowhere", average_tokens_across_devices=False, world_size=1)
+        state = SimpleNamespace(global_step=0, max_steps=20)
+        optimizer = torch.optim.Adam(model.parameters())
+        callback.on_train_begin(args, state, None, model=model, optimizer=optimizer)  # type: ignore[arg-type]
+        return callback, state, lambda **metrics: callback.on_evaluate(args, state, None, metrics=metrics)  # type: ignore[arg-type]
+
+    def test_a_metric_that_is_not_there_is_told_of(self, lively: Policy) -> None:
+        _, _, evaluate = self.begun(lively, val_metric="eval_los")
+        with pytest.raises(ConfigurationError, match="expected 'eval_los' among"):
+            evaluate(eval_loss=1.0, eval_runtime=0.1)
+
+    def test_of_several_sets_one_has_the_metric(self, lively: Policy) -> None:
+        callback, _, evaluate = self.begun(lively, val_metric="eval_b_loss")
+        for loss in (1.0, 0.9, 0.8):
+            evaluate(eval_a_loss=0.1, eval_a_runtime=0.1)
+            evaluate(eval_b_loss=loss, eval_b_runtime=0.1)
+            assert callback.schedule._val_loss == loss
+        _, _, evaluate = self.begun(lively)
+        evaluate(eval_a_loss=0.1)
+        evaluate(eval_b_loss=0.1)
+        with pytest.raises(ConfigurationError, match="expected 'eval_loss' among"):
+            evaluate(eval_a_loss=0.1)
+
+    def test_a_training_that_was_not_ended_has_failed(self, lively: Policy) -> None:
+        ended: list[TrialFinished] = []
+
+        class Memory:
+            def record(self, record: Record, /) -> None:
+                ended.extend([record] if isinstance(record, TrialFinished) else [])
+
+        callback, state, evaluate = self.begun(lively, recorder=Memory())
+        evaluate(eval_loss=1.0)
+        args = SimpleNamespace(output_dir="nowhere", average_tokens_across_devices=False, world_size=1)
+        model = nn.Linear(4, 3)
+        optimizer = torch.optim.Adam(model.parameters())
+        callback.on_train_begin(args, state, None, model=model, optimizer=optimizer)
+        assert [(each.state, each.message) for each in ended] == [
+            (TrialState.FAILED, "the Trainer did not end this training")
+        ]
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning:lightning.*", "ignore:.*does not have many workers")
 @pytest.mark.filterwarnings("ignore:GPU available", "ignore:.*logging interval")
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("endless", "runs without end"),
         ("manual", "manual optimisation"),
         ("unlogged", r"log 'val_loss' in its validation step, it logged \['other'\]"),
     ],
@@ -183,7 +335,7 @@ def test_what_lightning_cannot_tell_is_asked_for(case: str, message: str, lively
     loader = torch.utils.data.DataLoader(torch.ones(8, 4), batch_size=4)
     trainer = found.pl.Trainer(
         accelerator="cpu",
-        max_epochs=-1 if case == "endless" else 1,
+        max_epochs=1,
         callbacks=[found.Schedule(policy=lively)],
         num_sanity_val_steps=0,
         logger=False,

@@ -75,6 +75,20 @@ def test_the_steps_between_decisions_add_up_to_the_whole(total: int, decisions: 
     assert max(lengths) - min(lengths) <= 1
 
 
+@given(st.integers(1, 500), st.integers(1, 60), st.integers(0, 300))
+def test_a_given_distance_is_kept_to_the_last_interval(total: int, every: int, more: int) -> None:
+    horizon = Horizon(total, 25, every)
+    begins, step = [], 0
+    while step < total:
+        begins.append(step)
+        step += horizon.steps_after(len(begins) - 1, step)
+    assert step == total and len(begins) == horizon.decisions
+    assert begins == [every * i for i in range(len(begins))]
+    assert len(begins) == 1 or every / 2 <= total - begins[-1] <= 1.5 * every
+    horizon.extend(total + more + 1, len(begins), total)
+    assert horizon.steps_after(len(begins), total) == (every if horizon.decisions > len(begins) + 1 else more + 1)  # type: ignore[operator]
+
+
 @given(st.integers(2, 200), st.integers(1, 20), st.integers(1, 300))
 def test_an_extended_horizon_keeps_the_distance_and_ends_where_it_should(total: int, decisions: int, more: int) -> None:
     horizon = Horizon(total, decisions)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 from metatuner.agent.actor import Actor, ActorShape
-from metatuner.agent.adaptive_schedule import SUSPICIOUS, AdaptiveSchedule
+from metatuner.agent.adaptive_schedule import AdaptiveSchedule
+from metatuner.agent.loop_watch import SUSPICIOUS
 from metatuner.agent.policy import Policy
 from metatuner.envs.controller import HYPERPARAMETER_SIGNALS
 from metatuner.envs.errors import ConfigurationError, TrainingError
