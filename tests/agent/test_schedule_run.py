@@ -107,5 +107,7 @@ def test_any_schedule_environment_will_do_and_no_other() -> None:
     assert metatuner.envs
     made = gymnasium.make("metatuner/Schedule-v0", task="wine", decisions=2, interval=2)
     assert len(run_schedule(made, "zero").decisions) == 2
+    with pytest.raises(ConfigurationError, match="got str: what is to be trained is its task"):
+        run_schedule("wine", "zero")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="expected a ScheduleEnv, got CartPole"):
         run_schedule(gymnasium.make("CartPole-v1"))  # type: ignore[arg-type]

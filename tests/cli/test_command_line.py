@@ -122,6 +122,8 @@ def test_ui_opens_the_page_and_ends_with_its_server(tmp_path: Path) -> None:
         (["demo", "--policy", "bomb.pkl"], "can run any code"),
         (["demo", "--policy", "cut"], "cut short or altered"),
         (["demo", "--steps", "0"], "steps must be at least 1"),
+        (["demo", "--seed", "-1"], "seed must be a whole number"),
+        (["demo", "--experiment", ""], "expected the experiment's name"),
         (["demo", "--tracking-uri", "ftp://x"], "tracking"),
         (["train", "schedule", "--steps", "0", "--out", "x"], "steps must be at least 1"),
         (["train", "schedule", "--group-size", "0", "--out", "x"], "group_size must be at least 1"),

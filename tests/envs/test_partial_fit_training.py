@@ -11,7 +11,10 @@ from scipy.sparse import csr_matrix
 from sklearn.datasets import load_diabetes, load_wine
 from sklearn.linear_model import Perceptron, SGDClassifier, SGDRegressor
 from sklearn.metrics import log_loss
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 
@@ -147,6 +150,12 @@ def test_what_cannot_be_scheduled_is_refused() -> None:
         PartialFitTraining(DecisionTreeClassifier(), *data)
     with pytest.raises(ConfigurationError, match="partial_fit"):
         PartialFitTraining(MLPClassifier(solver="lbfgs"), *data)
+    for other in (GaussianNB(), make_pipeline(StandardScaler(), SGDClassifier()), "SGD"):
+        with pytest.raises(ConfigurationError, match="expected an estimator with random_state"):
+            PartialFitTraining(other, *data)
+    for size in (-1, 0, 2.5):
+        with pytest.raises(ConfigurationError, match="batch_size must be"):
+            PartialFitTraining(SGDClassifier(), *data, batch_size=size)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="average=False"):
         PartialFitTraining(SGDClassifier(average=True), *data)
     with pytest.raises(TrainingError, match="NaN"):

@@ -113,8 +113,19 @@ def test_bad_arguments_are_refused() -> None:
         make(adjust=("lr", "dropout"))
     with pytest.raises(SearchSpaceError, match="must start from"):
         make(start={"lr": CategoricalDistribution([1, 2]), "weight_decay": 0.0, "momentum": 0.9}).reset(seed=0)
+    for wrong in ({"decisions": 2.5}, {"interval": 1.5}, {"decisions": True}):
+        with pytest.raises(ConfigurationError, match="whole number"):
+            make(**wrong)
+    with pytest.raises(SearchSpaceError, match=r"\['lrr'\], which are not among"):
+        make(space={"lrr": FloatDistribution(1e-5, 1.0, log=True)})
     env = make(decisions=1)
+    for start in (-1.0, float("nan"), float("inf"), "fast"):
+        with pytest.raises(SearchSpaceError, match="start of 'lr'"):
+            env.reset(seed=0, options={"config": {"lr": start}})
     env.reset(seed=0)
+    for action in (np.zeros(2), np.zeros((1, 3)), np.full(3, np.nan)):
+        with pytest.raises(ConfigurationError, match="finite numbers, one a hyperparameter"):
+            env.step(action)
     env.step(np.zeros(3, dtype=np.float32))
     with pytest.raises(ConfigurationError, match="reset"):
         env.step(np.zeros(3, dtype=np.float32))
