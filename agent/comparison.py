@@ -33,6 +33,7 @@ from .opened_study import key_of, open_study
 from .purse import cost_of
 from .quiet import quiet_optuna
 from .strategies import Setting, strategy_named
+from .study_settings import title_of
 from .trial_runner import CONTINUES_ATTRIBUTE, TRAINING_COST, Objective
 from .tune import tune
 
@@ -131,6 +132,7 @@ def compare(
     if storage is not None and "://" not in str(storage):
         Path(storage).mkdir(parents=True, exist_ok=True)
     runs: list[ComparedRun] = []
+    over = 0
     for repeat in range(settings.repeats):
         for strategy in settings.strategies if repeat % 2 == 0 else reversed(settings.strategies):
             done = len(runs) * settings.budget
@@ -141,7 +143,8 @@ def compare(
                 if progress is not None:
                     progress(done + min(spent, budget), title)
 
-            study = _run(objective, space, tree, settings, strategy, repeat, recorder, storage, told)
+            study, was_over = _run(objective, space, tree, settings, strategy, repeat, recorder, storage, told)
+            over += was_over
             told(settings.budget, settings.budget, None)
             run = _read(study, tree, settings)
             runs.append(ComparedRun(strategy, repeat, settings.seed + repeat, run))
@@ -155,6 +158,7 @@ def compare(
         strategies=settings.strategies,
         repeats=settings.repeats,
         runs=tuple(runs),
+        over=over,
     )
 
 
@@ -181,8 +185,8 @@ def _run(
     recorder: Recorder,
     storage: str | Path | None,
     progress: Callable[[float, int, float | None], None],
-) -> Study:
-    """One study, from wherever it is to its end."""
+) -> tuple[Study, bool]:
+    """One study, from wherever it is to its end, and whether it was there already."""
     name = f"{settings.name}/{strategy}/{repeat}"
     place = _place(storage, strategy, repeat)
     study: Study | None = None
@@ -190,9 +194,9 @@ def _run(
         with quiet_optuna():
             study, _ = open_study(name, place, settings.direction, resume=True)
             key_of(study)  # `tune` need not wait for another process to do so
-        _require_same(study, settings, tree, repeat)
+        _require_same(study, objective, settings, tree, repeat)
         if _DONE_ATTRIBUTE in study.user_attrs:
-            return study
+            return study, True
     times = _TrainingTimes(recorder)
     try:
         study = tune(
@@ -215,7 +219,7 @@ def _run(
         if study is not None:
             study.set_user_attr(_TIMES_ATTRIBUTE, {**study.user_attrs.get(_TIMES_ATTRIBUTE, {}), **times.seconds})
     study.set_user_attr(_DONE_ATTRIBUTE, True)
-    return study
+    return study, False
 
 
 class _TrainingTimes:
@@ -238,9 +242,13 @@ def _place(storage: str | Path | None, strategy: str, repeat: int) -> str | None
     return str(Path(storage) / f"{quote(strategy, safe='')}-{repeat}.journal")
 
 
-def _require_same(study: Study, settings: ComparisonSettings, tree: ConditionalSpace | None, repeat: int) -> None:
+def _require_same(
+    study: Study, objective: Objective, settings: ComparisonSettings, tree: ConditionalSpace | None, repeat: int
+) -> None:
     """Runs with other settings do not compare: a strategy may plan with its budget from the first trial on."""
     now = {
+        "objective": title_of(objective),
+        "direction": settings.direction,
         "budget": settings.budget,
         "units": settings.units,
         "seed": settings.seed + repeat,
@@ -251,10 +259,10 @@ def _require_same(study: Study, settings: ComparisonSettings, tree: ConditionalS
         study.set_user_attr(_SETTINGS_ATTRIBUTE, json.dumps(now))
         return
     for key, value in now.items():
-        if before[key] != value:
+        if before.get(key) != value:
             raise ConfigurationError(
-                f"the comparison {settings.name!r} is there with {key} {before[key]}, and you ask for {value}: give "
-                "another name, or the same settings"
+                f"the comparison {settings.name!r} is there with {key} {before.get(key)}, and you ask for {value}: "
+                "give another name, or the same settings"
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -270,7 +271,9 @@ def study_history(study: Study, cube: UnitCube, units: tuple[int, ...]) -> Histo
     if not enough_in_common(len(names), len(cube.names)):
         return None
     trials, configs = zip(*[(trial, config) for trial, config in known if names <= config.keys()], strict=True)
-    curves = np.array([_curve(study, trial, units) for trial in trials])
+    steps = [max(trial.intermediate_values) for trial in ended if _is_whole(trial) and trial.intermediate_values]
+    full = median_low(steps) if steps else 0
+    curves = np.array([_curve(study, trial, units, full) for trial in trials])
     told = ~np.isnan(curves[:, 0])
     points = cube.encode_known([{name: config[name] for name in names} for config in configs])[told]
     whole = _whole(points, curves[told])
@@ -300,14 +303,23 @@ def _covers(cube: UnitCube, trial: FrozenTrial) -> bool:
     return all(name in trial.params for name in cube.names)
 
 
-def _curve(study: Study, trial: FrozenTrial, units: tuple[int, ...]) -> NDArray[np.float64]:
-    """A trial's values at each rung, to be minimised: NaN beyond where it got, infinite where it is forbidden."""
+def _is_whole(trial: FrozenTrial) -> bool:
+    return trial.state is TrialState.COMPLETE
+
+
+def _curve(study: Study, trial: FrozenTrial, units: tuple[int, ...], full: int = 0) -> NDArray[np.float64]:
+    """A trial's values at each rung, to be minimised: NaN beyond where it got, infinite where it is forbidden.
+
+    Whoever has so many units today may have trained for `full` steps then: what was stopped before has no last value.
+    """
     reports = sorted(trial.intermediate_values.items())
     curve = np.full(len(units), np.nan)
     for rung, unit in enumerate(units):
         upto = [value for step, value in reports if step <= unit]
         if reports and reports[-1][0] >= unit and upto:
             curve[rung] = _lower(study, upto[-1])
+    if reports and reports[-1][0] < full:
+        curve[-1] = np.nan
     if trial.state is TrialState.FAIL:
         curve[:] = np.inf
     elif trial.state is TrialState.COMPLETE and trial.value is not None:

@@ -98,13 +98,13 @@ def table_in(folder: Path, card: Mapping[str, Any]) -> tuple[Path, str] | None:
     return path, told["direction"]
 
 
-def prior_with(source: str | Path, tree: ConditionalSpace, *, without: str | None, units: int) -> Prior | None:
+def prior_with(source: str | Path, tree: ConditionalSpace, *, own: tuple[str, str] | None, units: int) -> Prior | None:
     """The past tasks that come with a policy.
 
     Args:
         source: The policy, see `policy_files.policy_folder`.
         tree: The search space.
-        without: The name of a task that is left out.
+        own: Names of the study that is to be tuned, and of its experiment: a task of that name is left out.
         units: Values that a full training reports.
 
     Returns:
@@ -118,7 +118,7 @@ def prior_with(source: str | Path, tree: ConditionalSpace, *, without: str | Non
         if found is None:
             return None
         table, direction = found
-        about = {"metric": "value", "direction": direction, "tracking_uri": None, "without": without, "units": units}
+        about = {"metric": "value", "direction": direction, "tracking_uri": None, "own": own, "units": units}
         try:
             return prior_of(f"table:{table}", tree, shown=f"policy:{source}", **about)
         except StoreError as error:

@@ -33,7 +33,7 @@ def prior_of(address: object, tree: ConditionalSpace | None, *, shown: str | Non
         address: A kind, a colon and what the kind takes.
         tree: The search space; None where nobody knows it.
         shown: What the address is called where it means nothing to anybody; None shows it.
-        known: What kinds take besides: `metric`, `direction`, `tracking_uri`, `without`, `units`.
+        known: What kinds take besides: `metric`, `direction`, `tracking_uri`, `own`, `units`.
 
     Raises:
         ConfigurationError: It is no address, no such kind is there, or the space is not known.

@@ -156,9 +156,11 @@ class Lessons:
             if history is not None:
                 told[_untaken(study.study_name, told)] = history
         if len(told) < least:
+            steps = max((max(t.intermediate_values, default=0) for each in past for t in each.trials), default=0)
+            longer = f"; they report up to {steps} values a training, and units is {units}" if steps > units else ""
             raise ConfigurationError(
                 f"expected at least {least} past tasks with enough trials to learn from, got {len(told)} of "
-                f"{len(past)}: tune more tasks first, and use them as `prior` meanwhile"
+                f"{len(past)}{longer}: tune more tasks first, and use them as `prior` meanwhile"
             )
         return cls(tuple(told), tuple(told.values()), cube, tuple(each / units for each in at))
 

@@ -13,6 +13,7 @@ import optuna
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage, get_storage
 
 from ..envs.errors import ConfigurationError, MissingPackageError, StoreError
+from ..envs.study_database import require_no_mlflow_store
 from .mysql_tables import ask_for_exact_tables, warn_of_inexact_tables
 from .patient_storage import PatientStorage, in_short, is_full
 from .study_journal import open_journal
@@ -60,7 +61,7 @@ def open_storage(address: str | Path) -> BaseStorage:
         address: A journal file's path, a database URL as Optuna takes it, or `grpc://HOST:PORT`.
 
     Raises:
-        ConfigurationError: The address is none.
+        ConfigurationError: The address is none, or an MLflow store's.
         MissingPackageError: A package that it needs is not installed.
         Exception: The storage cannot be opened.
     """
@@ -102,6 +103,7 @@ def _database(url: str) -> BaseStorage:
     if is_mysql:
         known["pool_pre_ping"] = True  # the server closes connections that are idle
         ask_for_exact_tables()
+    require_no_mlflow_store(url, known.get("connect_args"))
     made = _made(url, known)
     if is_mysql:
         warn_of_inexact_tables(made)

@@ -158,7 +158,8 @@ def tune(
     proposer = strategy if isinstance(strategy, str) else type(strategy).__name__
     given = listed("configs", configs)
     _require_possible(objective, tree, strategy, given, isolated=isolated)
-    about: dict[str, Any] = {"metric": metric, "direction": direction, "tracking_uri": tracking_uri, "without": title}
+    about: dict[str, Any] = {"metric": metric, "direction": direction, "tracking_uri": tracking_uri}
+    about["own"] = (title, experiment)
     priors = _priors(prior, strategy, tree, units=units or 1, **about)
     past = [*past, *(study for each in priors for study in each.studies)]
     with quiet_optuna(), contextlib.ExitStack() as stack:
@@ -273,7 +274,7 @@ def _priors(
     """Past tasks: those that are asked for, and those that come with the policy."""
     priors = [prior_of(each, tree, **about) for each in addresses(prior)]
     if isinstance(strategy, str) and (policy := policy_of(strategy)) is not None and tree is not None:
-        own = prior_with(policy, tree, without=about["without"], units=about["units"])
+        own = prior_with(policy, tree, own=about["own"], units=about["units"])
         priors += [] if own is None else [own]
     return priors
 

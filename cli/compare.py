@@ -10,11 +10,11 @@ with more repeats or other strategies, what was run already is taken as it is.
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from .command_line import command_line
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json, table
 from .objective_file import function_of, load_file, space_of
 from .report_file import report_file, report_name, write_report
@@ -75,6 +75,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_argument(parser)
 
 
+_OPTIONS = {
+    "--strategies": "strategies",
+    "--budget": "budget",
+    "--repeats": "repeats",
+    "--seed": "seed",
+    "--units": "units",
+    "--space": "space",
+    "--maximize": "maximize",
+    "--trial-timeout": "trial_timeout",
+    "--isolated": "isolated",
+}
+
+
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from ..agent.comparison import COMPARISON_TAG, ComparisonSettings, compare, require_able
@@ -113,8 +126,9 @@ def run(args: argparse.Namespace) -> int:
             progress=lambda spent, which: bar.at(round(spent), which),
         )
     bar.close()
+    _require_values(comparison)
     summary = ComparisonSummary.of(comparison, baseline)
-    report = comparison_report(comparison, summary, _command(args))
+    report = comparison_report(comparison, summary, command_line("compare", args, ["objective"], _OPTIONS))
     write_report(output, report)
     with MLflowRecorder(args.tracking_uri, args.experiment, plots=False, sampling=None) as recorder:
         record_comparison(comparison, summary, report, recorder, COMPARISON_TAG)
@@ -124,9 +138,26 @@ def run(args: argparse.Namespace) -> int:
         say_json({"report": str(output), "run_id": run_id, **_json(comparison, summary)})
         return 0
     _say_result(summary, comparison)
+    if comparison.over:
+        say(
+            f"{comparison.over} of these {len(comparison.runs)} runs were there already, and are recorded where they "
+            "ran; with another --name all are run again"
+        )
     say(f"report:           {output}")
     say(f"see every trial:  {recorder.ui_command}")
     return 0
+
+
+def _require_values(comparison: StrategyComparison) -> None:
+    from ..envs.errors import TrainingError
+
+    trials = [trial for run in comparison.runs for trial in run.trials]
+    if all(trial.value is None for trial in trials):
+        why = next((trial.message for trial in trials if trial.message), "they failed, or were not allowed")
+        raise TrainingError(
+            f"none of the {len(trials)} trials gave a value, so there is nothing to compare ({why}): mend the "
+            "objective, and give the comparison another --name"
+        )
 
 
 def _baseline(given: str | None, strategies: tuple[str, ...]) -> str:
@@ -136,15 +167,6 @@ def _baseline(given: str | None, strategies: tuple[str, ...]) -> str:
     if chosen not in strategies:
         raise ConfigurationError(f"expected the baseline to be one of {', '.join(strategies)}, got {chosen!r}")
     return chosen
-
-
-def _command(args: argparse.Namespace) -> str:
-    words = ["metatuner", "compare", args.objective, "--strategies", args.strategies, "--budget", args.budget]
-    words += ["--repeats", args.repeats, "--seed", args.seed]
-    words += ["--units", args.units] if args.units else []
-    words += ["--space", args.space] if args.space else []
-    words += ["--maximize"] if args.maximize else []
-    return " ".join(shlex.quote(str(word)) for word in words)
 
 
 def _json(comparison: StrategyComparison, summary: ComparisonSummary) -> dict[str, object]:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .command_line import command_line
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json
 from .past_tasks import given_space, lessons_in
 
@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--units", type=int, default=1, help="values that a full training yields (default: %(default)s)"
     )
-    parser.add_argument("--metric", default="objective", help="what trials are judged by (default: %(default)s)")
+    parser.add_argument(
+        "--metric", default="objective", help="what runs of others were judged by (default: %(default)s)"
+    )
     parser.add_argument("--maximize", action="store_true", help="the larger the better")
     parser.add_argument(
         "--champion",
@@ -74,14 +76,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_argument(parser)
 
 
+_OPTIONS = {
+    "--prior": "others",
+    "--name": "name",
+    "--units": "units",
+    "--metric": "metric",
+    "--maximize": "maximize",
+    "--champion": "champion",
+    "--steps": "steps",
+    "--seed": "seed",
+    "--held-out": "held_out",
+    "--searches": "searches",
+    "--parallel": "parallel",
+    "--confidence": "confidence",
+}
+
+
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     import torch
 
     from ..agent.search_learning import LEAST_TASKS, SearchLearningSettings
-    from ..tracking.registry import promote, push
+    from ..tracking.registry import promote, push, require_policy_name
 
     torch.set_num_threads(1)
+    require_policy_name(args.name)
     settings = SearchLearningSettings(
         steps=args.steps,
         seed=args.seed,
@@ -133,10 +152,7 @@ def _learn(
                 key=hashlib.sha256(f"{out.resolve()} {lessons.digest} {settings}".encode()).hexdigest()[:32],
                 metric="evaluation/candidate",
                 budget=f"{settings.steps:,} moves",
-                command=shlex.join(
-                    ["metatuner", "learn", args.prior, args.space, "--name", args.name]
-                    + [part for other in args.others for part in ("--prior", other)]
-                ),
+                command=command_line("learn", args, ["prior", "space"], _OPTIONS),
             )
         )
         recorder.record(TrialStarted(trial=0, name=f"search seed={args.seed}", params=params))

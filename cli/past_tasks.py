@@ -51,7 +51,7 @@ def lessons_in(args: argparse.Namespace, addresses: Sequence[str], space: dict[s
         "metric": args.metric,
         "direction": "maximize" if args.maximize else "minimize",
         "tracking_uri": args.tracking_uri,
-        "without": None,
+        "own": None,
         "units": args.units,
     }
     studies = [study for each in dict.fromkeys(addresses) for study in prior_of(each, tree, **about).studies]

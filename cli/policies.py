@@ -168,7 +168,9 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prior", metavar="ADDRESS", help="past trials to go with it: mlflow:EXPERIMENT or table:FILE.csv"
     )
-    parser.add_argument("--metric", default="objective", help="what they are judged by (default: %(default)s)")
+    parser.add_argument(
+        "--metric", default="objective", help="what runs of others were judged by (default: %(default)s)"
+    )
     parser.add_argument("--maximize", action="store_true", help="the larger the better")
     parser.add_argument("--anonymous", action="store_true", help="number the tasks instead of naming them")
 

@@ -60,10 +60,10 @@ def _export(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from ..tracking.prior_contents import PriorContents, told_trials
 
-    match = _match(args) if args.objective else None
     contents = PriorContents.of(told_trials(args.address, metric=args.metric, tracking_uri=args.tracking_uri))
     bests = {name: each.best(maximize=args.maximize) for name, each in contents.tasks.items()}
     if args.json:
+        match = _match(args) if args.objective else None
         say_json(
             {
                 "read": contents.read,
@@ -92,13 +92,14 @@ def _show(args: argparse.Namespace) -> int:
         ["hyperparameter", "tasks", "trials", "values"],
         [[name, f"{len(p.tasks):,}", f"{p.trials:,}", p.values] for name, p in contents.params.items()],
     )
-    for line in () if match is None else ("", *match.lines()):
+    for line in ("", *_match(args).lines()) if args.objective else ():
         say(line)
     return 0
 
 
 def _match(args: argparse.Namespace) -> Any:
     """How what the address holds fits the file's search space."""
+    from ..agent.quiet import quiet_optuna
     from ..envs.conditional_space import ConditionalSpace
     from ..envs.errors import ConfigurationError
     from ..tracking.matching import matched
@@ -110,14 +111,15 @@ def _match(args: argparse.Namespace) -> Any:
     if space is None:
         raise ConfigurationError(f"{file} has no search space: name its variable with --space")
     tree = ConditionalSpace(space)
-    prior = matched(
-        told_trials(args.address, metric=args.metric, tracking_uri=args.tracking_uri),
-        tree.common,
-        args.address,
-        metric=args.metric,
-        direction="maximize" if args.maximize else "minimize",
-        units=1,
-    )
+    with quiet_optuna():
+        prior = matched(
+            told_trials(args.address, metric=args.metric, tracking_uri=args.tracking_uri),
+            tree.common,
+            args.address,
+            metric=args.metric,
+            direction="maximize" if args.maximize else "minimize",
+            units=1,
+        )
     return prior.match.beside(tree.distributions)
 
 

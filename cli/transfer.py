@@ -16,6 +16,7 @@ from dataclasses import asdict
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from .command_line import command_line
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json, table
 from .past_tasks import given_space, lessons_in
 from .report_file import report_file, write_report
@@ -48,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--units", type=int, default=1, help="values that a full training yields (default: %(default)s)"
     )
-    parser.add_argument("--metric", default="objective", help="what trials are judged by (default: %(default)s)")
+    parser.add_argument(
+        "--metric", default="objective", help="what runs of others were judged by (default: %(default)s)"
+    )
     parser.add_argument("--maximize", action="store_true", help="the larger the better")
     parser.add_argument(
         "--trials", type=int, default=20, help="full trainings that each search may spend (default: %(default)s)"
@@ -69,6 +72,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_store_arguments(parser)
     add_json_argument(parser)
+
+
+_OPTIONS = {
+    "--prior": "prior",
+    "--policy": "policy",
+    "--space": "space",
+    "--units": "units",
+    "--metric": "metric",
+    "--maximize": "maximize",
+    "--trials": "trials",
+    "--repeats": "repeats",
+    "--seed": "seed",
+    "--most-tasks": "most_tasks",
+    "--confidence": "confidence",
+}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -102,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     if output is not None:
         write_report(output, page)
     with MLflowRecorder(args.tracking_uri, experiment=args.experiment) as recorder:
-        for record in transfer_records(found, address, page):
+        for record in transfer_records(found, address, page, command_line("transfer", args, [], _OPTIONS)):
             recorder.record(record)
     if args.json:
         say_json({**asdict(found), "verdict": found.verdict, "rule": found.rule, "run_id": recorder.run_id})

@@ -23,6 +23,7 @@ class PriorMatch:
         incomplete: Trials left out since they lack hyperparameters that the others of their task have.
         foreign: Trials left out since they have no hyperparameter of the space.
         valueless: Trials left out since they tell no value: killed, or never judged.
+        own: Trials left out since they are of the study that is to be tuned.
         spare: Trials left out since their task has so many that a sample of them is enough.
         thin_tasks: Tasks left out with too few trials, or all at one point.
         strange_tasks: Tasks left out that have less than half of the hyperparameters.
@@ -39,6 +40,7 @@ class PriorMatch:
     incomplete: int = 0
     foreign: int = 0
     valueless: int = 0
+    own: int = 0
     spare: int = 0
     thin_tasks: int = 0
     strange_tasks: int = 0
@@ -68,6 +70,7 @@ class PriorMatch:
             (self.incomplete, "without what others of their task have"),
             (self.foreign, "without any hyperparameter of this space"),
             (self.valueless, "without a value"),
+            (self.own, "of a study with this one's name"),
             (self.spare, "of tasks with more trials than are looked at"),
         )
         if left_out:

@@ -98,6 +98,7 @@ class StrategyComparison:
         strategies: Names, in the order that was asked for.
         repeats: Runs of each.
         runs: All runs.
+        over: How many of them were there already, of an earlier call.
     """
 
     name: str
@@ -109,6 +110,7 @@ class StrategyComparison:
     strategies: tuple[str, ...]
     repeats: int
     runs: tuple[ComparedRun, ...]
+    over: int = 0
 
     @property
     def sign(self) -> float:

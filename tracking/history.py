@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import gc
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..envs.errors import StoreError, UnknownExperimentError
 from ..envs.records import TrialState
 from .curves import Curve, curves
 from .experiments import experiment_names
 from .names import meant_name
-from .operations import DIRECTION_TAG, KEY_TAG, STATE_TAG, STUDY_TAG, TITLE_TAG
+from .operations import DIRECTION_TAG, KEY_TAG, METRIC_TAG, STATE_TAG, STUDY_TAG, TITLE_TAG
 from .redaction import one_line
 from .store import Store, connect, resolve
+from .study_runs import all_studies, study_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,6 +41,9 @@ class PastTrial:
         curves: The curves that were asked for, where it has them.
         state: How it ended; None where it runs still.
         study: The name of its study; None for a run that metatuner did not record.
+        task: What tells its study from others: its name, with a number behind it where an earlier one has it. The
+            experiment's name for a run that metatuner did not record.
+        metric: What its study judges trials by; None where no study says.
         direction: "minimize" or "maximize", as its study says; None where none does.
         started_ms: Milliseconds since the epoch.
     """
@@ -51,6 +56,8 @@ class PastTrial:
     curves: Mapping[str, Curve] = field(default_factory=dict)
     state: TrialState | None = TrialState.FINISHED
     study: str | None = None
+    task: str = ""
+    metric: str | None = None
     direction: str | None = None
     started_ms: int = 0
 
@@ -59,6 +66,7 @@ def read_history(
     experiments: str | Sequence[str],
     *,
     with_curves: Sequence[str] = (),
+    with_judged: bool = False,
     tracking_uri: str | None = None,
     filter_string: str = "",
 ) -> Iterator[PastTrial]:
@@ -69,6 +77,7 @@ def read_history(
     Args:
         experiments: An experiment's name or a regular expression for whole names, or several.
         with_curves: Metrics whose curves are wanted, such as "val/loss"; each takes a while of its own.
+        with_judged: Whether the curve of what its study judges it by is wanted, of each trial.
         tracking_uri: The store, as for `MLflowRecorder`.
         filter_string: MLflow's, to narrow it down.
 
@@ -80,12 +89,12 @@ def read_history(
     client = connect(store)
     try:
         names = _matching(client, [experiments] if isinstance(experiments, str) else experiments)
-        directions = _directions(client, list(names))
+        studies = _studies(client, list(names))
         token: str | None = ""
         while token is not None:
             with _no_garbage_collection():
                 page = client.search_runs(list(names), filter_string, max_results=_PAGE, page_token=token or None)
-                trials = _trials(store, client, page, names, directions, with_curves)
+                trials = _trials(store, client, page, names, studies, with_curves, judged=with_judged)
             yield from trials
             token = page.token
     except (StoreError, UnknownExperimentError):
@@ -115,21 +124,26 @@ def _matches(pattern: str, name: str) -> bool:
         return False
 
 
-_Directions = Mapping[tuple[str, str], str]
-"""Of studies, by the id of their experiment and their name."""
+class _Study(NamedTuple):
+    name: str  # no other study's
+    metric: str | None
+    direction: str | None
 
 
-def _directions(client: MlflowClient, experiments: list[str]) -> _Directions:
-    found: dict[tuple[str, str], str] = {}
-    token: str | None = ""
-    while token is not None:
-        page = client.search_runs(
-            experiments, f"tags.`{DIRECTION_TAG}` LIKE '%imize'", max_results=_PAGE, page_token=token or None
-        )
-        for run in page:
-            # By the tag that its trials have too: a run may be renamed.
-            found[run.info.experiment_id, run.data.tags.get(STUDY_TAG, "")] = run.data.tags[DIRECTION_TAG]
-        token = page.token
+_Studies = Mapping[str, _Study]
+"""By their keys."""
+
+
+def _studies(client: MlflowClient, experiments: list[str]) -> _Studies:
+    found: dict[str, _Study] = {}
+    taken: Counter[str] = Counter()
+    for run in sorted(all_studies(client, experiments), key=lambda run: (run.info.start_time, run.info.run_id)):
+        tags = run.data.tags
+        # By the tag that its trials have too: a run may be renamed.
+        name = tags.get(STUDY_TAG, "")
+        taken[name] += 1
+        numbered = name if taken[name] == 1 else f"{name} ({taken[name]})"
+        found[tags[KEY_TAG]] = _Study(numbered, tags.get(METRIC_TAG), tags.get(DIRECTION_TAG))
     return found
 
 
@@ -150,38 +164,52 @@ def _trials(
     client: MlflowClient,
     page: list[Any],
     names: Mapping[str, str],
-    directions: _Directions,
+    studies: _Studies,
     with_curves: Sequence[str],
+    *,
+    judged: bool,
 ) -> list[PastTrial]:
     runs = [run for run in page if _is_trial(run)]
-    read = {name: curves(store, client, [run.info.run_id for run in runs], name) for name in with_curves}
+    wanted: dict[str, list[str]] = {name: [run.info.run_id for run in runs] for name in with_curves}
+    for run in runs if judged else ():
+        metric = _study_of(run, studies).metric
+        if metric is not None and metric not in with_curves:
+            wanted.setdefault(metric, []).append(run.info.run_id)
+    read = {name: curves(store, client, ids, name) for name, ids in wanted.items()}
     return [
         _trial(
             run,
             names,
-            directions,
+            studies,
             {name: found[run.info.run_id] for name, found in read.items() if run.info.run_id in found},
         )
         for run in runs
     ]
 
 
-def _trial(run: Any, names: Mapping[str, str], directions: _Directions, found: Mapping[str, Curve]) -> PastTrial:
+def _trial(run: Any, names: Mapping[str, str], studies: _Studies, found: Mapping[str, Curve]) -> PastTrial:
     tags = run.data.tags
-    study = tags.get(STUDY_TAG)
+    experiment, study = names[run.info.experiment_id], _study_of(run, studies)
     state = TrialState.PRUNED if tags.get(STATE_TAG) == "pruned" else TrialState.FINISHED
     return PastTrial(
         run_id=run.info.run_id,
-        experiment=names[run.info.experiment_id],
+        experiment=experiment,
         name=tags.get(TITLE_TAG) or run.info.run_name or "",
         params={meant_name(key, tags): value for key, value in run.data.params.items()},
         metrics={meant_name(key, tags): float(value) for key, value in run.data.metrics.items()},
         curves=found,
         state=None if run.info.status in ("RUNNING", "SCHEDULED") else _STATES.get(run.info.status, state),
-        study=study,
-        direction=None if study is None else directions.get((run.info.experiment_id, study)),
+        study=tags.get(STUDY_TAG),
+        task=study.name or experiment,
+        metric=study.metric,
+        direction=study.direction,
         started_ms=int(run.info.start_time or 0),
     )
+
+
+def _study_of(run: Any, studies: _Studies) -> _Study:
+    tags = run.data.tags
+    return studies.get(study_of(tags.get(KEY_TAG, "")), _Study(tags.get(STUDY_TAG, ""), None, None))
 
 
 def _is_trial(run: Any) -> bool:

@@ -58,11 +58,11 @@ def matched(
     for trial in trials:
         matching.add(trial)
     if not matching.tasks:
-        raise StoreError(
-            f"none of the {matching.read:,} past runs of {address!r} has a value of {metric!r} and one of "
-            f"{', '.join(space)} within its range: name another experiment or table, or another metric"
-        )
+        raise StoreError(matching.why_none(address, metric))
     return matching.prior(address)
+
+
+_MOST_NAMED = 12
 
 
 class _Matching:
@@ -76,9 +76,14 @@ class _Matching:
         self._left_out: Counter[str] = Counter()
         self._turned: set[str] = set()
         self._gone: dict[str, None] = {}
+        self._found: dict[str, None] = {}
 
     def add(self, trial: ToldTrial) -> None:
         self.read += 1
+        if trial.own:
+            self._left_out["own"] += 1
+            return
+        self._found |= dict.fromkeys(trial.params)
         config = {name: _value(trial.params[name], each) for name, each in self._space.items() if name in trial.params}
         if not trial.says_something:
             self._left_out["valueless"] += 1
@@ -89,6 +94,21 @@ class _Matching:
         else:
             self._gone |= dict.fromkeys(name for name in trial.params if name not in self._space)
             self.tasks[trial.task].add(self._matched(trial, config))
+
+    def why_none(self, address: str, metric: str) -> str:
+        """What is said where nothing matches: the most frequent reason."""
+        if not self.read:
+            return f"{address!r} has no past runs: name another experiment or table"
+        (reason, number), *_ = self._left_out.most_common(1)
+        mine, theirs = ", ".join(self._varied), ", ".join(list(self._found)[:_MOST_NAMED])
+        another = "another experiment or table"
+        why = {
+            "own": f"of this very study; give it another name, or name {another}",
+            "valueless": f"without a value of {metric!r}; name another metric, or {another}",
+            "foreign": f"without any of {mine}, but with {theirs}; name {another}",
+            "out_of_range": f"with a value out of today's ranges; widen those, or name {another}",
+        }
+        return f"none of the {self.read:,} past runs of {address!r} tells anything here: {number:,} {why[reason]}"
 
     def _matched(self, trial: ToldTrial, config: dict[str, Any]) -> MatchedTrial:
         state = TrialState.FAILED if trial.failed else trial.state

@@ -29,6 +29,7 @@ from ..envs.records import (
     TrialStarted,
     TrialState,
 )
+from ..envs.study_database import require_no_mlflow_store
 from .redaction import one_line, without_credentials
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def load(storage: str, name: str) -> Study:
 
     Raises:
         StoreError: There is no such storage or no such study in it. Nothing is made.
+        ConfigurationError: It is an MLflow store.
     """
     import optuna
 
@@ -55,6 +57,8 @@ def load(storage: str, name: str) -> Study:
     for file in _files(storage):
         if not _exists(file):
             raise StoreError(f"there is no study storage {shown}: name an existing one with --storage")
+    if "://" in storage and not storage.startswith("grpc://"):
+        require_no_mlflow_store(storage)
     try:
         opened = _open(storage)
         names = [study.study_name for study in opened.get_all_studies()]

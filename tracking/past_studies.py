@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..envs.prior import Prior
@@ -21,7 +22,7 @@ def past_studies(
     metric: str = "objective",
     direction: str = "minimize",
     tracking_uri: str | None = None,
-    without: str | None = None,
+    own: tuple[str, str] | None = None,
     units: int | None = None,
 ) -> Prior:
     """Past runs of MLflow, one study a task.
@@ -32,14 +33,14 @@ def past_studies(
         metric: What runs were judged by; its curve is read too.
         direction: "minimize" or "maximize".
         tracking_uri: The store, as for `MLflowRecorder`.
-        without: The name of a study that is left out, such as the one that is to be tuned.
+        own: Names of the study that is to be tuned, and of its experiment: it is left out.
         units: Values that a full training reports; None keeps curves whole.
 
     Raises:
         UnknownExperimentError: No experiment has such a name.
         StoreError: The store cannot be used, or no run has a hyperparameter of the search space and the metric.
     """
-    runs = told_runs(experiments, metric=metric, tracking_uri=tracking_uri, without=without)
+    runs = told_runs(experiments, metric=metric, tracking_uri=tracking_uri, own=own)
     return matched(runs, space, f"mlflow:{experiments}", metric=metric, direction=direction, units=units)
 
 
@@ -50,7 +51,7 @@ def past_table(
     metric: str = "objective",
     direction: str = "minimize",
     tracking_uri: str | None = None,
-    without: str | None = None,
+    own: tuple[str, str] | None = None,
     units: int | None = None,
 ) -> Prior:
     """Past trials of a table (`trial_table`), one study a task.
@@ -61,12 +62,13 @@ def past_table(
         metric: The name of the column with values; where there is none, it is `value`.
         direction: "minimize" or "maximize".
         tracking_uri: Not used.
-        without: The name of a task that is left out, such as the study that is to be tuned.
+        own: Names of the study that is to be tuned, and of its experiment: a task of that name is left out.
         units: Values that a full training reports; None keeps curves whole.
 
     Raises:
         StoreError: The table cannot be read, or no trial in it has a hyperparameter of the search space and a value.
     """
     del tracking_uri
-    trials = (trial for trial in read_table(path, metric) if not trial.task == without is not None)
+    name = None if own is None else own[0]
+    trials = (replace(trial, own=trial.task == name) for trial in read_table(path, metric))
     return matched(trials, space, f"table:{path}", metric=metric, direction=direction, units=units)

@@ -78,11 +78,15 @@ def push(
 
     Raises:
         PolicyFileError: The folder is no policy, or was altered.
+        ConfigurationError: The name or the alias is none; nothing is registered then.
         StoreError: The store cannot be used.
     """
     folder = Path(folder)
     card = _checked_card(folder)
     tags = _version_tags(card, learnt_from)
+    require_policy_name(name)
+    if alias is not None:
+        _require_alias(alias)
     with _store(tracking_uri) as (client, experiment_id):
         _ensure_model(client, name)
         model = client.create_logged_model(experiment_id, name=_artifact_name(name), model_type="metatuner.policy")
@@ -135,15 +139,14 @@ def promote(name: str, version: int, *, alias: str = CHAMPION, tracking_uri: str
 
     Raises:
         UnknownPolicyError: There is no such version.
-        ConfigurationError: MLflow reserves this alias.
+        ConfigurationError: MLflow does not take this alias.
         StoreError: The store cannot be used.
     """
     if not any(policy.version == version for policy in versions(tracking_uri, name)):
         raise UnknownPolicyError(
             f"policy {name!r} has no version {version}: `metatuner policies show {name}` lists them"
         )
-    if alias == "latest" or re.fullmatch(r"v\d+", alias):
-        raise ConfigurationError(f"the alias {alias!r} is MLflow's own: take another, such as {CHAMPION!r}")
+    _require_alias(alias)
     with _store(tracking_uri) as (client, _):
         client.set_registered_model_alias(name, alias, str(version))
 
@@ -189,6 +192,23 @@ def pull(source: str, folder: str | Path, *, tracking_uri: str | None = None) ->
             for file in _files(card):
                 shutil.copyfile(fetched / file, folder / file)
     return folder
+
+
+def require_policy_name(name: str) -> None:
+    """Checks that MLflow's registry takes a name.
+
+    Raises:
+        ConfigurationError: It does not.
+    """
+    if not name.strip() or "/" in name or ":" in name:
+        raise ConfigurationError(f"expected a policy's name without '/' and ':', which is not empty, got {name!r}")
+
+
+def _require_alias(alias: str) -> None:
+    if alias == "latest" or re.fullmatch(r"v\d+", alias):
+        raise ConfigurationError(f"the alias {alias!r} is MLflow's own: take another, such as {CHAMPION!r}")
+    if not re.fullmatch(r"[\w-]+", alias):
+        raise ConfigurationError(f"expected an alias of letters, digits, '_' and '-', got {alias!r}")
 
 
 def _parsed(source: str) -> tuple[str, str, str]:

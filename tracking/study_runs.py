@@ -65,6 +65,11 @@ def study_runs(client: MlflowClient, experiment: str, study: str) -> dict[int | 
     return found
 
 
+def study_of(run: str) -> str:
+    """The key of the study, of the key of any of its runs."""
+    return run.split("/", 1)[0]
+
+
 def trial_of(run: str, study: str) -> int | None:
     """The number of the trial whose run has this key; None for the study's own."""
     return None if run == study else int(run.removeprefix(f"{study}/").split(".")[0])

@@ -27,6 +27,7 @@ class ToldTrial:
         state: How it ended.
         allowed: Whether its constraints hold.
         direction: Which values were good, "minimize" or "maximize"; None where nobody says.
+        own: Whether it is of the very study that asks.
     """
 
     task: str
@@ -36,6 +37,7 @@ class ToldTrial:
     state: TrialState = TrialState.FINISHED
     allowed: bool = True
     direction: str | None = None
+    own: bool = False
 
     @property
     def failed(self) -> bool:
@@ -58,7 +60,11 @@ def is_number(value: float) -> bool:
 
 
 def told_runs(
-    experiments: str | Sequence[str], *, metric: str, tracking_uri: str | None = None, without: str | None = None
+    experiments: str | Sequence[str],
+    *,
+    metric: str,
+    tracking_uri: str | None = None,
+    own: tuple[str, str] | None = None,
 ) -> Iterator[ToldTrial]:
     """Runs of MLflow, newest first. Those that are running are left out.
 
@@ -66,28 +72,29 @@ def told_runs(
 
     Args:
         experiments: An experiment's name, or a regular expression for whole names, or several.
-        metric: What runs were judged by; its curve is read too.
+        metric: What runs were judged by that are of no study; studies say so themselves. Its curve is read too.
         tracking_uri: The store, as for `MLflowRecorder`.
-        without: The name of a study that is left out.
+        own: Names of the study that asks, and of its experiment: those trials are marked.
 
     Raises:
         UnknownExperimentError: No experiment has such a name.
         StoreError: The store cannot be used.
     """
-    for past in read_history(experiments, with_curves=[metric], tracking_uri=tracking_uri):
-        if past.state is not None and not past.study == without is not None:
-            yield _told(past, metric, past.state)
+    for past in read_history(experiments, with_curves=[metric], with_judged=True, tracking_uri=tracking_uri):
+        if past.state is not None:
+            yield _told(past, metric, past.state, own=(past.study, past.experiment) == own)
 
 
-def _told(past: PastTrial, metric: str, state: TrialState) -> ToldTrial:
+def _told(past: PastTrial, metric: str, state: TrialState, *, own: bool) -> ToldTrial:
     # What others call a constraint may be anything.
     excess = [value for name, value in past.metrics.items() if past.study and name.startswith(CONSTRAINT)]
     return ToldTrial(
-        task=past.study or past.experiment,
+        task=past.task,
         params=past.params,
         value=past.metrics.get(VALUE_METRIC if past.study else metric),
-        curve={step: value for step, value in past.curves.get(metric, {}).items() if is_number(value)},
+        curve={step: value for step, value in past.curves.get(past.metric or metric, {}).items() if is_number(value)},
         state=state,
         allowed=all(value <= 0 for value in excess),
         direction=past.direction,
+        own=own,
     )

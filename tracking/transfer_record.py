@@ -19,7 +19,7 @@ from ..envs.transfer import Transfer
 METRIC = "regret"
 
 
-def transfer_records(transfer: Transfer, address: str, page: str) -> Iterator[Record]:
+def transfer_records(transfer: Transfer, address: str, page: str, command: str) -> Iterator[Record]:
     """The records, in their order.
 
     Each way to search is a trial: its normalised regret by number of full trainings, with the ends of its interval, and
@@ -29,6 +29,7 @@ def transfer_records(transfer: Transfer, address: str, page: str) -> Iterator[Re
         transfer: What was measured.
         address: Where the past tasks came from, such as "table:past.csv".
         page: The report, see `transfer_page`; an artifact of the study.
+        command: What measures it again.
     """
     yield StudyStarted(
         name=f"transfer of {transfer.policy}",
@@ -43,7 +44,7 @@ def transfer_records(transfer: Transfer, address: str, page: str) -> Iterator[Re
         },
         metric=METRIC,
         budget=f"{transfer.trials} full trainings a search",
-        command=f"metatuner transfer --prior {address} --policy {transfer.policy}",
+        command=command,
     )
     lines = "\n".join(f"- {line}" for line in transfer.verdict)
     yield Description(markdown=f"# How well `{transfer.policy}` carries over\n\n{lines}\n\nMore: transfer.html.\n")

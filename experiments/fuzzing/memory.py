@@ -82,7 +82,7 @@ def _cases(folder: Path) -> dict[str, tuple[Callable[[], Path], Callable[[], obj
         return Policy.load(policy)
 
     def prior() -> object:
-        return prior_with(policy, ConditionalSpace({"x": FloatDistribution(0, 1)}), without=None, units=1)
+        return prior_with(policy, ConditionalSpace({"x": FloatDistribution(0, 1)}), own=None, units=1)
 
     return {
         "policy: weights that declare 100 GB": (lambda: signed(_declaring([HUGE // 4])), load),

@@ -97,7 +97,7 @@ def _(folder: Path) -> Iterator[Fuzzed]:
                 metric="value",
                 direction="minimize",
                 tracking_uri=None,
-                without=None,
+                own=None,
                 units=2,
             )
         )

@@ -143,7 +143,7 @@ def _(folder: Path) -> Iterator[Fuzzed]:
                 load(address)
         with contextlib.suppress(MetatunerError):
             attach_prior("policy", "minimize", lambda path: write_table(path, [ToldTrial("t", {"lr": "1"}, 1.0)]))
-        prior_with(address, ConditionalSpace(SPACE), without=None, units=2)
+        prior_with(address, ConditionalSpace(SPACE), own=None, units=2)
 
     addresses = st.sampled_from(
         ["policy", "policy/card.json", "./policy/", "policy/../policy", "models:/", "models:/x@y", "zero", ":"]
@@ -165,7 +165,7 @@ def _(folder: Path) -> Iterator[Fuzzed]:
         card = json.loads((folder / "policy" / CARD).read_bytes())
         told = {"sha256": hashlib.sha256(table).hexdigest(), "direction": "minimize"} if entry is None else entry
         (folder / "policy" / CARD).write_bytes(as_json({**card, "prior": told}))
-        prior = prior_with(folder / "policy", ConditionalSpace(SPACE), without="wine", units=2)
+        prior = prior_with(folder / "policy", ConditionalSpace(SPACE), own=("wine", "e"), units=2)
         if prior is not None:
             use_prior(prior)
 

@@ -128,6 +128,19 @@ def test_an_optuna_objective_is_compared_too() -> None:
     assert found.runs[0].trials[1].to_nearest is not None
 
 
+def test_runs_of_another_objective_are_not_taken_for_its_own(tmp_path: Path) -> None:
+    def other(config: dict[str, Any]) -> float:
+        return 100 + train(config)
+
+    both = settings("random", "qmc")
+    first = compare(train, SPACE, both, recorder=NullRecorder(), storage=tmp_path / "runs")
+    assert first.over == 0
+    again = compare(train, SPACE, both, recorder=NullRecorder(), storage=tmp_path / "runs")
+    assert (again.over, values(again)) == (4, values(first))
+    with pytest.raises(ConfigurationError, match=r"with objective .*train, and you ask for .*other"):
+        compare(other, SPACE, both, recorder=NullRecorder(), storage=tmp_path / "runs")
+
+
 def test_an_interrupted_comparison_goes_on(tmp_path: Path) -> None:
     calls = 0
 

@@ -37,21 +37,21 @@ def test_skill_and_history_go_together(shared: Path, tmp_path: Path) -> None:
         lambda config: (config["x"] - 0.9) ** 2, SPACE, 1, strategy=f"policy:{copy}", recorder=NullRecorder()
     )
     assert result.best_config["x"] == pytest.approx(0.9, abs=0.05)
-    found = prior_with(copy, ConditionalSpace(SPACE), without=None, units=1)
+    found = prior_with(copy, ConditionalSpace(SPACE), own=None, units=1)
     assert found is not None
     assert found.match.lines()[0] == f"prior policy:{copy}: 11 trials of 11 count, of 1 past task"
 
 
 def test_without_a_table_it_is_the_policy_alone(tmp_path: Path) -> None:
     folder = export_policy("search-default", tmp_path / "alone")
-    assert prior_with(folder, ConditionalSpace(SPACE), without=None, units=1) is None
+    assert prior_with(folder, ConditionalSpace(SPACE), own=None, units=1) is None
     result = mt.tune(lambda config: config["x"], SPACE, 1, strategy=f"policy:{folder}", recorder=NullRecorder())
     assert result.best_config["x"] == pytest.approx(0.5)  # the middle, where nothing is known
 
 
 def test_a_history_of_something_else_is_no_error(shared: Path, caplog: pytest.LogCaptureFixture) -> None:
     elsewhere = ConditionalSpace({"depth": FloatDistribution(0, 1)})
-    assert prior_with(shared, elsewhere, without=None, units=1) is None
+    assert prior_with(shared, elsewhere, own=None, units=1) is None
     assert "are of no use here" in caplog.text
 
 
@@ -62,7 +62,7 @@ def test_another_policy_leaves_no_history_behind(shared: Path) -> None:
 
 def test_what_is_saved_anew_has_no_history(shared: Path, tmp_path: Path) -> None:
     again = SearchPolicy.load(shared).save(tmp_path / "again")
-    assert prior_with(again, ConditionalSpace(SPACE), without=None, units=1) is None
+    assert prior_with(again, ConditionalSpace(SPACE), own=None, units=1) is None
 
 
 @given(st.data())
@@ -74,7 +74,7 @@ def test_any_damage_to_the_table_is_one_clear_error(shared: Path, data: st.DataO
     rest = b"" if cut else bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
     (shared / PRIOR).write_bytes(whole[:at] + rest)
     with pytest.raises(PolicyFileError, match="cut short or altered"):
-        prior_with(shared, ConditionalSpace(SPACE), without=None, units=1)
+        prior_with(shared, ConditionalSpace(SPACE), own=None, units=1)
 
 
 @pytest.mark.parametrize("told", [3, {}, {"direction": "up"}, {"direction": "minimize", "sha256": 7}, [1]])
@@ -82,7 +82,7 @@ def test_a_card_that_tells_nonsense_is_refused(shared: Path, told: object) -> No
     card = json.loads((shared / "card.json").read_text())
     (shared / "card.json").write_text(json.dumps({**card, "prior": told}))
     with pytest.raises(PolicyFileError):
-        prior_with(shared, ConditionalSpace(SPACE), without=None, units=1)
+        prior_with(shared, ConditionalSpace(SPACE), own=None, units=1)
     with pytest.raises(PolicyFileError):
         export_policy(shared, shared.parent / "copy")
     assert not (shared.parent / "copy").exists()
@@ -100,7 +100,7 @@ def test_what_cannot_be_exported_is_said(shared: Path, tmp_path: Path) -> None:
         attach_prior(shared, "sideways", write)
     (shared / PRIOR).unlink()
     with pytest.raises(PolicyFileError, match="cannot be read"):
-        prior_with(shared, ConditionalSpace(SPACE), without=None, units=1)
+        prior_with(shared, ConditionalSpace(SPACE), own=None, units=1)
 
 
 @pytest.mark.parametrize("strategy", ["policy:nobody", "policy:schedule-default"])

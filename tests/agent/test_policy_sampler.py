@@ -169,6 +169,27 @@ def test_a_past_training_that_was_paused_and_went_on_counts_once() -> None:
     assert np.isfinite(history.values[:, -1]).sum() == finished
 
 
+def test_what_was_stopped_early_is_not_taken_for_a_full_training() -> None:
+    study = optuna.create_study()
+    for i in range(12):
+        reports = {step: 10.0 * i + 1 / step for step in range(1, 5 if i % 2 else 2)}
+        study.add_trial(
+            create_trial(
+                params={"x": i / 12},
+                distributions={"x": FloatDistribution(0, 1)},
+                state=TrialState.COMPLETE if i % 2 else TrialState.PRUNED,
+                value=reports[4] if i % 2 else None,
+                intermediate_values=reports,
+            )
+        )
+    cube = UnitCube({"x": FloatDistribution(0, 1)})
+    (alone,) = histories([study], cube, (1,))  # whoever yields one value knows nothing of the four of then
+    assert alone.values[:, -1].tolist() == [10.0 * i + 0.25 for i in range(1, 12, 2)]
+    (curves,) = histories([study], cube, (1, 2, 4))
+    assert len(curves.values) == 12
+    assert np.isnan(curves.values[::2, 1:]).all() and np.isfinite(curves.values[1::2]).all()
+
+
 def test_plain_functions_and_maximisation() -> None:
     found = mt.tune(lambda config: -final(config), SPACE, 15, direction="maximize", recorder=NullRecorder(), seed=0)
     assert found.best_value > -1.0

@@ -25,6 +25,16 @@ def _files(own_folder: Path) -> None:
 COMMAND = ["compare", "objective.py:train", "--strategies", "random,qmc", "--budget", "2", "--repeats", "2"]
 
 
+def test_what_never_works_is_no_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.py").write_text(
+        "from optuna.distributions import FloatDistribution\n"
+        "space = {'x': FloatDistribution(0, 1)}\n"
+        "def train(config):\n    raise ValueError('no data')\n"
+    )
+    assert main([COMMAND[0], "broken.py:train", *COMMAND[2:]]) == 2
+    assert "none of the 8 trials gave a value" in (told := capsys.readouterr().err) and "no data" in told
+
+
 def test_it_compares_reports_and_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*COMMAND, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

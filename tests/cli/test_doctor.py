@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from metatuner.__main__ import main
 from mlflow import MlflowClient
+from sqlalchemy import create_engine, inspect
 
 OBJECTIVE = """
 from optuna.distributions import FloatDistribution
@@ -31,6 +32,17 @@ def client(own_folder: Path) -> MlflowClient:
     (own_folder / "objective.py").write_text(OBJECTIVE)
     tune()
     return MlflowClient(f"sqlite:///{own_folder / 'mlflow.db'}")
+
+
+def test_an_mlflow_store_is_no_storage(own_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uri = f"sqlite:///{own_folder / 'store.db'}"
+    MlflowClient(uri).create_experiment("e")
+    engine = create_engine(uri)
+    tables = inspect(engine).get_table_names()
+    assert main([*DOCTOR, "--storage", uri]) == 2
+    assert "is an MLflow store, which cannot hold studies as well" in capsys.readouterr().err
+    assert inspect(engine).get_table_names() == tables
+    engine.dispose()
 
 
 def tune(*options: str) -> None:

@@ -45,7 +45,20 @@ def test_what_is_not_better_is_registered_and_not_promoted(capsys: pytest.Captur
     assert version.tags["learnt_from"] == found["run_id"]
     run = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(found["run_id"])
     assert "has learnt" in run.data.tags["mlflow.note.content"]
+    assert run.data.tags["metatuner.command"] == (
+        "metatuner learn table:past.csv spaces.py:space --name mine --units 1 --metric objective --steps 1 --seed 0 "
+        "--held-out 0.3 --searches 1 --parallel 1 --confidence 0.999"
+    )
     assert len(SearchPolicy.load(version.uri).card["held_out"]) == 2
+
+
+@pytest.mark.parametrize("name", ["a/b:c", "", " "])
+def test_a_name_that_cannot_be_registered_is_told_before_the_learning(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([*LEARN[:3], "--name", name]) == 2
+    assert "expected a policy's name without '/' and ':'" in capsys.readouterr().err
+    assert not (tmp_path / ".metatuner").exists()
 
 
 def test_several_addresses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

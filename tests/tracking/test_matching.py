@@ -6,6 +6,7 @@ import functools
 import logging
 import math
 import random
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,9 @@ def test_one_run_is_no_reason_to_stop() -> None:
     prior = match(task("t", 1))
     assert prior.match.tasks == 0 and prior.match.thin_tasks == 1
     assert len(mt.tune(lambda config: config["lr"], SPACE, 2, past=prior.studies, recorder=NullRecorder()).trials) == 2
-    with pytest.raises(StoreError, match="none of the 1 past runs of 'table:x' has a value of 'loss' and one of lr"):
+    with pytest.raises(
+        StoreError, match=r"none of the 1 past runs of 'table:x'.*: 1 without any of lr, depth, kind, but with width"
+    ):
         match([ToldTrial("t", {"width": "1"}, 1.0)])
 
 
@@ -157,17 +160,34 @@ def test_a_table_proposes_what_the_store_did(uri: str, tmp_path: Path, caplog: p
     wider = {"lr": FloatDistribution(1e-6, 1.0), "kind": SPACE["kind"], "width": IntDistribution(1, 9)}
     for name, space, seed in (("whole", SPACE, 0), ("part", wider, 1), ("now", SPACE, 2)):
         mt.tune(train, space, 6, name=name, strategy="asha", units=4, seed=seed, tracking_uri=uri, experiment="e")
-    written = write_table(tmp_path / "past.csv", told_runs("e", metric="objective", tracking_uri=uri, without="now"))
-    assert written.tasks == 2
+    written = write_table(tmp_path / "past.csv", told_runs("e", metric="objective", tracking_uri=uri))
+    assert written.tasks == 3
     with caplog.at_level(logging.INFO, "metatuner.agent.priors"):
-        from_store = proposals(prior="mlflow:e", tracking_uri=uri)
+        from_store = proposals(prior="mlflow:e", tracking_uri=uri, experiment="e")
     assert "known by every task: lr, kind" in caplog.text and "known by some tasks: depth (by 1 of 2)" in caplog.text
     table = f"table:{tmp_path / 'past.csv'}"
     assert proposals(prior=table) == proposals(prior=[table]) == from_store != proposals()
     portfolio = proposals(prior=table, strategy="portfolio")
-    assert portfolio == proposals(prior="mlflow:e", tracking_uri=uri, strategy="portfolio")
-    match = past_studies("e", SPACE, tracking_uri=uri, without="now").match
+    assert portfolio == proposals(prior="mlflow:e", tracking_uri=uri, experiment="e", strategy="portfolio")
+    match = past_studies("e", SPACE, tracking_uri=uri, own=("now", "e")).match
+    assert match.own == 15 and "15 of a study with this one's name" in "\n".join(match.lines())
     assert match.gone == ("width",) and match.tasks == 2
+
+
+def test_studies_of_one_name_are_as_many_tasks(uri: str) -> None:
+    """Their name is the function's, where none is given."""
+    space = {"lr": SPACE["lr"]}
+    for experiment, best in (("a", -4), ("b", -1), ("b", -2)):
+        objective = functools.partial(lambda config, best: (math.log10(config["lr"]) - best) ** 2 + best, best=best)
+        mt.tune(objective, space, 8, name="train", tracking_uri=uri, experiment=experiment)
+    told = list(told_runs("[ab]", metric="objective", tracking_uri=uri))
+    assert Counter(trial.task for trial in told) == {"train": 8, "train (2)": 8, "train (3)": 8}
+    assert min(trial.value for trial in told if trial.task == "train (3)") == pytest.approx(-2, abs=0.5)  # type: ignore[type-var]
+    match = past_studies("[ab]", space, tracking_uri=uri, own=("train", "b")).match
+    assert (match.tasks, match.own) == (1, 16)
+    assert past_studies("[ab]", space, tracking_uri=uri, own=("train", "now")).match.tasks == 3
+    with pytest.raises(StoreError, match=r"none of the 8 past runs.*: 8 of this very study; give it another name"):
+        past_studies("a", space, tracking_uri=uri, own=("train", "a"))
 
 
 def test_an_accuracy_tells_where_an_error_is_low(uri: str, tmp_path: Path) -> None:

@@ -76,8 +76,16 @@ def test_runs_of_others_count_where_they_fit(uri: str) -> None:
     (study,) = past_studies("theirs", SPACE, metric="score", direction="maximize", tracking_uri=uri).studies
     assert sorted(trial.value for trial in study.trials) == [1.0, 2.0]
     assert {key: study.best_params[key] for key in SPACE} == {"lr": 0.1, "depth": 5, "kind": "b"}
-    with pytest.raises(StoreError, match="none of the 7 past runs of 'mlflow:theirs' has a value of 'objective'"):
+    with pytest.raises(StoreError, match="7 without a value of 'objective'; name another metric"):
         past_studies("theirs", SPACE, tracking_uri=uri)
+
+
+def test_studies_tell_themselves_what_they_are_judged_by(uri: str) -> None:
+    mt.tune(train, SPACE, 6, units=4, strategy="asha", metric="error", tracking_uri=uri, experiment="e", name="then")
+    told = [past_studies("e", SPACE, metric=name, tracking_uri=uri, units=4) for name in ("error", "objective")]
+    assert told[0].match.trials == told[1].match.trials == told[0].match.read
+    curves = [[trial.intermediate_values for trial in each.studies[0].trials] for each in told]
+    assert curves[0] == curves[1] and all(curves[0])
 
 
 def test_what_is_no_prior_is_told(uri: str) -> None:

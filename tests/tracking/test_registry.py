@@ -95,6 +95,10 @@ def test_what_is_not_there_or_not_ours_is_named(uri: str, tmp_path: Path, monkey
     (tmp_path / "empty").mkdir()
     with pytest.raises(PolicyFileError, match="is no policy"):
         push(tmp_path / "empty", "digits")
+    for name, alias in (("a/b", None), ("new", "bad alias!"), ("new", "latest"), ("new", "v2")):
+        with pytest.raises(ConfigurationError):
+            push(made(tmp_path), name, alias=alias)
+    assert {each.name for each in versions()} == {"digits"}  # nothing was registered by halves
 
 
 def test_the_command_line_does_it_all(
