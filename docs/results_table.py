@@ -62,6 +62,7 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
         "search_stream/regrets.json": searches.stream,
         "task_sequences/results.json": partial(searches.sequences, seeds="a seed a task"),
         "task_sequences/results_same_seed.json": partial(searches.sequences, seeds="one seed for all"),
+        "task_sequences/results_budgets.json": searches.sequences_by_budget,
         "transfer_matrix/results.json": searches.matrix,
         "adversarial_history/results.json": searches.adversarial,
         "learn_from_history/results.json": searches.learnt,

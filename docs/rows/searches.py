@@ -87,6 +87,40 @@ def sequences(data: Any, *, seeds: str) -> Iterator[Row]:
             yield against(figure, told[place], {name: each[place] for name, each in arms.items()}, 2)
 
 
+def sequences_by_budget(data: Any) -> Iterator[Row]:
+    """Of the searches of task_sequences that are told how much they may spend."""
+    for model, runs in data.items():
+        for budget in (1, 2, 4, 8):
+            arms = {
+                name: _found_within(runs, strategy, place, budget)
+                for name, (strategy, place) in {
+                    "told": ("policy", 4),
+                    "alone": ("policy", 1),
+                    "portfolio": ("portfolio", 4),
+                    "random": ("random", 1),
+                }.items()
+            }
+            alone = arms["alone"]
+            over = {
+                name: float(np.median([_over(loss, other) for loss, other in zip(found, alone, strict=True)]))
+                for name, found in arms.items()
+            }
+            ours = over.pop("told")
+            yield against(f"validation loss with B = {budget}, over that without a prior, {model}", ours, over, 2)
+
+
+def _found_within(runs: Any, strategy: str, place: int, budget: int, units: int = 16) -> list[float]:
+    """Losses of a strategy's searches with so many trainings, or of the first so many of the only ones."""
+    found = [run for run in runs if (run["strategy"], run["place"]) == (strategy, place)]
+    least = min(run["budget"] for run in found if run["budget"] >= budget)
+    # The order is that of tasks, seeds and searches, for all strategies the same.
+    return [
+        min((loss for spent, loss in run["finished"] if spent <= budget * units), default=np.inf)
+        for run in found
+        if run["budget"] == least
+    ]
+
+
 def _fourth_tasks(runs: Any, budget: int = 8, units: int = 16) -> dict[str, list[float]]:
     """Of each way to search: trainings until as good as random search, and as the policy alone; losses over its own."""
     found: dict[tuple[str, int], dict[tuple[str, int], tuple[list[list[float]], float]]] = {}
