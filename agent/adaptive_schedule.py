@@ -179,7 +179,7 @@ class AdaptiveSchedule:
         self._record = ScheduleRecord(recorder, trial, self.policy, name, self._described)
         # Whoever steps its scheduler finds the scheduler's own values.
         after = self._reference.put_back if self._reference.outside else None
-        self._hooks = OptimizerHooks(optimizer, self._before_step, self._gradients_ready, after)
+        self._hooks = OptimizerHooks(optimizer, self._before_step, self._gradients_ready, after, alone=True)
 
     @property
     def total_steps(self) -> int | None:

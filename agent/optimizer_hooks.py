@@ -14,8 +14,7 @@ _LATEST: weakref.WeakKeyDictionary[Optimizer, OptimizerHooks] = weakref.WeakKeyD
 class OptimizerHooks:
     """Calls a schedule around each `optimizer.step(*args, **kwargs)`.
 
-    The schedule is not kept alive: one that is dropped without `remove` is called no more. And an optimiser has one
-    schedule: the latest, as where a notebook's cell is run again.
+    The schedule is not kept alive: one that is dropped without `remove` is called no more.
 
     Args:
         optimizer: The optimiser.
@@ -24,6 +23,8 @@ class OptimizerHooks:
         gradients_ready: A method, called once a step when its gradients are known: at once, or when a closure has
             computed them for the first time. Not called for gradients that were dropped.
         after: A method, called after each step; None where nothing is to be done.
+        alone: Whether it takes the place of the one before that was to be alone: an optimiser has one schedule that
+            adjusts it, the latest, as where a notebook's cell is run again.
     """
 
     def __init__(
@@ -32,15 +33,18 @@ class OptimizerHooks:
         before: Callable[[], bool],
         gradients_ready: Callable[[], None],
         after: Callable[[], None] | None,
+        *,
+        alone: bool = False,
     ) -> None:
         self._before, self._gradients_ready = weakref.WeakMethod(before), weakref.WeakMethod(gradients_ready)
         self._handles = [optimizer.register_step_pre_hook(self._before_step)]
         if after is not None:
             self._after = weakref.WeakMethod(after)
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
-        if (before_this := _LATEST.get(optimizer)) is not None:
-            before_this.remove()
-        _LATEST[optimizer] = self
+        if alone:
+            if (earlier := _LATEST.get(optimizer)) is not None:
+                earlier.remove()
+            _LATEST[optimizer] = self
 
     def remove(self) -> None:
         """Leaves the optimiser alone from here on."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import create_engine, inspect
-from sqlalchemy.exc import SQLAlchemyError
 
 from .errors import ConfigurationError
 
@@ -22,17 +21,19 @@ def require_no_mlflow_store(url: str, connect_args: Mapping[str, Any] | None = N
         ConfigurationError: It is an MLflow store, and has no studies.
     """
     try:
-        engine = create_engine(url, connect_args=dict(connect_args or {}))
-    except (SQLAlchemyError, ImportError):
-        return  # whoever opens it for good says what is wrong
-    try:
-        tables = set(inspect(engine).get_table_names())
-    except SQLAlchemyError:
-        return  # or waits
-    finally:
-        engine.dispose()
+        tables = _tables(url, dict(connect_args or {}))
+    except Exception:
+        return  # drivers raise what they like: whoever opens it for good says what is wrong, or waits
     if {"experiments", "runs"} <= tables and "version_info" not in tables:
         raise ConfigurationError(
             "this database is an MLflow store, which cannot hold studies as well: give another one as the storage, and "
             "this one as the tracking URI"
         )
+
+
+def _tables(url: str, connect_args: dict[str, Any]) -> set[str]:
+    engine = create_engine(url, connect_args=connect_args)
+    try:
+        return set(inspect(engine).get_table_names())
+    finally:
+        engine.dispose()

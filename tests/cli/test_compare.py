@@ -26,12 +26,12 @@ COMMAND = ["compare", "objective.py:train", "--strategies", "random,qmc", "--bud
 
 
 def test_what_never_works_is_no_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "broken.py").write_text(
+    (tmp_path / "never_works.py").write_text(
         "from optuna.distributions import FloatDistribution\n"
         "space = {'x': FloatDistribution(0, 1)}\n"
         "def train(config):\n    raise ValueError('no data')\n"
     )
-    assert main([COMMAND[0], "broken.py:train", *COMMAND[2:]]) == 2
+    assert main([COMMAND[0], "never_works.py:train", *COMMAND[2:]]) == 2
     assert "none of the 8 trials gave a value" in (told := capsys.readouterr().err) and "no data" in told
 
 
