@@ -1,15 +1,18 @@
-"""Trainings that pause keep torch's gradient mode to themselves.
+"""Trainings keep to themselves what they change for their whole thread.
 
 A generator that yields within `torch.no_grad()` leaves gradients off in its thread: the next training would not learn.
+And whoever proposes the next configuration works with arrays, too.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 
 def with_own_grad_mode(training: Generator[Any, Any, Any]) -> Generator[Any, None, None]:
@@ -30,6 +33,16 @@ def with_own_grad_mode(training: Generator[Any, Any, Any]) -> Generator[Any, Non
     finally:
         with mode.restored():
             training.close()
+
+
+def undisturbed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function; what it changes of torch's gradient mode and of NumPy's handling of errors ends with it."""
+
+    def call(*arguments: object) -> Any:
+        with np.errstate(), _GradMode().restored():
+            return function(*arguments)
+
+    return call
 
 
 @dataclass

@@ -33,7 +33,7 @@ def open_study(
     try:
         opened = open_storage(storage) if isinstance(storage, str | Path) else storage
         try:
-            study = optuna.create_study(storage=opened, study_name=name if storage is not None else None, direction=aim)
+            study = optuna.create_study(storage=opened, study_name=name, direction=aim)
             return study, True
         except optuna.exceptions.DuplicatedStudyError:
             if not resume or opened is None:

@@ -101,7 +101,8 @@ class SearchVecEnv(VecEnv):
         """The attribute, once for each environment: they share all of them."""
         if attr_name == _MASKS:  # sb3-contrib asks whether there is such a method
             return [self.env_method for _ in self._get_indices(indices)]
-        return [getattr(self, attr_name, None) for _ in self._get_indices(indices)]
+        found = None if attr_name == "render_mode" else getattr(self, attr_name)  # there is nothing to see
+        return [found for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Not possible: nothing of a search can be set."""

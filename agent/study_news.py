@@ -22,6 +22,7 @@ from ..envs.records import (
 )
 from .cut_off_trials import is_cut_off
 from .purse import KNOWN_ATTRIBUTE
+from .trial_queue import KNOWN
 
 _STATES = {
     OptunaState.COMPLETE: TrialState.FINISHED,
@@ -58,8 +59,9 @@ class StudyNews:
                     self._open.add(number)
                     continue
                 self._open.discard(number)
-                if not trials[number].user_attrs.keys() & {VOID_ATTRIBUTE, KNOWN_ATTRIBUTE}:
-                    self._recorder.record(_seen(trials[number], self._strategy))
+                if VOID_ATTRIBUTE not in trials[number].user_attrs:
+                    is_known = KNOWN_ATTRIBUTE in trials[number].user_attrs
+                    self._recorder.record(_seen(trials[number], KNOWN if is_known else self._strategy))
             self._read = len(trials)
 
 

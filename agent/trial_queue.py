@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import optuna
@@ -11,9 +11,14 @@ from optuna.trial import FrozenTrial
 
 from ..envs.conditional_space import ConditionalSpace
 from ..envs.errors import ConfigurationError
+from ..envs.records import Record, TrialConstraints, TrialFinished, TrialStarted
 from .answers import as_number
 from .cut_off_trials import GIVEN_ATTRIBUTE
 from .purse import KNOWN_ATTRIBUTE
+from .trial_runner import Constraints, excess_told
+
+KNOWN = "known"
+"""What trials are called in the record that nobody proposed."""
 
 _FIXED = "fixed_params"  # where Optuna keeps what an enqueued trial was given
 
@@ -32,8 +37,13 @@ def enqueue(study: Study, configs: Iterable[Mapping[str, Any]], space: Condition
             there.add(same)
 
 
-def add_known(study: Study, known: Iterable[tuple[Mapping[str, Any], float]], space: ConditionalSpace | None) -> None:
-    """Adds trials whose values are known, but none that is there already.
+def add_known(
+    study: Study,
+    known: Iterable[tuple[Mapping[str, Any], float]],
+    space: ConditionalSpace | None,
+    constraints: Constraints | None = None,
+) -> Iterator[Record]:
+    """Adds trials whose values are known, but none that is there already; yields their records.
 
     Raises:
         ConfigurationError: One does not fit the space, or is not complete, or its value is no number.
@@ -46,14 +56,21 @@ def add_known(study: Study, known: Iterable[tuple[Mapping[str, Any], float]], sp
         _require_config(config, space, complete=True)
         if (same := identity(config, space)) not in there:
             there.add(same)
+            excess = {} if constraints is None else excess_told(constraints, config)
             study.add_trial(
                 optuna.trial.create_trial(
                     params=dict(config),
                     distributions={name: space.distributions[name] for name in config},
                     value=value,
                     user_attrs={KNOWN_ATTRIBUTE: True},
+                    constraints=excess or None,
                 )
             )
+            number = next(t.number for t in reversed(_trials(study)) if identity(t.params, space) == same)
+            yield TrialStarted(trial=number, name=KNOWN, params=dict(config))
+            if excess:
+                yield TrialConstraints(trial=number, excess=excess)
+            yield TrialFinished(trial=number, value=value)
 
 
 def _trials(study: Study) -> list[FrozenTrial]:

@@ -31,7 +31,7 @@ from ..envs.records import (
 )
 from .answers import as_number, error_text
 from .child import Child
-from .grad_mode import with_own_grad_mode
+from .grad_mode import undisturbed, with_own_grad_mode
 from .interrupts import Interrupts
 from .paused_trials import PausedTraining, PausedTrials
 from .purse import UNITS_ATTRIBUTE
@@ -156,7 +156,7 @@ class TrialRunner:
             return self._follow_pausable(trial, first, training)
         self._folder(trial)
         given = _Reporting(trial, self.recorder, self.metric) if self.space is None else dict(config)
-        found = self._asked(trial, self.objective, given)
+        found = self._asked(trial, undisturbed(self.objective), given)
         if not isinstance(found, Generator):
             return number(found)
         found = with_own_grad_mode(found)
@@ -232,12 +232,7 @@ class TrialRunner:
         self._tell_why(trial)
         if self.constraints is None:
             return
-        told = self.constraints(config)
-        if not isinstance(told, Mapping):
-            raise TrainingError(
-                f"expected constraints to tell numbers by name, such as {{'memory': -0.5}}, got {type(told).__name__}"
-            )
-        excess = {str(name): float(by) for name, by in told.items()}
+        excess = excess_told(self.constraints, config)
         for constraint, by in excess.items():
             trial.set_constraint(constraint, by)
         if excess:
@@ -279,7 +274,8 @@ class TrialRunner:
             trial.report(value, unit)
             trial.set_user_attr(UNITS_ATTRIBUTE, unit)
             self.recorder.record(Metrics(trial=trial.number, step=unit, values={self.metric: value}))
-            if trial.should_prune():
+            # What has run to its end is not stopped early.
+            if unit != self.units and trial.should_prune():
                 raise TrialPruned(f"stopped after {unit} units")
         if not curve and not may_be_none:
             raise TrainingError("the objective yielded nothing: expected a number for each unit of budget")
@@ -340,6 +336,20 @@ class _Reporting(Trial):
         """As Optuna's."""
         super().report(value, step)
         self._recorder.record(Metrics(trial=self.number, step=step, values={self._metric: float(value)}))
+
+
+def excess_told(constraints: Constraints, config: Config) -> dict[str, float]:
+    """By how much a configuration exceeds each constraint, by name.
+
+    Raises:
+        TrainingError: The constraints tell something else than numbers by name.
+    """
+    told = constraints(dict(config))
+    if not isinstance(told, Mapping):
+        raise TrainingError(
+            f"expected constraints to tell numbers by name, such as {{'memory': -0.5}}, got {type(told).__name__}"
+        )
+    return {str(name): float(by) for name, by in told.items()}
 
 
 def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:

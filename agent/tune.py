@@ -184,7 +184,7 @@ def tune(
             stack.callback(beating.close)
         retry_cut_off(study, _is_gone(roll))
         enqueue(study, given, tree)
-        add_known(study, listed("known", known), tree)
+        told = list(add_known(study, listed("known", known), tree, constraints))
         purse = Purse(study, min(budget, len(given)) if strategy == "manual" else budget, units)
         into, run_id = stack.enter_context(_recording(recorder, tracking_uri, experiment))
         into.record(
@@ -206,6 +206,8 @@ def tune(
                 shared=shared,
             )
         )
+        for record in told if roll is None else ():  # of a study that is shared, its leader tells
+            into.record(record)
         interrupts, folders = Interrupts(), TrialFolders(Path(folder), key)
         paused = None
         if isinstance(study.sampler, PolicySampler) and units and not isolated and space is not None:

@@ -66,6 +66,11 @@ def space_of(module: ModuleType, name: str | None, file: str) -> Any:
     return getattr(module, name or "space", None)
 
 
+def _module_of(value: Any) -> str | None:
+    """The module that has made a function, or the class of an object that can be called."""
+    return getattr(value if hasattr(value, "__name__") else type(value), "__module__", None)
+
+
 def function_of(module: ModuleType, name: str, file: str) -> Any:
     """The file's function of this name.
 
@@ -76,6 +81,10 @@ def function_of(module: ModuleType, name: str, file: str) -> Any:
 
     found = getattr(module, name, None)
     if not callable(found):
-        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        functions = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and not key.startswith("_") and _module_of(value) == module.__name__
+        ]
         raise ConfigurationError(f"{file} has no function {name!r}: it has {', '.join(functions) or 'none at all'}")
     return found

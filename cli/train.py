@@ -117,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
     # Small networks are fastest with one thread; there are as many processes as cores.
     torch.set_num_threads(1)
     out = Path(args.out)
+    _require(args, out)
     name = args.name or out.name
     job = _schedule(args) if args.job == "schedule" else _search(args)
     bar = ProgressBar(job.steps, "meta-training", "decisions", silent=args.json)
@@ -157,6 +158,41 @@ def run(args: argparse.Namespace) -> int:
     say(f"use it:              {job.use.format(str(out))}")
     say(f"see how it learnt:   {recorder.ui_command}")
     return 0
+
+
+def _require(args: argparse.Namespace, out: Path) -> None:
+    """Checks what nobody else does, before anything is written."""
+    from ..agent.arguments import require_count, require_seed
+    from ..agent.meta_training import CHECKPOINT
+    from ..agent.policy_files import WEIGHTS
+    from ..envs.errors import ConfigurationError
+
+    require_seed(args.seed)
+    require_count("checkpoint-every", args.checkpoint_every)
+    require_count("workers", args.workers)
+    if args.evaluation_groups is not None:
+        require_count("evaluation-groups", args.evaluation_groups, 0)
+    if args.job == "search":
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        usual = parser.parse_args(["search", "--out", args.out])
+        if given := [each for each in _OF_SCHEDULES if _option(args, each) != _option(usual, each)]:
+            raise ConfigurationError(
+                f"a search policy has no {', '.join(given)}: leave them out, or train one for schedules"
+            )
+    if not args.fresh and (out / WEIGHTS).exists() and not any(out.rglob(CHECKPOINT)):
+        raise ConfigurationError(f"{out} has a policy that is done: give another --out, or --fresh to replace it")
+
+
+_OF_SCHEDULES = (
+    "--algorithm", "--reference", "--decisions", "--horizon", "--groups", "--group-size", "--members", "--optimism",
+    "--unlearn", "--clear", "--copies", "--device",
+)  # fmt: skip
+
+
+def _option(args: argparse.Namespace, option: str) -> object:
+    value = getattr(args, option.removeprefix("--").replace("-", "_"))
+    return tuple(value) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,7 @@ def run_study(
     resume: bool = True,
 ) -> int:
     """Tunes an objective, with its space, shows how far the study is, and tells what came out."""
+    from ..agent.cut_off_trials import is_cut_off
     from ..agent.tune import tune
     from ..tracking.optuna_study import load as load_study
 
@@ -216,7 +217,7 @@ def run_study(
             }
         )
         return 0
-    failed = sum(trial.state.name == "FAIL" for trial in result.trials)
+    failed = sum(trial.state.name == "FAIL" and not is_cut_off(trial) for trial in result.trials)
     some = f", {failed} of which failed" if failed else ""
     say(f"best of {len(result.trials)} trials{some}: {best.value:.6g} (trial {best.number})")
     for key, value in best.params.items():

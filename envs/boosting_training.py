@@ -64,9 +64,9 @@ class BoostingTraining:
         y_val: Validation targets.
 
     Raises:
-        ConfigurationError: The estimator is of another kind, or has another objective.
+        ConfigurationError: The estimator is of another kind, or has another objective or a `base_score`.
         TrainingError: `start` was not called, classes are not 0, 1, ..., or validation targets have one that training
-            targets lack.
+            targets lack; XGBoost does not take the data, or validation inputs have other columns.
     """
 
     adaptive = 0.0
@@ -77,14 +77,26 @@ class BoostingTraining:
             self._classes = _count_classes(y, y_val)
         elif not isinstance(estimator, xgboost.XGBRegressor):
             raise ConfigurationError(f"expected an XGBClassifier or XGBRegressor, got {estimator!r}")
-        self._params = {**estimator.get_xgb_params(), **_objective(self._classes, float(np.mean(y)))}
+        own = estimator.get_xgb_params()
+        if own.get("base_score") is not None:
+            raise ConfigurationError("expected no base_score: predictions begin at the mean of the training targets")
+        self._params = {**own, **_objective(self._classes, float(np.mean(y)))}
         if estimator.objective not in (None, "binary:logistic", self._params["objective"]):
             raise ConfigurationError(
                 f"expected the objective {self._params['objective']!r}, whose loss is measured, got "
                 f"{estimator.objective!r}"
             )
         threads = self._params.get("n_jobs")
-        self._train, self._val = (xgboost.DMatrix(*rows, nthread=threads) for rows in ((x, y), (x_val, y_val)))
+        try:
+            self._train, self._val = (xgboost.DMatrix(*rows, nthread=threads) for rows in ((x, y), (x_val, y_val)))
+        except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise TrainingError(f"XGBoost does not take these data: {reason}") from error
+        if self._train.num_col() != self._val.num_col():
+            raise TrainingError(
+                f"expected validation inputs with the {self._train.num_col()} columns of the training ones, got "
+                f"{self._val.num_col()}"
+            )
         self._rate = float(estimator.learning_rate or 0.3)
         self._seed = 0
         self._state: bytearray | None = None

@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Real
 from typing import Any, TypeAlias
 
+import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from .errors import ConfigurationError, SearchSpaceError
@@ -103,6 +105,9 @@ class ConditionalSpace:
             more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
             raise ConfigurationError(f"the space has no {name!r}: expected one of {', '.join(known[:_SHOWN])}{more}")
         distribution = self.distributions[name]
+        is_number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+        if not isinstance(distribution, CategoricalDistribution) and not is_number:
+            raise ConfigurationError(f"expected a number for {name}, got {value!r}")
         try:
             fits = distribution._contains(distribution.to_internal_repr(value))
         except (ValueError, TypeError, OverflowError):

@@ -29,6 +29,9 @@ STARTING_SPACE: SearchSpace = {
 """Where an episode starts unless told: any learning rate of four and a half decades."""
 
 
+_OPTIONS = {"config", "seed", "reference", "unlearns"}
+
+
 class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     """One episode is one training; a step is one decision followed by an interval of optimiser steps.
 
@@ -84,6 +87,8 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
                 raise ConfigurationError(f"{name} must be a whole number of at least 1, got {value!r}")
         self.render_mode = render_mode
         self._training = builtin_task(task) if isinstance(task, str) else task
+        if not isinstance(self._training, Training):
+            raise ConfigurationError(f"expected a training, or the name of a built-in task, got {task!r}")
         self._hyperparameters = adjustables(adjust, space)
         self._starting_space = STARTING_SPACE if start is None else start
         if missing := [name for name in adjust if name not in self._starting_space]:
@@ -93,6 +98,7 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._controller = ScheduleController(
             self._hyperparameters, decisions, np.array([float(self._training.adaptive)])
         )
+        self._start: NDArray[np.float64] | None = None
         h = len(self._hyperparameters)
         self.observation_space = spaces.Box(-LIMIT, LIMIT, (observation_size(h),), np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (h,), np.float32)
@@ -114,6 +120,8 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         """
         super().reset(seed=seed)
         options = options or {}
+        if unknown := sorted(set(options) - _OPTIONS):
+            raise ConfigurationError(f"expected options among {sorted(_OPTIONS)}, got {unknown}")
         config = sample(self._starting_space, self.np_random) | dict(options.get("config", {}))
         for each in self._hyperparameters:
             require_start(each, config[each.name])
@@ -143,6 +151,8 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         Raises:
             ConfigurationError: The episode has ended: call reset. Or the action is of another shape, or not finite.
         """
+        if self._start is None:
+            raise ConfigurationError("no episode has begun: call reset() first")
         done = self._controller.decision
         if done >= self._decisions:
             raise ConfigurationError(f"the episode ended after {self._decisions} decisions: call reset() first")
@@ -171,7 +181,8 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         info = {
             "hyperparameters": {name: float(value[-1]) for name, value in named.items()},
             "train_loss": float(interval.train_loss[0]),
-            "val_loss": float(interval.val_loss[0]),
+            # Of what was taken back nothing is left.
+            "val_loss": float(self._controller.val_loss[0] if back[0] else interval.val_loss[0]),
             "diverged": bool(back[0]) and not overfitted,
             "overfitted": overfitted,
             "steps": (done + 1) * self._interval,

@@ -77,9 +77,14 @@ class ScheduleVecEnv(VecEnv):
     ) -> None:
         self._groups, self._group_size, self._seed = groups, group_size, seed
         self._hyperparameters = adjustables(adjust)
-        self._range = (decisions, decisions) if isinstance(decisions, int) else decisions
-        if not 1 <= self._range[0] <= self._range[1]:
+        self._range = decisions if isinstance(decisions, tuple) else (decisions, decisions)
+        if not all(isinstance(each, int | np.integer) for each in self._range) or not (
+            1 <= self._range[0] <= self._range[1]
+        ):
             raise ConfigurationError(f"decisions must be at least 1, the least before the most, got {decisions}")
+        for name, value in (("groups", groups), ("group_size", group_size)):
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ConfigurationError(f"{name} must be a whole number of at least 1, got {value!r}")
         self._reference, self._variation = reference_named(reference), variation
         self.decisions = self._range[0]
         """Decisions of the running episode."""
@@ -118,7 +123,16 @@ class ScheduleVecEnv(VecEnv):
         return self._observation()
 
     def step_async(self, actions: NDArray[np.float32]) -> None:
-        """Takes the adjustments, shape (n, h)."""
+        """Takes the adjustments, shape (n, h).
+
+        Raises:
+            ConfigurationError: They have another shape, or are not finite; or no episode has begun.
+        """
+        wanted = (self.num_envs, *(self.action_space.shape or ()))
+        if np.shape(actions) != wanted or not np.isfinite(actions).all():
+            raise ConfigurationError(f"expected finite actions of shape {wanted}, got shape {np.shape(actions)}")
+        if not self.episode:
+            raise ConfigurationError("no episode has begun: call reset() first")
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -149,7 +163,8 @@ class ScheduleVecEnv(VecEnv):
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """The attribute, once for each environment: they share all of them."""
-        return [getattr(self, attr_name, None) for _ in self._get_indices(indices)]
+        found = None if attr_name == "render_mode" else getattr(self, attr_name)  # there is nothing to see
+        return [found for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Not possible: the environments are one object."""

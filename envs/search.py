@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import gymnasium
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from .errors import ConfigurationError
 from .search_families import SearchFamilies
-from .search_moves import CONTEXT, FEATURES, MOVES
+from .search_moves import CONTEXT, FEATURES, MOVES, Moves
 from .search_state import SearchState
 from .search_task import SearchTask, SearchTasks
 from .signals import LIMIT
@@ -67,11 +68,12 @@ class SearchEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         families: SearchTasks | None = None,
         render_mode: None = None,
     ) -> None:
-        if budget is not None and not budget > 0:
-            raise ConfigurationError(f"expected a budget above 0, got {budget!r}")
+        if budget is not None:
+            _require_budget(budget)
         self.render_mode = render_mode
         self._task, self._budget = task, budget
         self._families: SearchTasks = families or SearchFamilies()
+        self._moves: Moves | None = None
         self.observation_space = spaces.Box(-LIMIT, LIMIT, (MOVES * len(FEATURES) + len(CONTEXT),), np.float32)
         self.action_space = spaces.Discrete(MOVES)
 
@@ -89,6 +91,10 @@ class SearchEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         """
         super().reset(seed=seed)
         options = options or {}
+        if unknown := sorted(set(options) - {"task", "budget"}):
+            raise ConfigurationError(f"expected options among task and budget, got {unknown}")
+        if options.get("budget") is not None:
+            _require_budget(options["budget"])
         given: SearchTask | None = options.get("task") or self._task
         drawn_task = int(self.np_random.integers(2**31))
         self._searched: SearchTask = self._families.task(drawn_task) if given is None else given
@@ -116,11 +122,15 @@ class SearchEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
             next.
 
         Raises:
-            ConfigurationError: The episode has ended: call reset.
+            ConfigurationError: The episode has ended, or none has begun: call reset. Or there is no such action.
         """
+        if self._moves is None:
+            raise ConfigurationError("no episode has begun: call reset() first")
         possible = self._moves.possible
         if not possible.any():
             raise ConfigurationError("the episode has ended, its budget is spent: call reset() first")
+        if not isinstance(action, int | np.integer) or not 0 <= action < MOVES:
+            raise ConfigurationError(f"expected an action from 0 to {MOVES - 1}, got {action!r}")
         move = int(action) if possible[int(action)] else 0
         number = int(self._moves.trials[move])
         if number < 0:
@@ -141,10 +151,11 @@ class SearchEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which moves are possible, shape (MOVES,); all of them where the episode has ended, since none matters."""
-        possible = self._moves.possible
+        possible = np.zeros(MOVES, np.bool_) if self._moves is None else self._moves.possible
         return possible if possible.any() else np.ones(MOVES, np.bool_)
 
     def _observation(self) -> NDArray[np.float32]:
+        assert self._moves is not None
         return np.concatenate([self._moves.features.reshape(-1), self._moves.context])
 
     def _info(self) -> dict[str, Any]:
@@ -155,3 +166,8 @@ class SearchEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
             "budget": state.budget,
             "believes": state.past is not None and state.believes,
         }
+
+
+def _require_budget(budget: object) -> None:
+    if not isinstance(budget, Real) or not 0 < float(budget) < math.inf:
+        raise ConfigurationError(f"expected a budget above 0, got {budget!r}")

@@ -13,6 +13,7 @@ from dataclasses import fields
 
 import numpy as np
 
+from .errors import ConfigurationError
 from .signals import Interval
 from .training import Training
 
@@ -27,12 +28,21 @@ def check_training(make: Callable[[], Training], config: Mapping[str, float], *,
 
     Raises:
         AssertionError: A promise is broken; the message says which.
+        ConfigurationError: An argument is wrong.
     """
+    if not callable(make):
+        raise ConfigurationError(f"expected what makes a training, such as its class, got {make!r}")
+    if "lr" not in config:
+        raise ConfigurationError(f"expected a starting configuration with lr, got {dict(config)}")
+    if steps < 2:
+        raise ConfigurationError(f"expected at least 2 steps, got {steps}")
     for check in (
         _measures,
         _follows_from_the_seed,
+        _begins_with_its_configuration,
         _returns_to_a_snapshot,
         _takes_one_value_a_step,
+        _keeps_what_is_not_named,
         _obeys_the_learning_rate,
         _survives_divergence,
     ):
@@ -67,9 +77,16 @@ def _follows_from_the_seed(training: Training, config: Mapping[str, float], step
         training.start(config, seed=seed)
         return training.advance({}, steps)
 
-    first, again, other = run(1), run(1), run(2)
-    assert same_interval(first, again), "the same seed must give the same training, bit for bit"
-    assert not same_interval(first, other), "another seed must give another training"
+    assert same_interval(run(1), run(1)), "the same seed must give the same training, bit for bit"
+
+
+def _begins_with_its_configuration(training: Training, config: Mapping[str, float], steps: int) -> None:
+    def run(rate: float) -> Interval:
+        training.start({**config, "lr": rate}, seed=0)
+        return training.advance({}, steps)
+
+    one, other = run(config["lr"]), run(config["lr"] / 100)
+    assert one.val_loss[0] != other.val_loss[0], "start must set the hyperparameters of its configuration"
 
 
 def _returns_to_a_snapshot(training: Training, config: Mapping[str, float], steps: int) -> None:
@@ -89,6 +106,19 @@ def _takes_one_value_a_step(training: Training, config: Mapping[str, float], ste
     training.restore(snapshot)
     each = training.advance({"lr": [config["lr"]] * steps}, steps)
     assert same_interval(held, each), "a sequence of equal values must do what the single value does"
+    training.restore(snapshot)
+    falling = training.advance({"lr": [config["lr"], *[config["lr"] / 100] * (steps - 1)]}, steps)
+    assert falling.val_loss[0] != held.val_loss[0], "each step must take its own value of a sequence"
+
+
+def _keeps_what_is_not_named(training: Training, config: Mapping[str, float], steps: int) -> None:
+    training.start(config, seed=0)
+    training.advance({"lr": config["lr"] / 100}, steps)
+    snapshot = training.snapshot()
+    kept = training.advance({}, steps)
+    training.restore(snapshot)
+    named = training.advance({"lr": config["lr"] / 100}, steps)
+    assert same_interval(kept, named), "a hyperparameter that is not named must stay as it is"
 
 
 def _obeys_the_learning_rate(training: Training, config: Mapping[str, float], steps: int) -> None:

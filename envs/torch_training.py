@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from . import optimizers
-from .errors import TrainingError
+from .errors import ConfigurationError, TrainingError
 from .layers import Loss, ModelWithLoss, layer_hyperparameters
 from .probe import OptimizerProbe
 from .sampling import EpochSampler
@@ -56,6 +56,7 @@ class TorchTraining:
         device: Where to train.
 
     Raises:
+        ConfigurationError: `model` makes no fresh module each time, or the batch size is none.
         TrainingError: `start` was not called, a data set is empty, or the model has no parameters to train.
     """
 
@@ -73,6 +74,10 @@ class TorchTraining:
         batch_size: int = 32,
         device: str | torch.device = "cpu",
     ) -> None:
+        if isinstance(model, nn.Module) or not callable(model):
+            raise ConfigurationError(f"expected model to make a fresh module, such as lambda: Net(), got {model!r}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigurationError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
         for name, data in (("train", train), ("val", val)):
             if len(data) == 0:  # type: ignore[arg-type]
                 raise TrainingError(f"the {name} data set is empty: give at least one example")
@@ -81,7 +86,10 @@ class TorchTraining:
         self._batch_size, self._device = batch_size, torch.device(device)
         self._whole: ModelWithLoss | None = None
         with self._randomness(seed=0):
-            self.adaptive = optimizers.adaptive(self._fresh_optimizer(self._make_model()))
+            first = self._make_model()
+            if self._make_model() is first:
+                raise ConfigurationError("expected model to make a fresh module each time, and got the same one twice")
+            self.adaptive = optimizers.adaptive(self._fresh_optimizer(first))
 
     @property
     def model(self) -> nn.Module:

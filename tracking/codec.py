@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..envs import records
+from ..envs.errors import ConfigurationError
 from ..envs.plain_files import json_of
 from ..envs.records import Record, TrialState
 
@@ -89,6 +90,20 @@ _CHECKS = {
 def is_known(record: object) -> bool:
     """Whether it is one of `envs.records`."""
     return type(record) in _NAMES
+
+
+def require_recordable(record: object) -> None:
+    """Checks that a record can be read again.
+
+    Raises:
+        ConfigurationError: It cannot, or is none.
+    """
+    if not is_known(record):
+        raise ConfigurationError(f"expected a record, such as Metrics or TrialFinished, got {record!r}")
+    try:
+        decode(encode(record))  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{record!r} cannot be recorded: {error}") from error
 
 
 def encode(record: Record) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..envs.errors import ConfigurationError
-from ..envs.records import Record
+from ..envs.errors import ConfigurationError, StoreError
+from ..envs.records import Record, TrialFinished
 from . import hyperopt_trials, optuna_study
 from .recorder import MLflowRecorder
 
@@ -24,7 +24,8 @@ def record_study(
 ) -> str | None:
     """Records a study of Optuna, or hyperopt's trials, in MLflow: a run, with a child run for each trial.
 
-    Whoever proposed and ran the trials, they look like those of `tune`. Recording a study again adds what is new.
+    Whoever proposed and ran the trials, they look like those of `tune`. Recording a study again adds what is
+    new: trials that run still are left out until they have ended.
 
     Example:
         >>> import metatuner as mt
@@ -44,15 +45,20 @@ def record_study(
 
     Raises:
         ConfigurationError: It is neither.
-        StoreError: The store cannot be opened, the study has several objectives, or there are no trials.
+        StoreError: The store cannot be opened, the study has several objectives, or no trial that has ended.
     """
     recorder = MLflowRecorder(tracking_uri, experiment, sampling=None)
     with recorder:
         start, *rest = _records(study, name)
+        over = {record.trial for record in rest if isinstance(record, TrialFinished)}
+        if not over:
+            raise StoreError("expected a study with trials that have ended, got one without any")
         recorder.record(start)
         known = recorder.ended
         for record in rest:
-            if getattr(record, "trial", None) not in known:
+            trial = getattr(record, "trial", None)
+            # One that runs still has no value yet: it is for the next time.
+            if trial is None or (trial in over and trial not in known):
                 recorder.record(record)
     return recorder.run_id
 

@@ -70,8 +70,8 @@ def distribution(texts: Sequence[str], given: str | None = None) -> BaseDistribu
         known = json_to_distribution(given)
         if isinstance(known, CategoricalDistribution):
             return CategoricalDistribution(sorted(set(texts)))
-        if known.low <= low and high <= known.high:  # type: ignore[attr-defined]
-            return FloatDistribution(known.low, known.high, log=known.log)  # type: ignore[attr-defined]
+        if all(known._contains(each) for each in finite):
+            return known
     return FloatDistribution(low, high, log=low > 0 and high / low >= _LOG_SPAN)
 
 
@@ -93,12 +93,16 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def _value(text: str, of: BaseDistribution) -> str | float:
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    if isinstance(of, CategoricalDistribution):
+        return text
+    return int(float(text)) if isinstance(of, IntDistribution) else float(text)
+
+
 def _optuna_trial(trial: TrialSummary, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
-    from optuna.distributions import CategoricalDistribution
     from optuna.trial import create_trial
 
-    params = {
-        name: trial.params[name] if isinstance(found, CategoricalDistribution) else float(trial.params[name])
-        for name, found in distributions.items()
-    }
+    params = {name: _value(trial.params[name], found) for name, found in distributions.items()}
     return create_trial(params=params, distributions=dict(distributions), value=trial.value)

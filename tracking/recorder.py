@@ -16,6 +16,7 @@ from typing import Self
 
 from ..envs.errors import ConfigurationError, StoreUnreachableError
 from ..envs.records import Record, StudyFinished, StudyStarted, TrialState
+from .codec import require_recordable
 from .completion import Completion
 from .redaction import has_credentials
 from .sampling import DEFAULT_DISTANCES, SamplingDistances
@@ -134,10 +135,12 @@ class MLflowRecorder:
         """Takes one record.
 
         Raises:
-            ConfigurationError: It makes no sense here, such as a metric of a trial that was never started.
+            ConfigurationError: It is no record, or makes no sense here, such as a metric that is no number, or one of a
+                trial that was never started.
             OSError: The source of a `FileArtifact` cannot be read. (One whose copy the disk has no room for is no
                 error: a text in its place says so.)
         """
+        require_recordable(record)
         with self._lock:
             if self._closed:
                 _log.warning("a %s came after the recorder was closed and was dropped", type(record).__name__)

@@ -54,6 +54,22 @@ def test_an_optuna_study_is_recorded_once_and_goes_on(uri: str) -> None:
     assert len(children(uri, run)) == 6
 
 
+def test_a_trial_that_runs_is_recorded_once_it_has_ended(uri: str) -> None:
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(0), study_name="mine")
+    with pytest.raises(StoreError, match="trials that have ended"):
+        mt.record_study(study, uri, "elsewhere")
+    study.optimize(lambda trial: trial.suggest_float("x", -1, 1) / 2, n_trials=2)
+    running = study.ask()
+    running.suggest_float("x", -1, 1)
+    run = mt.record_study(study, uri, "elsewhere")
+    assert len(children(uri, run)) == 2
+    running.report(0.1, 1)
+    study.tell(running, 0.99)
+    assert mt.record_study(study, uri, "elsewhere") == run
+    assert max(each.data.metrics[VALUE_METRIC] for each in children(uri, run)) == 0.99
+    assert MlflowClient(uri).get_run(str(run)).data.metrics["best_value"] == 0.99
+
+
 def test_hyperopts_trials_are_recorded_with_what_failed(uri: str) -> None:
     def objective(config: dict[str, Any]) -> dict[str, Any]:
         if config["depth"] == 0:

@@ -86,6 +86,22 @@ def test_it_is_a_recorder(recorder: MLflowRecorder) -> None:
     recorder.close()
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"a": 1},
+        TrialStarted(trial="x", name="a"),  # type: ignore[arg-type]
+        TrialFinished(trial=0, state="done"),  # type: ignore[arg-type]
+        Metrics(trial=0, step=1, values={"a": None, "b": 1.0}),  # type: ignore[dict-item]
+    ],
+)
+def test_what_could_not_be_read_again_is_refused_at_once(recorder: MLflowRecorder, record: Any) -> None:
+    recorder.record(TrialStarted(trial=0, name="a"))
+    with pytest.raises(ConfigurationError):
+        recorder.record(record)
+    recorder.record(TrialFinished(trial=0))
+
+
 def test_a_whole_study(recorder: MLflowRecorder, page: Page) -> None:
     with recorder:
         recorder.record(StudyStarted(name="study 1", params={"budget": 2}, tags={"family": "images"}, time_ms=500))

@@ -5,12 +5,14 @@ import subprocess
 import sys
 
 import numpy as np
+import optuna
 import pytest
 from metatuner.envs.records import StudyStarted, TrialFinished, TrialStarted, TrialState
 from metatuner.tracking.importance import distribution, importances
 from metatuner.tracking.study_plots import can_draw_parallel, history_figure, importance_figure, parallel_figure
 from metatuner.tracking.study_summary import StudySummary
-from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution, distribution_to_json
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 
 def study(trials: int, *, sign: float = 1.0) -> StudySummary:
@@ -128,3 +130,18 @@ def test_drawing_leaves_pyplot_alone() -> None:
     )
     folder = __file__.rpartition("/")[0]
     subprocess.run([sys.executable, "-c", code, folder], check=True)
+
+
+def test_importances_are_those_of_optuna_for_whole_numbers_and_steps() -> None:
+    space = {"x": FloatDistribution(-5, 5), "d": IntDistribution(1, 4), "s": FloatDistribution(0, 1, step=0.25)}
+    sampler = optuna.samplers.RandomSampler(0)
+    theirs = optuna.create_study(sampler=sampler)
+    theirs.optimize(lambda trial: (trial.suggest_float("x", -5, 5) - 2) ** 2 + trial.suggest_int("d", 1, 4)
+                    + trial.suggest_float("s", 0, 1, step=0.25), n_trials=40)  # fmt: skip
+    mine = StudySummary(StudyStarted(name="s"))
+    for trial in theirs.trials:
+        mine.begin(TrialStarted(trial=trial.number, name="random", params=trial.params), f"s/{trial.number}")
+        mine.end(TrialFinished(trial=trial.number), trial.value)
+    found = importances(mine.ranked(), {k: distribution_to_json(d) for k, d in space.items()}, maximize=False)
+    expected = get_param_importances(theirs, evaluator=PedAnovaImportanceEvaluator())
+    assert found == pytest.approx(expected)
