@@ -220,7 +220,9 @@ def test_interrupted_it_keeps_what_it_has(tmp_path: Path) -> None:
 def test_given_configurations_come_first_and_known_ones_are_not_tried() -> None:
     best = {"x": 2.0, "n": 1, "kind": "a"}
     result, kept = searched(configs=[{"x": 1.0, "n": 1, "kind": "b"}, {"x": 3.0}], known=[(best, 1.0)], budget=3)
-    tried = [start.params for start in kept.of(TrialStarted)]
+    recorded = kept.of(TrialStarted)
+    assert [start.params for start in recorded if start.name == "known"] == [best]
+    tried = [start.params for start in recorded if start.name != "known"]
     assert tried[0] == {"x": 1.0, "n": 1, "kind": "b"}
     assert tried[1]["x"] == 3.0
     assert len(tried) == 3

@@ -63,17 +63,18 @@ def test_known_trials_are_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     known = [({"x": 2.0, "d": 1}, 0.001), ({"x": 1.0, "d": 2}, 3.0)]
     for _ in range(2):  # and once only, where the study goes on
-        mt.tune(final, SPACE, 3, strategy="random", known=known, storage="a.journal", name="a")
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+        mt.tune(final, SPACE, 3, strategy="random", known=known, storage="a.journal", name="a", tracking_uri=uri)
+    client = MlflowClient(uri)
     (experiment,) = [each for each in client.search_experiments() if each.name == "metatuner"]
     runs = client.search_runs([experiment.experiment_id])
     assert len(runs) == 1 + 3 + len(known)
     (study,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert study.data.metrics["best_value"] == 0.001
     capsys.readouterr()
-    assert main(["doctor", "--study", "a", "--storage", "a.journal"]) == 0
+    assert main(["doctor", "--study", "a", "--storage", "a.journal", "--tracking-uri", uri]) == 0
     assert "differ" not in capsys.readouterr().out
 
 

@@ -56,6 +56,8 @@ def test_train_makes_a_policy_that_the_demo_can_use(tmp_path: Path, capsys: pyte
     assert main(["train", "schedule", *options, "--out", "mine"]) == 0
     assert "policy saved in mine" in capsys.readouterr().out
     assert Policy.load(tmp_path / "mine").name == "mine"
+    assert main(["train", "schedule", *options, "--out", "mine"]) == 2
+    assert "has a policy that is done: give another --out, or --fresh" in capsys.readouterr().err
     assert main(["demo", "--steps", "25", "--policy", "mine", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)  # it is all there is on standard output
     assert [run["schedule"] for run in result["policy"]] == ["mine"] * 3
@@ -132,6 +134,11 @@ def test_ui_opens_the_page_and_ends_with_its_server(tmp_path: Path) -> None:
         (["train", "schedule", "--decisions", "9", "5", "--out", "x"], "the least before the most"),
         (["train", "schedule", "--device", "abacus", "--out", "x"], "a device that torch can use"),
         (["train", "search", "--steps", "0", "--out", "x"], "steps must be at least 1"),
+        (["train", "search", "--algorithm", "sac", "--unlearn", "--out", "x"], "has no --algorithm, --unlearn"),
+        (["train", "search", "--seed", "-3", "--out", "x"], "seed must be a whole number"),
+        (["train", "schedule", "--checkpoint-every", "0", "--out", "x"], "checkpoint-every must be"),
+        (["train", "schedule", "--evaluation-groups", "-1", "--out", "x"], "evaluation-groups must be"),
+        (["train", "schedule", "--workers", "-5", "--out", "x"], "workers must be"),
         (["train", "dinner", "--out", "x"], "invalid choice"),
         (["demo", "--steps", "many"], "invalid int"),
         ([], "VERB"),

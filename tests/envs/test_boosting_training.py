@@ -80,6 +80,12 @@ def test_what_cannot_be_boosted_is_refused() -> None:
         BoostingTraining(xgboost.XGBClassifier(), x, y + 1, x, y)
     with pytest.raises(TrainingError, match="validation targets have classes"):
         BoostingTraining(xgboost.XGBClassifier(), x, y, x, y + 1)
+    with pytest.raises(ConfigurationError, match="no base_score"):
+        BoostingTraining(xgboost.XGBRegressor(base_score=0.05), x, y, x, y)
+    with pytest.raises(TrainingError, match="the 13 columns of the training ones, got 5"):
+        BoostingTraining(xgboost.XGBRegressor(), x, y, x[:, :5], y)
+    with pytest.raises(TrainingError, match="XGBoost does not take these data"):
+        BoostingTraining(xgboost.XGBRegressor(), x, np.full(len(y), np.nan), x, y)
     with pytest.raises(TrainingError, match="call start"):
         training().advance({}, 1)
     with pytest.raises(SearchSpaceError, match="it has lr"):

@@ -129,3 +129,21 @@ def test_bad_arguments_are_refused() -> None:
     env.step(np.zeros(3, dtype=np.float32))
     with pytest.raises(ConfigurationError, match="reset"):
         env.step(np.zeros(3, dtype=np.float32))
+
+
+def test_after_a_rollback_the_validation_loss_is_that_of_the_weights_that_are_left() -> None:
+    env = make(decisions=2, start={"lr": 0.01, "weight_decay": 0.0, "momentum": 0.9})
+    _, info = env.reset(seed=0, options={"config": {"lr": 1e30}})
+    start = info["val_loss"]
+    *_, info = env.step(np.zeros(3, dtype=np.float32))
+    assert info["diverged"] and info["val_loss"] == start
+
+
+def test_a_step_before_the_first_reset_and_an_unknown_option_are_refused() -> None:
+    env = make()
+    with pytest.raises(ConfigurationError, match=r"call reset\(\) first"):
+        env.step(np.zeros(3, dtype=np.float32))
+    with pytest.raises(ConfigurationError, match=r"got \['confg'\]"):
+        env.reset(seed=0, options={"confg": {}})
+    with pytest.raises(ConfigurationError, match="expected a training"):
+        ScheduleEnv(None)  # type: ignore[arg-type]

@@ -42,6 +42,24 @@ def test_the_batch_is_the_single_environment_many_times() -> None:
             assert reward == pytest.approx(rewards[i], abs=1e-4)
 
 
+def test_actions_and_sizes_that_do_not_fit_are_refused() -> None:
+    env = make()
+    with pytest.raises(ConfigurationError, match=r"call reset\(\) first"):
+        env.step(np.zeros((6, 3), np.float32))
+    env.reset()
+    wild = np.zeros((6, 3), np.float32)
+    wild[0, 0] = np.nan
+    for actions in (wild, np.zeros(3), np.zeros((1, 3)), np.zeros((6, 1))):
+        with pytest.raises(ConfigurationError, match=r"finite actions of shape \(6, 3\)"):
+            env.step(actions)
+    assert np.isfinite(env.step(np.zeros((6, 3), np.float32))[0]).all()
+    assert not env.has_attr("nonsense") and env.get_attr("decisions") == [4] * 6
+    for wrong in ({"groups": 0}, {"group_size": 0}, {"groups": 1.5}, {"decisions": 2.5}):
+        with pytest.raises(ConfigurationError, match="at least 1"):
+            make(**wrong)
+    assert make(decisions=np.int64(4)).decisions == 4
+
+
 def test_episodes_end_together_and_report_their_returns() -> None:
     env = make()
     env.reset()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import warnings
 
 import gymnasium
@@ -303,6 +304,23 @@ def test_expected_improvement_falls_on_far_below() -> None:
 def test_a_budget_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="above 0"):
         SearchEnv(budget=0)
+
+
+def test_what_is_no_move_or_option_is_refused() -> None:
+    env = SearchEnv(budget=2)
+    with pytest.raises(ConfigurationError, match=r"call reset\(\) first"):
+        env.step(np.int64(0))
+    assert env.action_masks().all()
+    for options in ({"bugdet": 3}, {"budget": -1}, {"budget": 0}, {"budget": math.nan}):
+        with pytest.raises(ConfigurationError, match="expected"):
+            env.reset(seed=0, options=options)
+    with pytest.raises(ConfigurationError, match="budget above 0"):
+        SearchEnv(budget=math.inf)
+    env.reset(seed=0)
+    for action in (-1, 32, 1.7, math.nan, np.array([3])):
+        with pytest.raises(ConfigurationError, match="an action from 0 to 31"):
+            env.step(action)  # type: ignore[arg-type]
+    env.step(np.int64(0))
 
 
 def test_a_grid_is_exhausted_before_anything_is_tried_twice_however_much_is_forgotten() -> None:

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from metatuner.envs.builtin_tasks import DATA_SETS, builtin_task, split_examples
 from metatuner.envs.errors import ConfigurationError, TrainingError
+from metatuner.envs.signals import Interval
 from metatuner.envs.testing import check_training, same_interval
 from metatuner.envs.torch_training import TorchTraining
+from metatuner.envs.training import Values
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
@@ -80,6 +85,67 @@ def test_the_suite_finds_a_training_that_forgets_its_dropout_state() -> None:
         check_training(make, {"lr": 0.01})
 
 
+class Descent:
+    """A bowl; what it does wrong is its name."""
+
+    adaptive = 0.0
+
+    def __init__(self, wrong: str = "") -> None:
+        self._wrong, self._x, self._rate = wrong, np.zeros(2), 0.1
+
+    def start(self, config: Mapping[str, float], seed: int) -> Interval:
+        self._x = np.random.default_rng(seed).normal(size=2) + 3
+        self._rate = self._first = 0.1 if self._wrong == "deaf at the start" else config["lr"]
+        return Interval.of(val_loss=self._loss())
+
+    def advance(self, hyperparameters: Values, steps: int) -> Interval:
+        losses = []
+        if self._wrong == "forgetful" and "lr" not in hyperparameters:
+            self._rate = self._first
+        for step in range(steps):
+            if "lr" in hyperparameters:
+                rate = hyperparameters["lr"]
+                first = self._wrong == "one for all"
+                self._rate = float(rate if isinstance(rate, int | float) else rate[0 if first else step])
+            losses.append(self._loss())
+            with np.errstate(all="ignore"):
+                self._x = self._x * (1 - self._rate)
+        finite = bool(np.isfinite(self._loss()))
+        return Interval.of(
+            first_loss=losses[0], train_loss=float(np.mean(losses)), val_loss=self._loss(), diverged=not finite
+        )
+
+    def _loss(self) -> float:
+        with np.errstate(all="ignore"):
+            return float(self._x @ self._x) + 1e-3
+
+    def snapshot(self) -> object:
+        return self._x.copy(), self._rate
+
+    def restore(self, snapshot: Any) -> None:
+        self._x, self._rate = snapshot[0].copy(), snapshot[1]
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("deaf at the start", "start must set the hyperparameters"),
+        ("forgetful", "not named must stay"),
+        ("one for all", "each step must take its own value"),
+    ],
+)
+def test_the_suite_finds_a_training_that_takes_values_otherwise(wrong: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_training(lambda: Descent(wrong), {"lr": 0.1})
+    check_training(Descent, {"lr": 0.1})  # though nothing in it but its start is random
+    for arguments in ((Descent(), {"lr": 0.1}), (Descent, {})):
+        with pytest.raises(ConfigurationError):
+            check_training(*arguments)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_builtin_tasks_learn(name: str) -> None:
     training = builtin_task(name)
@@ -101,6 +167,12 @@ def test_what_cannot_be_trained_is_refused() -> None:
     none = TensorDataset(torch.ones(0, 2), torch.zeros(0, dtype=torch.long))
     with pytest.raises(TrainingError, match="no parameters"):
         TorchTraining(nn.Flatten, torch.optim.Adam, some, some)
+    net = nn.Linear(2, 2)
+    for model in (net, lambda: net):
+        with pytest.raises(ConfigurationError, match="a fresh module"):
+            TorchTraining(model, torch.optim.Adam, some, some)
+    with pytest.raises(ConfigurationError, match="batch_size"):
+        TorchTraining(functools.partial(nn.Linear, 2, 2), torch.optim.Adam, some, some, batch_size=0)
     with pytest.raises(TrainingError, match="val data set is empty"):
         TorchTraining(functools.partial(nn.Linear, 2, 2), torch.optim.Adam, some, none)
     with pytest.raises(TrainingError, match="start"):
