@@ -35,7 +35,7 @@ from torch.optim import Optimizer
 from ..envs import optimizers
 from ..envs.adjustments import adjustables
 from ..envs.controller import ScheduleController
-from ..envs.errors import CheckpointError, ConfigurationError, TrainingError
+from ..envs.errors import ConfigurationError, TrainingError
 from ..envs.probe import OptimizerProbe
 from ..envs.records import NullRecorder, Recorder, TrialState
 from ..envs.signals import Interval
@@ -50,7 +50,7 @@ from .policy import DEFAULT_POLICY, Policy
 from .ranks import Ranks
 from .schedule_arguments import require_arguments, require_starts, single
 from .schedule_record import ScheduleRecord
-from .schedule_state import require_fitting
+from .schedule_state import require_fitting, require_identity
 from .setbacks import Setbacks
 
 if TYPE_CHECKING:
@@ -355,17 +355,12 @@ class AdaptiveSchedule:
         Where this schedule was made for another number of steps, the training gets another end, as by `extend`.
 
         Raises:
-            CheckpointError: The state is of another schedule: another policy or set of hyperparameters. Or it is no
+            CheckpointError: The state is of a schedule with other arguments, the number of steps aside. Or it is no
                 whole state. Nothing has been changed then.
             ConfigurationError: This schedule is to end before the saved one stood.
         """
         wanted = self.total_steps
-        if not isinstance(state, Mapping) or state.get("identity") != self._identity():
-            found = state.get("identity") if isinstance(state, Mapping) else type(state).__name__
-            raise CheckpointError(
-                f"the saved state is of {found}, this schedule is {self._identity()}: construct it with the same "
-                "arguments as the one that was saved"
-            )
+        require_identity(state, self._identity())
         weights, kept = optimizers.parameters(self._optimizer), self._setbacks.rollback
         require_fitting(state, self.state_dict(rollback=False), weights, [] if kept is None else kept.buffers)
         self.steps = state["steps"]

@@ -57,6 +57,28 @@ def read_state(file: Path) -> dict[str, Any]:
     return state
 
 
+def require_identity(state: object, mine: Mapping[str, Any]) -> None:
+    """Checks that a saved state is of a schedule with the same arguments.
+
+    Args:
+        state: What was saved.
+        mine: The arguments of the schedule that takes it in, by name.
+
+    Raises:
+        CheckpointError: It is not.
+    """
+    theirs = state.get("identity") if isinstance(state, Mapping) else None
+    if not isinstance(theirs, Mapping):
+        raise CheckpointError(f"expected the state of a schedule, got {type(state).__name__} that is none")
+    if others := [
+        f"{name} {theirs.get(name)!r}, not {mine[name]!r}" for name in mine if theirs.get(name) != mine[name]
+    ]:
+        raise CheckpointError(
+            f"the saved state is of another schedule ({'; '.join(others)}): construct it with the same arguments as "
+            "the one that was saved"
+        )
+
+
 def require_fitting(
     state: Mapping[str, Any], like: Mapping[str, Any], weights: Sequence[Tensor], buffers: Sequence[Tensor]
 ) -> None:

@@ -22,6 +22,8 @@ def load_file(file: str, given: str) -> ModuleType:
     from ..envs.errors import ConfigurationError
 
     path = Path(file)
+    if not file and _is_file(Path(given)):
+        raise ConfigurationError(f"expected FILE.py:FUNCTION, got {given!r}, which names no function")
     if path.suffix != ".py" or not _is_file(path):
         raise ConfigurationError(f"expected FILE.py:FUNCTION with a file that exists, got {given!r}")
     if path.stem in sys.stdlib_module_names or _is_another(path):

@@ -94,6 +94,13 @@ def test_a_worker_joins_with_the_settings_that_the_study_was_begun_with(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_of_a_file_its_own_functions_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("more.py").write_text("from math import *\nfrom typing import Any\n" + OBJECTIVE)
+    assert main(["tune", "more.py:nowhere"]) == 2
+    told = capsys.readouterr().err
+    assert "train" in told.split("it has ")[1] and "Any" not in told and "sqrt" not in told
+
+
 def test_past_studies_tell_where_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["tune", "objective.py:train", "--units", "4", "--json"]
     assert main([*command, "--name", "before", "--budget", "12", "--strategy", "random"]) == 0
@@ -154,7 +161,7 @@ def test_killed_it_goes_on_with_the_trial_that_was_cut_off(tmp_path: Path, capsy
     ("arguments", "message"),
     [
         (["nothing.py:train"], "a file that exists"),
-        (["objective.py"], "a file that exists"),
+        (["objective.py"], "names no function"),
         (["objective.py:tran"], "no function 'tran': it has"),
         (["objective.py:train", "--strategy", "magic"], "expected one of the strategies"),
         (["objective.py:train", "--strategy", "asha"], "give `units`"),
