@@ -370,7 +370,7 @@ class AdaptiveSchedule:
         self._reference.load_state_dict(state)
         self._controller.load_state_dict(_as_arrays(state["controller"]))
         self._remembered = state["remembered"].cpu().numpy()
-        if self._guard is not None and state["guard"] is not None:
+        if self._guard is not None:
             self._guard.load_state_dict(_as_arrays(state["guard"]))
         self._probe.meter.load_state_dict(state["meter"])
         self._horizon.load_state_dict(state["horizon"])

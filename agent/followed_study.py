@@ -271,14 +271,15 @@ def study_history(study: Study, cube: UnitCube, units: tuple[int, ...]) -> Histo
     if not enough_in_common(len(names), len(cube.names)):
         return None
     trials, configs = zip(*[(trial, config) for trial, config in known if names <= config.keys()], strict=True)
-    steps = [max(trial.intermediate_values) for trial in ended if _is_whole(trial) and trial.intermediate_values]
+    whole = [trial for trial in ended if trial.state is TrialState.COMPLETE]
+    steps = [max(trial.intermediate_values) for trial in whole if trial.intermediate_values]
     full = median_low(steps) if steps else 0
     curves = np.array([_curve(study, trial, units, full) for trial in trials])
     told = ~np.isnan(curves[:, 0])
     points = cube.encode_known([{name: config[name] for name in names} for config in configs])[told]
-    whole = _whole(points, curves[told])
+    kept = _whole(points, curves[told])
     name = "" if study.study_name.startswith(_NAMELESS) else study.study_name
-    history = History(points[whole], curves[told][whole], name)
+    history = History(points[kept], curves[told][kept], name)
     return history if history.says_enough else None
 
 
@@ -301,10 +302,6 @@ def _whole(points: NDArray[np.float64], curves: NDArray[np.float64]) -> list[int
 
 def _covers(cube: UnitCube, trial: FrozenTrial) -> bool:
     return all(name in trial.params for name in cube.names)
-
-
-def _is_whole(trial: FrozenTrial) -> bool:
-    return trial.state is TrialState.COMPLETE
 
 
 def _curve(study: Study, trial: FrozenTrial, units: tuple[int, ...], full: int = 0) -> NDArray[np.float64]:

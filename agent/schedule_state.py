@@ -109,7 +109,7 @@ def require_fitting(
              "scheduler")  # fmt: skip
     _require_controller(state["controller"], like["controller"])
     _require(_same_shape(state["remembered"], like["remembered"], finite=True), "remembered")
-    _require(like["guard"] is None or state["guard"] is None or _guards_alike(state["guard"], like["guard"]), "guard")
+    _require(like["guard"] is None or _guards_alike(state["guard"], like["guard"]), "guard")
     _require_horizon(state["horizon"], like["horizon"])
     _require_meter(state["meter"])
     if state["rollback"] is not None:

@@ -119,7 +119,7 @@ class TransformersAdaptiveSchedule(TrainerCallback):
         again = state.global_step == self._resumed_at > 0
         if self.schedule is None or again:
             return
-        if self._val_metric not in metrics and not self._is_of_another_set(metrics):
+        if self._val_metric not in metrics and not self._is_of_a_new_set(metrics):
             raise ConfigurationError(
                 f"expected {self._val_metric!r} among the evaluation's metrics, got {sorted(metrics)}: evaluate on "
                 "data with labels, or give the name of the validation loss as val_metric"
@@ -148,7 +148,7 @@ class TransformersAdaptiveSchedule(TrainerCallback):
             self.schedule.close(state, message)
             self.schedule = None
 
-    def _is_of_another_set(self, metrics: Mapping[str, float]) -> bool:
+    def _is_of_a_new_set(self, metrics: Mapping[str, float]) -> bool:
         """Where there are several evaluation sets, each is evaluated by itself: `eval_NAME_loss`.
 
         If one comes a second time, and the validation loss never did, it is of no set.

@@ -100,7 +100,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="task groups of each architecture to evaluate on (default: 4), or tasks of a search (default: 100); 0 "
         "skips the evaluation",
     )
-    parser.add_argument("--checkpoint-every", type=int, default=10, help="iterations (default: %(default)s)")
+    parser.add_argument(
+        "--checkpoint-every",
+        type=int,
+        default=None,
+        help="iterations of schedules (default: 10), or updates of searches (default: 1)",
+    )
     parser.add_argument("--fresh", action="store_true", help="begin anew instead of resuming")
     parser.add_argument("--experiment", default="metatuner-train", help="MLflow experiment (default: %(default)s)")
     add_store_arguments(parser)
@@ -140,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
             out=out,
             name=name,
             resume=not args.fresh,
-            checkpoint_every=args.checkpoint_every,
+            **({} if args.checkpoint_every is None else {"checkpoint_every": args.checkpoint_every}),
             recorder=recorder,
             progress=lambda done, total, mean: bar.at(min(done, total), f"mean return {mean:.3f}"),
             workers=args.workers,
@@ -168,8 +173,9 @@ def _require(args: argparse.Namespace, out: Path) -> None:
     from ..envs.errors import ConfigurationError
 
     require_seed(args.seed)
-    require_count("checkpoint-every", args.checkpoint_every)
     require_count("workers", args.workers)
+    if args.checkpoint_every is not None:
+        require_count("checkpoint-every", args.checkpoint_every)
     if args.evaluation_groups is not None:
         require_count("evaluation-groups", args.evaluation_groups, 0)
     if args.job == "search":
