@@ -27,6 +27,8 @@ from .search_policy import SearchPolicy
 LOOKAHEAD = 25
 """Full trainings that a search looks ahead, at most: the most that policies have learnt to spend."""
 
+_SAME = 1e-6  # in widths of a range: what encoding and decoding a configuration may change
+
 _NAMELESS = "no-name-"
 """What the names of studies begin with that Optuna had to name."""
 
@@ -159,6 +161,8 @@ class FollowedStudy:
         if mine not in self.state.trials:
             return True
         followed = self.state.trials[mine]
+        if followed.stopped and not followed.running:
+            return False  # who asks again gets the same answer
         reported = max(trial.intermediate_values, default=0)
         rung = len(followed.values)
         if rung >= len(self._units) - 1 or reported < self._units[rung]:
@@ -187,10 +191,18 @@ class FollowedStudy:
                 self.state.trials[mine].running = False
                 self.state.stop(mine)
             return
+        point = self._point_of(trial) if mine == trial.number else None
         if mine not in self.state.trials:
-            if mine != trial.number or not self._knows(trial):
+            if point is None:
                 return
-            self.state.start(mine, self._cube.encode([trial.params])[0])
+            self.state.start(mine, point)
+        elif mine == trial.number and any(name in trial.params for name in self._cube.names):
+            # The objective may have asked for other ranges than the space has.
+            if point is None:
+                self.state.drop(mine)
+                return
+            if np.abs(point - self.state.trials[mine].point).max() > _SAME:
+                self.state.move(mine, point)
         followed = self.state.trials[mine]
         for value in _curve(study, trial, self._units)[len(followed.values) :]:
             if math.isnan(value):
@@ -204,11 +216,21 @@ class FollowedStudy:
 
     def _notice(self, trial: FrozenTrial) -> None:
         """Takes note of what another worker runs: nobody tries it twice."""
-        if trial.state is TrialState.RUNNING and self._knows(trial):
+        if trial.state is TrialState.RUNNING and all(name in trial.params for name in self._cube.names):
             self.state.start(trial.number, self._cube.encode([trial.params])[0])
 
-    def _knows(self, trial: FrozenTrial) -> bool:
-        return _covers(self._cube, trial)
+    def _point_of(self, trial: FrozenTrial) -> NDArray[np.float64] | None:
+        """Where a trial is, shape (d,); None where it has nothing of the space, or a value out of it.
+
+        What it did not ask for, in a conditional space, is as it was proposed, or in the middle.
+        """
+        config = _known(self._cube, trial)
+        if not config:
+            return None
+        followed = self.state.trials.get(trial.number)
+        rest = np.full(self._cube.dimensions, 0.5) if followed is None else followed.point
+        point: NDArray[np.float64] = self._cube.encode([{**self._cube.decode(rest), **config}])[0]
+        return point
 
 
 def check_direction(study: Study) -> None:
@@ -298,10 +320,6 @@ def _whole(points: NDArray[np.float64], curves: NDArray[np.float64]) -> list[int
         if not any(np.array_equal(curves[row, known], curves[other, known]) for other in alike):
             alike.append(int(row))
     return sorted(row for rows in kept.values() for row in rows)
-
-
-def _covers(cube: UnitCube, trial: FrozenTrial) -> bool:
-    return all(name in trial.params for name in cube.names)
 
 
 def _curve(study: Study, trial: FrozenTrial, units: tuple[int, ...], full: int = 0) -> NDArray[np.float64]:

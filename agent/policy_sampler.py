@@ -41,7 +41,7 @@ class PolicySampler(BaseSampler):
     Args:
         policy: A policy, a shipped one's name, a folder, or an address such as `models:/NAME@champion`.
         past: Studies of past tasks that have at least half of the hyperparameters, or what `followed_study.past_tasks`
-            makes of them: what was good there is tried first here.
+            makes of them: what was good there is tried first here, or once the space is known.
         units: Values that a full training reports, at steps 1 to `units`. With it `pruner()` stops trainings that do
             not pay.
         budget: Full trainings that will be spent; None where nobody knows.
@@ -83,6 +83,8 @@ class PolicySampler(BaseSampler):
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._independent = RandomSampler(seed=self._seed)
         self._intersection = IntersectionSearchSpace()
+        self._study: Study | None = None
+        self._study_name = ""
         self._followed: FollowedStudy | None = None
         self._reasons: dict[int, Reason] = {}
         self._given: dict[int, dict[str, Any]] = {}  # configurations of trials that were enqueued in part
@@ -90,12 +92,12 @@ class PolicySampler(BaseSampler):
         self.lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the lock, which cannot be pickled."""
-        return {name: value for name, value in vars(self).items() if name != "lock"}
+        """Everything but the lock, which cannot be pickled, and the study, which may be large."""
+        return {name: value for name, value in vars(self).items() if name not in ("lock", "_study")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Back from `__getstate__`, with a lock of its own."""
-        vars(self).update(state, lock=threading.RLock())
+        vars(self).update(state, lock=threading.RLock(), _study=None)
 
     def pruner(self) -> BasePruner:
         """A pruner that stops a trial where the policy would rather do something else.
@@ -125,6 +127,7 @@ class PolicySampler(BaseSampler):
         self, study: Study, space: Mapping[str, BaseDistribution] | None = None, trial: int = 0
     ) -> FollowedStudy | None:
         """The search that the study is; None where there is no space yet. Workers differ by their first trial."""
+        self._begin(study)
         if space and (self._followed is None or dict(space) != self._followed.space):
             self._followed = FollowedStudy(
                 self.policy,
@@ -138,6 +141,16 @@ class PolicySampler(BaseSampler):
                 finishing=self._finishing,
             )
         return self._followed
+
+    def _begin(self, study: Study) -> None:
+        """Forgets another study: a sampler may be given to several, one after the other."""
+        if study is self._study:
+            return  # storages need not be asked
+        self._study = study
+        if study.study_name != self._study_name:
+            self._study_name, self._followed = study.study_name, None
+            self._intersection = IntersectionSearchSpace()
+            self._reasons, self._given = {}, {}
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Takes note of a trial that was enqueued: Optuna does not ask for what is given."""
@@ -158,6 +171,7 @@ class PolicySampler(BaseSampler):
         space = self._space
         if space is None:
             with self.lock:
+                self._begin(study)
                 space = self._intersection.calculate(study)
         return {name: each for name, each in space.items() if not each.single()}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,11 @@ class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no
             SearchSpaceError: The space is not of Optuna's distributions.
             ValueError: Every configuration failed in every fold.
         """
-        if not _yields_constant_splits(check_cv(self.cv, y, classifier=is_classifier(self.estimator))):
+        if isinstance(self.n_iter, bool) or not isinstance(self.n_iter, Integral) or self.n_iter < 1:
+            raise ConfigurationError(f"n_iter must be a whole number of at least 1, got {self.n_iter!r}")
+        # Splits that are listed are the same each time, and a generator gives them once: scikit-learn takes them.
+        listed = isinstance(self.cv, Iterable) and not hasattr(self.cv, "split")
+        if not (listed or _yields_constant_splits(check_cv(self.cv, y, classifier=is_classifier(self.estimator)))):
             raise ConfigurationError(
                 f"expected splits that are the same for every configuration, got {self.cv!r}: give it a random_state"
             )

@@ -82,6 +82,7 @@ def tune(
     most_paused: int = MOST,
     recorder: Recorder | None = None,
     tags: Mapping[str, str] | None = None,
+    command: str = "",
     progress: Progress | None = None,
 ) -> TuneResult:
     """Tunes an objective, alone or beside others who do the same with the same storage and name.
@@ -141,6 +142,7 @@ def tune(
             on with them: of more, the worst of those that were trained least ends.
         recorder: Takes the record instead of MLflow; `NullRecorder()` records nothing.
         tags: Tags of the study's run, by which it is found among others.
+        command: How to do it again, for whoever reads the record.
         progress: Told after every trial.
 
     Returns:
@@ -202,6 +204,7 @@ def tune(
                 direction=direction,
                 space={} if tree is None else {n: distribution_to_json(d) for n, d in tree.distributions.items()},
                 conditions={} if tree is None else tree.conditions,
+                command=command,
                 budget=f"{purse.budget} full trainings",
                 shared=shared,
             )

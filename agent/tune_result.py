@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from ..envs.constraints import is_allowed
 from ..envs.errors import TrainingError
 from ..envs.records import MESSAGE_ATTRIBUTE
 from .result_page import result_html
@@ -46,13 +48,13 @@ class TuneResult:
 
     @property
     def best_trial(self) -> FrozenTrial:
-        """The best trial that finished.
+        """The best trial that finished, with a finite value if there is one.
 
         Raises:
             TrainingError: None did, or none of those is allowed.
         """
         try:
-            return self.study.best_trial
+            return self._best_finite or self.study.best_trial
         except ValueError as error:
             if finished := sum(trial.state is OptunaState.COMPLETE for trial in self.trials):
                 raise TrainingError(
@@ -62,6 +64,14 @@ class TuneResult:
             failed = [trial for trial in self.trials if trial.state is OptunaState.FAIL]
             why = f"; the last one failed with {failed[-1].user_attrs.get(MESSAGE_ATTRIBUTE)}" if failed else ""
             raise TrainingError(f"none of the {len(self.trials)} trials has finished{why}") from error
+
+    @property
+    def _best_finite(self) -> FrozenTrial | None:
+        """The best one whose value is a number: an infinite one says that something overflowed, whatever its sign."""
+        finished = [each for each in self.trials if each.state is OptunaState.COMPLETE and is_allowed(each)]
+        known = [(each.value, each) for each in finished if each.value is not None and math.isfinite(each.value)]
+        best = max if self.study.direction is StudyDirection.MAXIMIZE else min
+        return best(known, key=lambda pair: pair[0])[1] if known else None
 
     @property
     def best_config(self) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from .command_line import command_line
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json, table
 from .objective_file import function_of, load_file, space_of
 from .report_file import report_file, report_name, write_report
+from .study_name import file_name, study_name
 
 if TYPE_CHECKING:
     from ..envs.comparison_summary import ComparisonSummary
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
     file, _, function = args.objective.rpartition(":")
     settings = ComparisonSettings(
-        name=args.name or function,
+        name=study_name(args),
         strategies=tuple(each.strip() for each in args.strategies.split(",") if each.strip()),
         budget=args.budget,
         repeats=args.repeats,
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
             space,
             settings,
             recorder=recorder,
-            storage=args.storage or _COMPARISONS / quote(settings.name, safe=" "),
+            storage=args.storage or _COMPARISONS / file_name(settings.name),
             progress=lambda spent, which: bar.at(round(spent), which),
         )
     bar.close()

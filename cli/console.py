@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,8 +23,16 @@ def say_aside(text: str) -> None:
 
 
 def say_json(value: Any) -> None:
-    """The result for a machine: the only thing on standard output."""
-    print(json.dumps(value, indent=2), flush=True)
+    """The result for a machine: the only thing on standard output. What is not finite, JSON has as null."""
+    print(json.dumps(_plain(value), indent=2, allow_nan=False), flush=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextlib.contextmanager

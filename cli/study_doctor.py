@@ -105,15 +105,16 @@ def _of_journal(args: argparse.Namespace, store: Store) -> _Examination:
     from ..tracking.study_folder import StudyFolder, journal_root
     from ..tracking.study_places import experiments_with_name
     from ..tracking.study_runs import studies_named
+    from ..tracking.waiting_studies import waiting_hint
 
     experiment = args.experiment or _only(experiments_with_name(args.study, store), args.study, store)
     keys = studies_named(args.study, store, experiment) if experiment is not None else []
     if experiment is None or not keys:
         where = store.shown if experiment is None else f"the experiment {experiment!r} in {store.shown}"
-        raise StoreError(
-            f"{where} has no study {args.study!r}: name another with --experiment or --tracking-uri, or the study's "
-            "Optuna storage with --storage"
+        instead = waiting_hint(args.study) or (
+            ": name another with --experiment or --tracking-uri, or the study's Optuna storage with --storage"
         )
+        raise StoreError(f"{where} has no study {args.study!r}{instead}")
     waiting = {folder.target.study: folder for folder in StudyFolder.all(journal_root())}
     differences: list[Difference] = []
     sources = set()

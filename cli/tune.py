@@ -16,10 +16,11 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
+from .command_line import command_line
 from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json, shown_log
 from .objective_file import function_of, load_file, space_of
+from .study_name import file_name, study_name
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -30,6 +31,24 @@ EXAMPLE = "metatuner tune objective.py:train --budget 30"
 
 EXPERIMENT = "metatuner"
 """The MLflow experiment, unless another is named."""
+
+_OPTIONS = {
+    "--space": "space",
+    "--budget": "budget",
+    "--strategy": "strategy",
+    "--past": "past",
+    "--prior": "prior",
+    "--maximize": "maximize",
+    "--units": "units",
+    "--workers": "workers",
+    "--timeout": "timeout",
+    "--trial-timeout": "trial_timeout",
+    "--isolated": "isolated",
+    "--seed": "seed",
+    "--experiment": "experiment",
+    "--name": "name",
+}
+"""What a study follows from, by option."""
 
 _STUDIES = Path(".metatuner") / "studies"
 _TRIALS = Path(".metatuner") / "trials"
@@ -117,13 +136,14 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
-    name = args.name or args.objective.rpartition(":")[2]
+    name = study_name(args)
     objective = load_objective(args)
     if not args.storage:
         _STUDIES.mkdir(parents=True, exist_ok=True)
     if not args.name:
         _require_same(objective[0], name, args.storage or _journal(name))
-    return run_study(args, objective, name, args.storage or _journal(name), settings_in(args), resume=not args.fresh)
+    settings = {**settings_in(args), "command": command_line("tune", args, ["objective"], _OPTIONS)}
+    return run_study(args, objective, name, args.storage or _journal(name), settings, resume=not args.fresh)
 
 
 def _require_same(objective: Any, name: str, storage: str) -> None:
@@ -246,4 +266,4 @@ def _say_past(past: Sequence[Study], space: NestedSpace, units: int) -> None:
 
 
 def _journal(name: str) -> str:
-    return str(_STUDIES / f"{quote(name, safe=' ')}.journal")
+    return str(_STUDIES / f"{file_name(name)}.journal")

@@ -129,7 +129,7 @@ class SearchEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         possible = self._moves.possible
         if not possible.any():
             raise ConfigurationError("the episode has ended, its budget is spent: call reset() first")
-        if not isinstance(action, int | np.integer) or not 0 <= action < MOVES:
+        if not self.action_space.contains(action):
             raise ConfigurationError(f"expected an action from 0 to {MOVES - 1}, got {action!r}")
         move = int(action) if possible[int(action)] else 0
         number = int(self._moves.trials[move])

@@ -132,6 +132,13 @@ class SearchState:
         self._count += 1
         return trial
 
+    def move(self, number: int, point: Array) -> None:
+        """A trial turns out to have another configuration than it was started with, at a point, shape (d,)."""
+        trial = self.trials[number]
+        trial.point = point
+        trial.expected = None if self.past is None else self.past.expected(point[None])[:, 0]
+        self._tried |= {each.tobytes() for each in self.cube.snapped(point[None])}
+
     def resume(self, number: int) -> None:
         """A paused trial goes on."""
         self.trials[number].running = True
@@ -224,8 +231,8 @@ class SearchState:
 
     @property
     def knows(self) -> bool:
-        """Whether a trial has given a number."""
-        return math.isfinite(self.best)
+        """Whether a trial has given a number, and has not failed since."""
+        return any(each.values and not each.failed for each in self.trials.values())
 
     @property
     def believes(self) -> bool:

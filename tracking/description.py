@@ -38,7 +38,7 @@ def _result(summary: StudySummary, study: str, *, over: bool) -> str:
     if best:
         goal = "largest" if summary.maximizes else "smallest"
         name = run_link(f"#{best[0].trial} {_plain(best[0].name)}".strip(), best[0].run)
-        lines.append(f"**{number(best[0].value)}** is the {goal} `{summary.started.metric}`: {name}.")
+        lines.append(f"**{number(best[0].value)}** is the {goal} {_code(summary.started.metric)}: {name}.")
     lines.append(_progress(summary) + "\n")
     if len(best) > 1:
         lines += [_table(best[:_BEST_SHOWN], summary.started.metric), ""]
@@ -57,7 +57,7 @@ def _progress(summary: StudySummary) -> str:
 
 def _table(trials: Sequence[TrialSummary], metric: str) -> str:
     params = telling(trials)[:_PARAMS_SHOWN]
-    lines = [_row(["trial", f"`{metric}`", *params, "time"]), _row(["---"] * (len(params) + 3))]
+    lines = [_row(["trial", _code(metric), *map(_plain, params), "time"]), _row(["---"] * (len(params) + 3))]
     for trial in trials:
         values = [_plain(short(rounded(trial.params.get(name, "")))) for name in params]
         title = run_link(f"#{trial.trial} {_plain(short(trial.name))}".strip(), trial.run)
@@ -85,6 +85,11 @@ def _again(summary: StudySummary) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def _code(text: str) -> str:
+    """Text as code, which ends neither itself nor a cell."""
+    return f"`{' '.join(text.replace('`', chr(39)).replace('|', '/').split())}`"
 
 
 def _plain(text: str) -> str:

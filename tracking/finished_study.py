@@ -25,7 +25,8 @@ def record_study(
     """Records a study of Optuna, or hyperopt's trials, in MLflow: a run, with a child run for each trial.
 
     Whoever proposed and ran the trials, they look like those of `tune`. Recording a study again adds what is
-    new: trials that run still are left out until they have ended.
+    new: trials that run still are left out until they have ended. A study is known by its name and the moment when its
+    first trial began: another one of the same name has a run of its own.
 
     Example:
         >>> import metatuner as mt

@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ..envs.errors import StoreError
+from ..envs.hyperopt_documents import ended_trials
 from ..envs.records import Record, StudyStarted, TrialFinished, TrialStarted, TrialState
 
 if TYPE_CHECKING:
     from hyperopt import Trials
-
-_DONE, _FAILED = 2, 3  # hyperopt.JOB_STATE_DONE, JOB_STATE_ERROR
 
 
 def records(trials: Trials, name: str | None = None) -> Iterator[Record]:
@@ -30,22 +29,27 @@ def records(trials: Trials, name: str | None = None) -> Iterator[Record]:
     Raises:
         StoreError: There is no trial that has ended.
     """
-    ended = [trial for trial in trials.trials if trial["state"] in (_DONE, _FAILED)]
+    ended = ended_trials(trials)
     if not ended:
         raise StoreError("the trials are empty: give the Trials object that fmin(..., trials=...) has filled")
-    began = min(_ms(trial["book_time"]) for trial in ended)
+    # Trials that the user put in, with values known before, have no times.
+    began = min((_ms(trial["book_time"]) for trial in ended if trial["book_time"]), default=0)
     title = name or f"hyperopt {datetime.fromtimestamp(began / 1000, UTC):%Y-%m-%d %H:%M:%S}"
     yield StudyStarted(name=title, key=f"{title} {began}", metric="loss", time_ms=began)
     for trial in ended:
-        yield from _trial(trial)
+        yield from _trial(trial, began)
 
 
-def _trial(trial: Mapping[str, Any]) -> Iterator[Record]:
-    number, started, ended = int(trial["tid"]), _ms(trial["book_time"]), _ms(trial["refresh_time"])
+def _trial(trial: Mapping[str, Any], began: int) -> Iterator[Record]:
+    from hyperopt import JOB_STATE_DONE
+
+    number, started = int(trial["tid"]), _ms(trial["book_time"]) if trial["book_time"] else began
+    ended = _ms(trial["refresh_time"]) if trial["refresh_time"] else started
     params = {label: values[0] for label, values in trial["misc"]["vals"].items() if len(values)}
     yield TrialStarted(trial=number, name="hyperopt", params=params, time_ms=started)
-    loss = float(trial["result"].get("loss", math.nan))
-    worked = trial["state"] == _DONE and trial["result"].get("status") == "ok" and math.isfinite(loss)
+    told = trial["result"].get("loss")
+    loss = math.nan if told is None else float(told)
+    worked = trial["state"] == JOB_STATE_DONE and trial["result"].get("status") == "ok" and math.isfinite(loss)
     yield TrialFinished(
         trial=number,
         state=TrialState.FINISHED if worked else TrialState.FAILED,

@@ -1,16 +1,16 @@
 """An Optuna study as records: its storage is the truth that MLflow shows.
 
 The same study gives the same records whenever it is read, so that recording it twice is recording it once. A study of
-`tune` has a key of its own; of any other the name is the key.
+`tune` has a key of its own; of any other the name and the moment when it began are the key: names of studies in memory,
+and in different storages, may be the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from ..envs.constraints import excess_of
 from ..envs.errors import StoreError
@@ -74,8 +74,8 @@ def load(storage: str, name: str) -> Study:
 
 
 def key_of(study: Study) -> str:
-    """The study's key: a study of `tune` has one of its own, of any other it is the name."""
-    return str(study.user_attrs.get(KEY_ATTRIBUTE, study.study_name))
+    """The study's key: a study of `tune` has one of its own, of any other it is the name with the time of its start."""
+    return str(study.user_attrs.get(KEY_ATTRIBUTE) or f"{study.study_name} {_began(study.get_trials(deepcopy=False))}")
 
 
 def records(study: Study) -> Iterator[Record]:
@@ -105,10 +105,14 @@ def records(study: Study) -> Iterator[Record]:
         metric=metric,
         direction=study.direction.name.lower(),
         space=space,
-        time_ms=min((_ms(trial.datetime_start) for trial in trials if trial.datetime_start), default=0),
+        time_ms=_began(trials),
     )
     for trial in trials:
         yield from _trial(trial, metric)
+
+
+def _began(trials: Sequence[FrozenTrial]) -> int:
+    return min((_ms(trial.datetime_start) for trial in trials if trial.datetime_start), default=0)
 
 
 def _trial(trial: FrozenTrial, metric: str) -> Iterator[Record]:
@@ -145,11 +149,13 @@ def _files(storage: str) -> list[Path]:
     """The local file that the storage must have: Optuna would make a new one."""
     if "://" not in storage:
         return [Path(storage)]
+    from sqlalchemy import make_url
+
     try:
-        parts = urlsplit(storage)
-    except ValueError:  # whoever opens it says what is wrong
+        database = make_url(storage).database if storage.startswith("sqlite") else None
+    except Exception:  # whoever opens it says what is wrong
         return []
-    return [Path(parts.path[1:])] if parts.scheme.startswith("sqlite") else []
+    return [Path(database)] if database else []
 
 
 def _exists(file: Path) -> bool:

@@ -38,6 +38,7 @@ from .told_trials import is_number
 from .traces import Trace, Training
 from .transport import NOTE_TAG, unusable
 from .trial_run import judged_by, run_state, trial_records
+from .waiting_studies import waiting_hint
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -152,9 +153,12 @@ def _find(client: MlflowClient, store: Store, study: str, experiment: str | None
         raise StoreError(f"{study} is the run of a trial: give that of its study, {parent}")
     names = list(dict.fromkeys(run.data.tags.get(STUDY_TAG, "") for run in studies))
     if not names:
-        raise StoreError(f"{where} has no studies: name another store with --tracking-uri")
+        instead = waiting_hint(study) or ": name another store with --tracking-uri"
+        raise StoreError(f"{where} has no studies{instead}")
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    raise StoreError(f"{where} has no study {study!r}: it has {', '.join(map(repr, names[:_MOST_NAMES]))}{more}")
+    raise StoreError(
+        f"{where} has no study {study!r}: it has {', '.join(map(repr, names[:_MOST_NAMES]))}{more}{waiting_hint(study)}"
+    )
 
 
 def _told(run: Run, places: Mapping[str, str]) -> str:

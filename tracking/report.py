@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ..envs.records import TrialState
@@ -321,7 +322,7 @@ def _resources(study: RecordedStudy) -> Iterable[str]:
         label, unit = _COSTS[name]
         ordered = sorted(values.values())
         total = _amount(sum(ordered), unit) if name in _ADDED else ""
-        rows.append([label, _amount(ordered[len(ordered) // 2], unit), _amount(ordered[-1], unit), total, len(ordered)])
+        rows.append([label, _amount(median(ordered), unit), _amount(ordered[-1], unit), total, len(ordered)])
     yield table(["", "median trial", "largest trial", "all together", "trials"], rows)
     trials = list(study.summary.trials.values())
     if len(trials) > 1:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ..envs.errors import StoreError
+from ..envs.errors import MissingPackageError, StoreError
 from .redaction import one_line, without_credentials
 from .sqlite_file import ensure_database
 from .switches import set_switches
@@ -104,6 +104,7 @@ def connect(store: Store) -> MlflowClient:
 
     Raises:
         StoreError: If the store can be neither opened nor made.
+        MissingPackageError: If its database needs a package that is not installed.
     """
     set_switches()
     store.prepare()
@@ -111,6 +112,10 @@ def connect(store: Store) -> MlflowClient:
 
     try:
         return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
+    except ModuleNotFoundError as error:
+        extra = {"postgresql": "[postgresql]", "mysql": "[mysql]"}.get(store.uri.split(":")[0].split("+")[0], "")
+        instead = f": pip install metatuner{extra}" if extra else ""
+        raise MissingPackageError(f"the store {store.shown} needs the package {error.name}{instead}") from error
     except Exception as error:
         raise StoreError(f"{_EXPECTED}, got {store.shown}: {one_line(error, hide=store.uri)}") from None
 
@@ -151,5 +156,21 @@ def _sqlite(path: str, origin: Origin) -> Store:
         raise StoreError(f"{_EXPECTED}, got '{_SQLITE}{path}'; a database in memory is gone when the process ends")
     if query and origin is Origin.DEFAULT:
         raise StoreError(f"the folder {Path.cwd()} has a question mark in its name, which a database URI cannot hold")
-    database = Path(os.path.abspath(name))  # noqa: PTH100 - Path.resolve would follow links, which may be a mount
-    return Store(f"{_SQLITE}{database}{question}{query}", Kind.FILE, origin, database, database.parent / ARTIFACTS_NAME)
+    meant = name if origin is Origin.DEFAULT else _decoded(name)
+    database = Path(os.path.abspath(meant))  # noqa: PTH100 - Path.resolve would follow links, which may be a mount
+    uri = f"{_SQLITE}{_encoded(str(database))}{question}{query}"
+    return Store(uri, Kind.FILE, origin, database, database.parent / ARTIFACTS_NAME)
+
+
+def _decoded(name: str) -> str:
+    """The path that SQLAlchemy makes of an address: some of its versions take %20 for a blank."""
+    if "%" not in name:
+        return name
+    from sqlalchemy import make_url
+
+    return make_url(f"{_SQLITE}{name}").database or name
+
+
+def _encoded(path: str) -> str:
+    """What SQLAlchemy makes a path of."""
+    return next(name for name in (path, path.replace("%", "%25")) if _decoded(name) == path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import posixpath
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -308,6 +309,8 @@ class Transport:
         folder, name = posixpath.split(draw.path)
         with tempfile.TemporaryDirectory(prefix="metatuner-") as temporary:
             file = Path(temporary) / name
+            # Names may be in a script that no font of this machine has. Not for the moment: other threads warn too.
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
             draw.figure().savefig(file, dpi=_DPI)
             self._open.log_artifact(run_id, str(file), folder or None)
 

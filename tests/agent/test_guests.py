@@ -288,3 +288,14 @@ def test_scikit_learns_checks_pass_as_often_as_those_of_its_own_search(estimator
 
     ours = mt.PolicySearchCV(estimator, {name: FloatDistribution(0.1, 1.0)}, n_iter=2, cv=2, random_state=0)
     assert statuses(ours) == statuses(GridSearchCV(estimator, {name: [0.1, 1.0]}, cv=2))
+
+
+def test_in_scikit_learn_splits_may_come_from_a_generator() -> None:
+    x, y = load_iris(return_X_y=True)
+    space = {"max_depth": IntDistribution(1, 5)}
+    splits = KFold(3, shuffle=True, random_state=0).split(x, y)
+    found = mt.PolicySearchCV(DecisionTreeClassifier(random_state=0), space, n_iter=3, cv=splits).fit(x, y)
+    assert found.best_score_ > 0.8
+    for wrong in (0, 2.5, True):
+        with pytest.raises(ConfigurationError, match="n_iter must be a whole number of at least 1"):
+            mt.PolicySearchCV(DecisionTreeClassifier(), space, n_iter=wrong).fit(x, y)  # type: ignore[arg-type]

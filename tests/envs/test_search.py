@@ -321,6 +321,8 @@ def test_what_is_no_move_or_option_is_refused() -> None:
         with pytest.raises(ConfigurationError, match="an action from 0 to 31"):
             env.step(action)  # type: ignore[arg-type]
     env.step(np.int64(0))
+    # What stable-baselines3 predicts is an array without dimensions.
+    env.step(np.array(0))  # type: ignore[arg-type]
 
 
 def test_a_grid_is_exhausted_before_anything_is_tried_twice_however_much_is_forgotten() -> None:

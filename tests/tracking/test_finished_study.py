@@ -99,6 +99,40 @@ def test_hyperopts_trials_are_recorded_with_what_failed(uri: str) -> None:
     assert best == pytest.approx(min(loss for loss in trials.losses() if loss is not None))
 
 
+def test_hyperopts_odd_documents_are_recorded(uri: str) -> None:
+    def objective(config: dict[str, float]) -> dict[str, Any]:
+        if config["x"] > 0.6:
+            raise ValueError("too large")
+        bad = config["x"] > 0.3
+        return {"loss": None if bad else config["x"], "status": STATUS_FAIL if bad else STATUS_OK}
+
+    trials = Trials()
+    # A result that was known before has no times.
+    [number] = trials.new_trial_ids(1)
+    misc = {"tid": number, "cmd": None, "idxs": {"x": [number]}, "vals": {"x": [0.25]}}
+    [known] = trials.new_trial_docs([number], [None], [{"loss": 0.25, "status": STATUS_OK}], [misc])
+    trials.insert_trial_docs([{**known, "state": 2}])
+    trials.refresh()
+    options = {"catch_eval_exceptions": True, "show_progressbar": False, "rstate": np.random.default_rng(0)}
+    fmin(objective, {"x": hp.uniform("x", 0, 1)}, algo=rand.suggest, max_evals=16, trials=trials, **options)
+    found = children(uri, mt.record_study(trials, uri, "elsewhere"))
+    states = [each.info.status for each in found]
+    assert len(found) == len(trials._dynamic_trials) and {"FINISHED", "FAILED"} == set(states)
+    raised = sum(document["state"] == 3 for document in trials._dynamic_trials)
+    assert raised and states.count("FAILED") > raised
+
+
+def test_another_study_of_the_same_name_has_its_own_run(uri: str) -> None:
+    runs = []
+    for base in (100, 0):
+        study = optuna.create_study(study_name="again")
+        study.optimize(lambda trial, base=base: base + trial.suggest_float("x", 0, 1), n_trials=3)
+        runs.append(mt.record_study(study, uri, "elsewhere"))
+        assert mt.record_study(study, uri, "elsewhere") == runs[-1]
+    assert len(set(runs)) == 2
+    assert [len(children(uri, run)) for run in runs] == [3, 3]
+
+
 def test_what_is_no_study_is_told(uri: str) -> None:
     with pytest.raises(ConfigurationError, match="expected an Optuna study or hyperopt's Trials, got list"):
         mt.record_study([], uri)  # type: ignore[arg-type]
