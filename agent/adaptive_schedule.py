@@ -15,7 +15,7 @@ Measurements, signals and moves are those of the environment that the policy was
 - Distributed training: every rank constructs the schedule and calls `step` alike. Measurements are averaged over the
   ranks, and the first rank's action is applied on all, both at decisions only. Only the first rank records, and what it
   records between decisions is its own. Each rank's `state_dict` holds its own measurements: save them all to go on bit
-  for bit; from the first rank's alone all ranks go on alike, but not quite as they would have.
+  for bit; from the first rank's file alone, loaded on every rank, all go on alike, but not quite as they would have.
 """
 
 from __future__ import annotations
@@ -162,6 +162,7 @@ class AdaptiveSchedule:
         self._controller.unlearns = guard and self.policy.unlearns and on_divergence == "rollback"
         self._val_loss: float | None = None
         self._begun = self._stepped = self._closed = False
+        self._agreed = False  # whether all ranks are known to be as far
         self._watch = LoopWatch(optimizer)
         self._settings = {
             "optimizer": type(optimizer).__name__,
@@ -278,6 +279,8 @@ class AdaptiveSchedule:
     def new_data(self, val_loss: Tensor | float | None = None) -> None:
         """Tells that the data changed: losses from here on are compared with each other, not with those before.
 
+        On every rank alike, though the validation loss may be known to some alone.
+
         Args:
             val_loss: The validation loss on the new data, where it is known.
 
@@ -363,7 +366,7 @@ class AdaptiveSchedule:
         require_identity(state, self._identity())
         weights, kept = optimizers.parameters(self._optimizer), self._setbacks.rollback
         require_fitting(state, self.state_dict(rollback=False), weights, [] if kept is None else kept.buffers)
-        self.steps = state["steps"]
+        self.steps, self._agreed = state["steps"], False
         self._begun, self._due, self._stepped, self._setbacks.back = state["flags"]
         self._setbacks.in_a_row, self._skipped_in_a_row = state["in_a_row"]
         self._val_loss, self._observed = state["val_loss"], state["observed"]
@@ -395,6 +398,9 @@ class AdaptiveSchedule:
     def _before_step(self) -> bool:
         """The optimiser is about to step; returns whether the gradients are those of weights that were taken back."""
         self._watch.steps()
+        if not self._agreed:
+            self._ranks.require_together(self.steps)
+            self._agreed = True
         self._reference.read()
         rolled_back = self._begun and self._decide_if_due()
         if self._reference.outside and self._begun:

@@ -17,13 +17,14 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol
 
 from optuna.distributions import IntDistribution
 
 from ..envs.adjustments import Adjustable, adjustable
-from ..envs.errors import ConfigurationError, MissingPackageError, SearchSpaceError
+from ..envs.errors import ConfigurationError, MissingPackageError, SearchSpaceError, TrainingError
 from ..envs.records import Decision
 from .policy import DEFAULT_POLICY, Policy
 from .reported_schedule import ReportedSchedule
@@ -61,8 +62,9 @@ class PolicyScheduler(PopulationBasedTraining):
     what the policy decided there, moved by Ray's own perturbation: the policy would decide the same for both. Such a
     clone takes over the other one's past, so that the policy goes on seeing one training.
 
-    A trial whose loss is not finite, or 20 times its start, counts as one of the bottom quantile. Where there is no top
-    quantile, it goes back to its last checkpoint with a lower learning rate.
+    A trial that reports a first validation loss of 0 or below, or none that is a number, is stopped, and a warning
+    says so. A trial whose loss is not finite, or 20 times its start, counts as one of the bottom quantile. Where there
+    is no top quantile, it goes back to its last checkpoint with a lower learning rate.
 
     The trainable must report the validation loss, with a checkpoint, at each interval at least, go on from
     `tune.get_checkpoint()`, and take hyperparameters from its configuration after it has loaded the checkpoint (an
@@ -180,25 +182,35 @@ class PolicyScheduler(PopulationBasedTraining):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Takes in a result, and pauses a trial that is to go on with another configuration.
 
-        Raises:
-            TrainingError: The first validation loss of a trial is not positive.
+        A trial whose first validation loss is not positive, so that nothing can be compared with it, is stopped.
         """
         decision: str = TrialScheduler.CONTINUE
         if self._total_time is not None and result.get(self._time_attr, 0) >= self._total_time:
             return decision  # nothing comes after it
         val_loss = result.get(self._val_loss or self._metric)
+        if (self._val_loss or self._metric) in result and not isinstance(val_loss, Real):
+            return self._give_up(trial, f"its validation loss is {val_loss!r}: expected a number")
         if val_loss is not None and self._time_attr in result:
             measured = {name.removeprefix(_PREFIX): v for name, v in result.items() if name.startswith(_PREFIX)}
             if not measured:
                 self._warn_of_blindness()
             # The interval that this result is in is not over.
             over = max(0, math.ceil(result[self._time_attr] / self._perturbation_interval) - 1)
-            self._schedules[trial].report(float(val_loss), measured, decision=over)
+            try:
+                self._schedules[trial].report(float(val_loss), measured, decision=over)
+            except TrainingError as error:
+                return self._give_up(trial, str(error))
         decision = super().on_trial_result(tune_controller, trial, result)
         if trial not in self._adjusted:
             return decision
         self._adjusted.discard(trial)
         return decision if decision == TrialScheduler.NOOP else TrialScheduler.PAUSE
+
+    def _give_up(self, trial: Any, why: str) -> str:
+        """Stops a trial that no policy can judge; the others go on."""
+        _log.warning("trial %s is stopped: %s", trial.trial_id, why)
+        decision: str = TrialScheduler.STOP
+        return decision
 
     def _warn_of_blindness(self) -> None:
         if self._seeing and self._policy.actor is not None:

@@ -1,7 +1,8 @@
 """What the processes of a distributed training agree on, so that all of them apply the same adjustments.
 
-Collective calls happen at decisions only. They are made on the device of the optimiser's parameters: that is where
-gradients are averaged, so the group can talk about it.
+Collective calls happen at decisions, before the first step of a schedule that was made or loaded, and where new data
+are told of. They are made on the device of the optimiser's parameters: that is where gradients are averaged, so the
+group can talk about it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Ranks:
     """
 
     def __init__(self, group: ProcessGroup | Literal["default"] | None, device: torch.device) -> None:
+        self._unsettled = group == "default" and not (dist.is_available() and dist.is_initialized())
         if group == "default":
             group = dist.group.WORLD if dist.is_available() and dist.is_initialized() else None
         self._group, self._device = group, device
@@ -85,6 +87,23 @@ class Ranks:
             raise ConfigurationError(
                 f"the ranks of this training do not schedule the same: this one schedules {what}; construct "
                 "AdaptiveSchedule with the same arguments on every rank, or process_group=None for separate trainings"
+            )
+
+    def require_together(self, steps: int) -> None:
+        """Checks that all ranks are as far, and that there are no more than were known.
+
+        Raises:
+            ConfigurationError: A process group was made since, or a rank went on from a checkpoint and others did not.
+        """
+        if self._unsettled and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            raise ConfigurationError(
+                "torch.distributed was initialised after this schedule was made, which decides alone: make it after "
+                "init_process_group, or with process_group=None for separate trainings"
+            )
+        if self.size > 1 and self.any(bool(self.of_first(np.array([float(steps)]))[0] != steps)):
+            raise ConfigurationError(
+                f"the ranks of this training are not as far: this one's schedule has seen {steps} steps; load a state "
+                "on every rank, or on none"
             )
 
     def _sum(self, values: Array) -> Array:

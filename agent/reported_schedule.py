@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Self
@@ -68,7 +69,7 @@ class ReportedSchedule:
         self._controller.set_horizon(decisions)
         self._guard = Guard(policy.signal_ranges, 1, len(self._hyperparameters)) if guard else None
         self._remembered = policy.first_state(1)
-        self._begun = False
+        self._begun = self._warned = False
         self._reports: list[dict[str, float]] = []
         self.diverged, self.diverged_in_a_row = False, 0
         self.last: Decision | None = None
@@ -97,6 +98,13 @@ class ReportedSchedule:
             started |= {"first_update": measured["first_update"]} if "first_update" in measured else {}
             self._controller.begin(self._reference, Interval.of(**started), decision)
             self._begun = True
+        elif val_loss <= 0 and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the validation loss is {val_loss:g}, but a schedule compares losses by their ratios, so they must be "
+                "positive: it is blind to those that are not; add a constant to it",
+                stacklevel=2,
+            )
         self._reports.append({**measured, "val_loss": val_loss})
 
     def decide(self, step: int) -> Decision:

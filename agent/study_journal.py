@@ -45,6 +45,7 @@ def open_journal(path: str) -> JournalStorage:
     """
     if Path(path).exists() and not Path(path).is_file():
         raise ValueError(f"{path} is no file")
+    path = str(Path(path).absolute())  # an objective may change the working directory
     backend = _WholeLines(path, lock_obj=OwnedLock(path))
     with get_lock_file(backend._lock), Path(path).open("r+b") as file:
         whole = _remove_half_line(file)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import distribution_to_json
 from optuna.study import Study
 
+from ..envs.conditional_space import ConditionalSpace
 from ..envs.errors import MetatunerError, StoreError
 from .storages import not_opened, open_storage
 
@@ -25,6 +27,11 @@ def title_of(objective: object) -> str:
     """What tells objectives apart that have the same name: where a function comes from."""
     kind = objective if hasattr(objective, "__qualname__") else type(objective)
     return f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', '')}"
+
+
+def described(space: ConditionalSpace | None) -> dict[str, str]:
+    """A search space, as JSON of Optuna's by name; nothing where the objective asks for what it wants."""
+    return {} if space is None else {name: distribution_to_json(each) for name, each in space.distributions.items()}
 
 
 def keep_settings(study: Study, settings: dict[str, Any]) -> None:

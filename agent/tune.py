@@ -10,7 +10,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import distribution_to_json
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
@@ -37,7 +36,7 @@ from .quiet import quiet_optuna
 from .roll_call import DEFAULT_BEAT_S, Beating, RollCall
 from .strategies import Setting, policy_of, strategy_named
 from .study_news import StudyNews
-from .study_settings import KEPT, keep_settings, title_of
+from .study_settings import KEPT, described, keep_settings, title_of
 from .trial_folder import TrialFolders
 from .trial_loop import Progress, TrialLoop
 from .trial_queue import add_known, enqueue
@@ -181,7 +180,8 @@ def tune(
         beating = None
         if roll is not None:
             settings = {each: arguments[each] for each in KEPT}
-            keep_settings(study, {**settings, "objective": title_of(objective), "strategy": proposer})
+            about_it = {"objective": title_of(objective), "space": described(tree), "strategy": proposer}
+            keep_settings(study, {**settings, **about_it})
             beating = Beating(roll)
             stack.callback(beating.close)
         retry_cut_off(study, _is_gone(roll))
@@ -202,7 +202,7 @@ def tune(
                 key=key,
                 metric=metric,
                 direction=direction,
-                space={} if tree is None else {n: distribution_to_json(d) for n, d in tree.distributions.items()},
+                space=described(tree),
                 conditions={} if tree is None else tree.conditions,
                 command=command,
                 budget=f"{purse.budget} full trainings",

@@ -39,10 +39,29 @@ def run(args: argparse.Namespace) -> int:
 
     objective = tune.load_objective(args)
     begun = settings_of(args.storage, args.study)
+    _require_same(objective, begun or {}, args.study)
     for line in _not_heeded(args, begun or {}):
         say_aside(line)
     settings = tune.settings_in(args) if begun is None else {each: begun[each] for each in KEPT}
     return tune.run_study(args, objective, args.study, args.storage, settings)
+
+
+def _require_same(objective: tuple[Any, Any], begun: Mapping[str, Any], study: str) -> None:
+    """All workers of a study try the same objective in the same space."""
+    from ..agent.study_settings import described, title_of
+    from ..envs.conditional_space import ConditionalSpace
+    from ..envs.errors import ConfigurationError
+
+    function, space = objective
+    for what, mine in (
+        ("objective", title_of(function)),
+        ("space", described(None if space is None else ConditionalSpace(space))),
+    ):
+        if begun.get(what, mine) != mine:
+            raise ConfigurationError(
+                f"expected the {what} of the study {study!r}, which was begun with {begun[what]}, got {mine}: join it "
+                "with that one, or begin another study"
+            )
 
 
 def _not_heeded(args: argparse.Namespace, begun: Mapping[str, Any]) -> Iterator[str]:

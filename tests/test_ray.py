@@ -201,6 +201,112 @@ def test_a_population_is_adjusted_recorded_and_restored(cluster: Any, tmp_path: 
     ], "trials that had finished are left alone"
 
 
+DRIVER = """
+import os, sys
+import metatuner as mt
+import ray
+from ray import tune
+
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+
+def train(config):
+    for epoch in range(3):
+        tune.report({"val_loss": config["lr"] / (epoch + 1)})
+
+class Dies(tune.Callback):
+    def on_trial_complete(self, iteration, trials, trial, **info):
+        if len(sys.argv) == 4 and sum(each.is_finished() for each in trials) >= 2:
+            os.kill(os.getpid(), 9)
+
+if len(sys.argv) == 4:
+    recorder = mt.TuneRecorder("val_loss", tracking_uri=sys.argv[3], name="killed", plots=False)
+    tuner = tune.Tuner(
+        train,
+        param_space={"lr": tune.uniform(0.1, 1)},
+        tune_config=tune.TuneConfig(metric="val_loss", mode="min", num_samples=3, max_concurrent_trials=1),
+        run_config=tune.RunConfig(name="killed", storage_path=sys.argv[2], callbacks=[recorder, Dies()], verbose=0),
+    )
+else:
+    tuner = tune.Tuner.restore(sys.argv[2] + "/killed", train)
+results = tuner.fit()
+assert len(results) == 3 and not results.errors
+"""
+
+
+def test_an_experiment_whose_driver_was_killed_goes_on_in_its_study(cluster: Any, tmp_path: Path, uri: str) -> None:
+    import os
+    import subprocess
+    import sys
+
+    from mlflow import MlflowClient
+
+    def driven(*arguments: str) -> int:
+        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+        command = [sys.executable, "-c", DRIVER, cluster.address, str(tmp_path), *arguments]
+        return subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=False, timeout=120).returncode
+
+    assert driven(uri) == -signal.SIGKILL
+    # Ray's file is older than the record: it does a trial again that had finished.
+    assert driven() == 0
+    client = MlflowClient(uri)
+    (experiment,) = [each.experiment_id for each in client.search_experiments() if each.name == "metatuner"]
+    (study,) = [run for run in client.search_runs([experiment]) if run.info.run_name == "killed"]
+    assert study.info.status == "FINISHED"
+    runs = runs_of(uri, study.info.run_id)
+    assert sorted(runs) == [0, 1, 2]
+    assert all(attempts[-1].info.status == "FINISHED" for attempts in runs.values())
+    names = [{run.data.tags["ray.trial_id"] for run in attempts} for attempts in runs.values()]
+    assert [len(each) for each in names] == [1, 1, 1] and len(set.union(*names)) == 3
+
+
+def test_another_experiment_of_the_same_name_is_another_study(
+    cluster: Any, tmp_path: Path, uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    from ray import tune
+
+    def train(config: dict[str, Any]) -> None:
+        tune.report({"val_loss": config["lr"]})
+
+    studies = []
+    recorder = mt.TuneRecorder("val_los", tracking_uri=uri, name="again", plots=False)
+    for _ in range(2):
+        tune.Tuner(
+            train,
+            param_space={"lr": tune.uniform(0.1, 1)},
+            run_config=tune.RunConfig(name="again", storage_path=str(tmp_path), callbacks=[recorder], verbose=0),
+        ).fit()
+        studies.append(recorder.run_id)
+    assert studies[0] != studies[1]
+    assert [[run.info.status for (run,) in runs_of(uri, study).values()] for study in studies] == [["FINISHED"]] * 2
+    assert "no result has the metric 'val_los'" in caplog.text and "'val_loss'" in caplog.text
+
+
+def test_a_loss_that_no_policy_can_judge_stops_its_trial_alone(
+    cluster: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from ray import tune
+
+    def train(config: dict[str, Any]) -> None:
+        import tempfile
+
+        for epoch in range(4):
+            with tempfile.TemporaryDirectory() as folder:
+                checkpoint = tune.Checkpoint.from_directory(folder)
+                tune.report({"val_loss": config["first"] / (epoch + 1)}, checkpoint=checkpoint)
+
+    scheduler = mt.PolicyScheduler({"lr": tune.loguniform(1e-4, 0.1)}, policy="zero", total_time=4)
+    results = tune.Tuner(
+        train,
+        param_space={"lr": 0.01, "first": tune.grid_search([1.0, 0.0])},
+        tune_config=tune.TuneConfig(metric="val_loss", mode="min", scheduler=scheduler, reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+    ).fit()
+    assert not results.errors
+    reached = {each.config["first"]: each.metrics["training_iteration"] for each in results if each.metrics}
+    assert reached == {1.0: 4, 0.0: 1}
+    assert "is stopped: " in caplog.text
+
+
 def test_a_lone_trial_that_diverges_goes_back_with_a_lower_rate(cluster: Any, tmp_path: Path, uri: str) -> None:
     from ray import tune
 

@@ -6,7 +6,7 @@ later would measure itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ..envs.records import (
@@ -59,6 +59,11 @@ class Completion:
     def ended(self) -> frozenset[int]:
         """Numbers of trials that ended, however."""
         return self._state.ended
+
+    @property
+    def trial_tags(self) -> Mapping[int, Mapping[str, str]]:
+        """Tags of trials by number, those that they had when they began."""
+        return self._state.trial_tags
 
     def complete(self, record: Record) -> list[Record]:
         """The record with what belongs before and after it; nothing where it came too late.

@@ -9,6 +9,7 @@ import shlex
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -126,6 +127,11 @@ class MLflowRecorder:
     def ended(self) -> frozenset[int]:
         """Numbers of the latest study's trials that ended, however."""
         return self._completion.ended
+
+    @property
+    def trial_tags(self) -> Mapping[int, Mapping[str, str]]:
+        """Tags of the latest study's trials by number, those that trials had when they began."""
+        return self._completion.trial_tags
 
     def trial_run_id(self, trial: int) -> str | None:
         """MLflow's id of the run of a trial's first attempt in the latest study; None before it is there."""

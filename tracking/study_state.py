@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..envs.errors import ConfigurationError
@@ -32,11 +33,13 @@ class StudyState:
         is_open: Whether the study has started and not ended.
         is_shared: Whether other processes may record it too.
         running: Numbers of trials that have started and not ended.
+        trial_tags: Tags of trials by number, those that they had when they began.
     """
 
     def __init__(self) -> None:
         self.is_open = self.is_shared = False
         self.running: set[int] = set()
+        self.trial_tags: dict[int, Mapping[str, str]] = {}
         self._over: dict[int, TrialState] = {}
         self._attempts: dict[int, int] = {}
         self._started_ms: dict[int | None, int] = defaultdict(int)
@@ -102,6 +105,7 @@ class StudyState:
             case TrialStarted():
                 self.running.add(record.trial)
                 self._attempts[record.trial] = record.attempt
+                self.trial_tags[record.trial] = record.tags
                 self._started_ms[record.trial] = record.time_ms
             case TrialFinished():
                 self.running.discard(record.trial)

@@ -13,6 +13,7 @@ from .told_trials import is_number
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+_OWN = ("mlflow.", "metatuner.")  # tags that are not the trial's own
 _STATES = {"FINISHED": TrialState.FINISHED, "FAILED": TrialState.FAILED}
 
 
@@ -28,6 +29,7 @@ def trial_records(run: Run) -> Iterator[Record]:
         name=tags.get(TITLE_TAG, run.info.run_name or ""),
         params={meant_name(key, tags): value for key, value in run.data.params.items()},
         attempt=int(tags.get("metatuner.attempt", 0)),
+        tags={name: text for name, text in tags.items() if not name.startswith(_OWN)},
         time_ms=begun,
     )
     if WHY_TAG in tags:

@@ -9,7 +9,9 @@ here it is a metric of each step, `hp/NAME`, beside what the trial reports.
 
 from __future__ import annotations
 
+import logging
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Real
@@ -39,6 +41,9 @@ except ImportError as error:
         f"TuneRecorder needs Ray Tune, which cannot be imported ({error}): install metatuner[ray]"
     ) from error
 
+_ID_TAG = "ray.trial_id"
+_log = logging.getLogger(__name__)
+
 _OWN = {*AUTO_RESULT_KEYS, *DEBUG_METRICS, "done", "should_checkpoint", "trial_id"}
 """What Ray adds to each result by itself."""
 
@@ -48,8 +53,9 @@ class TuneRecorder(Callback):
 
     A trial that is paused, or that fails and is tried again from its checkpoint, is one run, which ends when the trial
     does; the tag `metatuner.retries` counts failures. An experiment that is restored (`Tuner.restore`) goes on in the
-    same place: trials that were cut off or failed have another attempt, as after `tune(resume=True)`. A trial that went
-    back to an earlier step has values of both passes there, and the later ones hold.
+    same place: trials that were cut off or failed have another attempt, as after `tune(resume=True)`, and one that had
+    finished, which Ray does again where its own file is older, stays as it is. A trial that went
+    back to an earlier step has values of both passes there, and the later ones hold. Another `fit` is another study.
 
     What trials use is not measured, as they may run on other machines: `resource/wall_s` is what Ray tells.
 
@@ -94,35 +100,42 @@ class TuneRecorder(Callback):
         self._metric, self._direction = metric, "minimize" if mode == "min" else "maximize"
         self._tracking_uri, self._experiment, self._name, self._plots = tracking_uri, experiment, name, plots
         self.run_id: str | None = None
+        self._key, self._over = f"ray/{uuid.uuid4().hex}", False
         self._numbers: dict[str, int] = {}
         self._open: set[str] = set()
+        self._known: set[str] = set()  # trials that had finished before, and are done again
         self._retries: dict[str, int] = {}
+        self._judged = False  # whether a result had the metric
         self._recorder: MLflowRecorder | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but what is open: Ray keeps callbacks with the experiment, to restore it."""
-        return {**vars(self), "_recorder": None, "_open": set()}
+        return {**vars(self), "_recorder": None, "_open": set(), "_known": set(), "_over": False}
 
     def get_state(self) -> dict[str, Any]:
         """For Ray's state of the experiment."""
-        return {"numbers": dict(self._numbers), "retries": dict(self._retries)}
+        return {"key": self._key, "numbers": dict(self._numbers), "retries": dict(self._retries)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """From Ray's state of the experiment that is restored."""
-        self._numbers, self._retries = dict(state["numbers"]), dict(state["retries"])
+        self._key, self._numbers, self._retries = state["key"], dict(state["numbers"]), dict(state["retries"])
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial begins, or goes on."""
-        if trial.trial_id in self._open:
+        if trial.trial_id in self._open or trial.trial_id in self._known:
             return
-        number = self._numbers.setdefault(trial.trial_id, len(self._numbers))
+        study = self._study(trial)
+        number = self._numbers.setdefault(trial.trial_id, max(self._numbers.values(), default=-1) + 1)
+        if number in study.finished:
+            self._known.add(trial.trial_id)
+            return
         self._open.add(trial.trial_id)
-        self._study(trial).record(
+        study.record(
             TrialStarted(
                 trial=number,
                 name=trial.trainable_name,
                 params=flatten_dict(trial.config),
-                tags={"ray.trial_id": trial.trial_id},
+                tags={_ID_TAG: trial.trial_id},
             )
         )
 
@@ -130,11 +143,15 @@ class TuneRecorder(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """What a trial reports, and the configuration by which it got there: that of the step before, from there on."""
+        if trial.trial_id not in self._open:
+            return
         number, step = self._numbers[trial.trial_id], int(result[TRAINING_ITERATION])
         config = {f"hp/{name}": value for name, value in _numbers(result.get("config", {})).items()}
         reported = {name: value for name, value in result.items() if name not in _OWN and not name.startswith("__")}
         self._study(trial).record(Metrics(trial=number, step=step - 1, values=config))
-        self._study(trial).record(Metrics(trial=number, step=step, values=_numbers(reported)))
+        told = _numbers(reported)
+        self._judged = self._judged or self._metric in told
+        self._study(trial).record(Metrics(trial=number, step=step, values=told))
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial failed and is tried again, from its checkpoint."""
@@ -146,6 +163,10 @@ class TuneRecorder(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial ended well, or was stopped."""
+        if not self._judged and trial.trial_id in self._open:
+            self._judged = True  # once
+            names = sorted(_numbers({name: each for name, each in trial.last_result.items() if name not in _OWN}))
+            _log.warning("no result has the metric %r, so trials have no value: there are %s", self._metric, names)
         self._end(trial, TrialState.FINISHED)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -164,7 +185,7 @@ class TuneRecorder(Callback):
         )
         self._recorder.record(StudyFinished(state=state))
         self._recorder.close()
-        self.run_id, self._recorder = self._recorder.run_id, None
+        self.run_id, self._recorder, self._over = self._recorder.run_id, None, True
 
     def decided(self, trial_id: str, decision: Decision, /) -> None:
         """Takes a decision of `PolicyScheduler` for the trial of this id.
@@ -172,6 +193,8 @@ class TuneRecorder(Callback):
         Raises:
             ConfigurationError: The trial was never started here.
         """
+        if trial_id in self._known:
+            return
         if self._recorder is None or trial_id not in self._open:
             raise ConfigurationError(
                 f"trial {trial_id} was not started in this recorder: put the same TuneRecorder among the callbacks of "
@@ -181,14 +204,20 @@ class TuneRecorder(Callback):
 
     def _study(self, trial: Trial) -> MLflowRecorder:
         """The recorder, in the study that is this experiment."""
+        if self._over:  # another `fit` with the same recorder; a restored experiment has a copy from before its end
+            self._key, self._over = f"ray/{uuid.uuid4().hex}", False
+            self._numbers, self._retries, self._known = {}, {}, set()
         if self._recorder is None:
             name = self._name or trial.experiment_dir_name
             self._recorder = MLflowRecorder(self._tracking_uri, self._experiment, plots=self._plots, sampling=None)
             self._recorder.record(
                 StudyStarted(
-                    name=name, key=f"ray/{name}", metric=self._metric, direction=self._direction, tags={"ray": "tune"}
+                    name=name, key=self._key, metric=self._metric, direction=self._direction, tags={"ray": "tune"}
                 )
             )
+            # Ray's state may be older than the record.
+            tags = self._recorder.trial_tags
+            self._numbers |= {told[_ID_TAG]: number for number, told in tags.items() if _ID_TAG in told}
         return self._recorder
 
     def _end(self, trial: Trial, state: TrialState, message: str = "") -> None:

@@ -60,13 +60,19 @@ def main(
     first_only: bool = False,
     horizon_of: dict[str, int] | None = None,
     device: str = "cpu",
+    late: bool = False,
+    lonely: bool = False,
 ) -> None:
     """Trains `steps` steps with 2 ranks; rank 1 tells that its loss at step `spoil` is NaN.
 
     `first_only`: all ranks resume from the first rank's state. `horizon_of`: another total_steps for a rank.
+    `late`: the schedule is made before the process group. `lonely`: the first rank alone loads its schedule's state.
     """
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
+    early = nn.Linear(8, 3)
+    early_optimizer = torch.optim.AdamW(early.parameters())
+    early_tuner = AdaptiveSchedule(early_optimizer, steps, policy) if late else None
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     for name in calls:
         setattr(dist, name, counted(name, getattr(dist, name)))
@@ -86,8 +92,12 @@ def main(
         state = torch.load(home / f"rank{0 if first_only else rank}-{start}.pt", weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        tuner.load_state_dict(state["tuner"])
+        if rank == 0 or not lonely:
+            tuner.load_state_dict(state["tuner"])
         generator.set_state(torch.load(home / f"rank{rank}-{start}.pt", weights_only=True)["generator"])
+    if early_tuner is not None:
+        early(x[:16].cpu()).sum().backward()
+        early_optimizer.step()
     dist.barrier()
     with (home / f"rank{rank}.log").open("a", encoding="utf-8") as log:
         while tuner.steps < steps:

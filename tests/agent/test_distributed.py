@@ -65,8 +65,8 @@ def test_ranks_stay_bit_identical_and_resume_after_a_kill(
     ends = [json.loads((home / f"rank{rank}.json").read_text()) for rank in range(2)]
     assert ends[0]["records"] > 10
     assert ends[1]["records"] == 0
-    # They talk at the 10 decisions only: the first compares arguments and starting losses, each has one action.
-    assert ends[0]["calls"] == ends[1]["calls"] == {"all_reduce": 2 + 9 * 2, "broadcast": 1 + 10}
+    # They talk at the 10 decisions only: the first compares steps, arguments and starting losses, each has one action.
+    assert ends[0]["calls"] == ends[1]["calls"] == {"all_reduce": 3 + 9 * 2, "broadcast": 2 + 10}
 
     home = tmp_path / "killed"
     killed = started(home, folder, pause=0.02, device=device)
@@ -103,6 +103,25 @@ def test_ranks_that_schedule_differently_are_told_so(folder: Path, tmp_path: Pat
     assert all(rank.wait() != 0 for rank in ranks)
     errors = [rank.printed for rank in ranks]
     assert all("ranks of this training do not schedule the same" in error for error in errors), errors
+
+
+def test_a_state_that_one_rank_alone_loads_is_told_of(folder: Path, tmp_path: Path, started: Started) -> None:
+    home = tmp_path / "lonely"
+    finish(started(home, folder, steps=60))
+    for file in home.glob("rank?-*.pt"):
+        if int(file.stem.split("-")[1]) > 35:
+            file.unlink()
+    ranks = started(home, folder, lonely=True)
+    assert all(rank.wait() != 0 for rank in ranks)
+    errors = [rank.printed for rank in ranks]
+    assert all("load a state on every rank, or on none" in error for error in errors), errors
+
+
+def test_a_schedule_from_before_the_process_group_is_told_of(folder: Path, tmp_path: Path, started: Started) -> None:
+    ranks = started(tmp_path / "late", folder, late=True)
+    assert all(rank.wait() != 0 for rank in ranks)
+    errors = [rank.printed for rank in ranks]
+    assert all("make it after init_process_group" in error for error in errors), errors
 
 
 def test_alone_everything_is_as_it_is() -> None:

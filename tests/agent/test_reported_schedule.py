@@ -121,6 +121,15 @@ def test_a_training_that_is_heard_of_late_is_told_how_far_it_is() -> None:
     assert decision.signals["progress"] == pytest.approx(0.7)
 
 
+def test_a_loss_that_falls_to_0_is_warned_of_once() -> None:
+    mine = schedule(Policy.load("zero"))
+    mine.report(1.0)
+    with pytest.warns(UserWarning, match="must be positive") as told:
+        for loss in (0.0, -1.0):
+            mine.report(loss)
+    assert len(told) == 1
+
+
 def test_a_loss_that_cannot_be_compared_is_refused() -> None:
     with pytest.raises(TrainingError, match="must be positive"):
         schedule(Policy.load("zero")).report(-1.0)
