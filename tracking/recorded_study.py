@@ -211,7 +211,8 @@ def _read(client: MlflowClient, store: Store, experiment: str, run: Run) -> Reco
         },
         attempts=sum(len(attempts) for number, attempts in runs.items() if number is not None),
         data_sets=_data_sets(run),
-        message=run.data.tags.get(_MESSAGE_TAG, ""),
+        # Of a study that was cut off, and then went on to its end, it is an older one.
+        message="" if run.info.status in ("FINISHED", "RUNNING") else run.data.tags.get(_MESSAGE_TAG, ""),
     )
 
 
