@@ -83,7 +83,7 @@ class Child:
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         theirs, commands = os.pipe()
         answers, theirs_too = os.pipe()
-        command = [sys.executable, "-m", "metatuner.agent.child_main", str(theirs), str(theirs_too)]
+        command = [sys.executable, "-m", "metatuner.agent.child_main", str(theirs), str(theirs_too), str(os.getpid())]
         # A session of its own: what it starts is ended with it, and Ctrl-C reaches this process alone.
         self._process = subprocess.Popen(command, pass_fds=(theirs, theirs_too), start_new_session=True)
         os.close(theirs)

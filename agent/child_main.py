@@ -1,10 +1,10 @@
 """The child process of `agent.child`: loads an objective, runs it, tells what it gives.
 
-    python -m metatuner.agent.child_main READ WRITE
+    python -m metatuner.agent.child_main READ WRITE PARENT
 
-READ and WRITE are file descriptors. The parent sends a pickle of its `sys.path`, then one of the objective and its
-configuration; the child answers with lines of JSON. After each unit it waits for the parent's word to go on.
-What is no number comes as a text that says so.
+READ and WRITE are file descriptors, PARENT is the parent's process id: the child ends with it. The parent sends a
+pickle of its `sys.path`, then one of the objective and its configuration; the child answers with lines of JSON. After
+each unit it waits for the parent's word to go on. What is no number comes as a text that says so.
 
 These pickles were made by the parent a moment ago and come over a pipe that nobody else holds; nothing from a storage,
 a file or a network is ever unpickled.
@@ -16,7 +16,10 @@ import contextlib
 import json
 import os
 import pickle
+import signal
 import sys
+import threading
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
@@ -24,11 +27,13 @@ from typing import IO, Any
 from .answers import as_number, error_text
 from .trial_folder import within
 
+_LOOK_S, _GRACE_S = 0.5, 5.0
 _SOONER, _SOONEST = 300, 1000  # of `/proc/PID/oom_score_adj`: thousandths of the machine's memory
 
 
-def main(read: int, write: int) -> None:
+def main(read: int, write: int, parent: int) -> None:
     """Runs the objective that is sent."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _come_before_the_parent()
     with os.fdopen(read, "rb") as commands, os.fdopen(write, "w", encoding="utf-8") as answers:
         # First the path: what is pickled by name must be found.
@@ -45,6 +50,15 @@ def main(read: int, write: int) -> None:
             raise  # its exit code tells
         except BaseException as error:
             _tell(answers, "error", error_text(error))
+
+
+def _end_with(parent: int) -> None:
+    """A parent that was killed can end nothing; what this process has started, in its own session, ends too."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_S)
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        os.killpg(os.getpgrp(), how)
+        time.sleep(_GRACE_S)
 
 
 def _come_before_the_parent() -> None:
@@ -69,4 +83,4 @@ def _tell(answers: IO[str], what: str, value: float | str | None) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -143,7 +143,7 @@ def built(make: Callable[[], Network], folder: Path, card: Mapping[str, Any]) ->
             the card tells.
     """
     with torch.device("meta"):
-        network = make()
+        network = make().float()  # whatever the caller's default type is
     expected = network.state_dict()
     path = folder / WEIGHTS
     with _readable(path):

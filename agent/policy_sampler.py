@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, RandomSampler
@@ -156,7 +158,7 @@ class PolicySampler(BaseSampler):
         """Takes note of a trial that was enqueued: Optuna does not ask for what is given."""
         fixed = trial.system_attrs.get("fixed_params")
         space = self.infer_relative_search_space(study, trial) if fixed else {}
-        with self.lock:
+        with self.lock, _by_itself():
             followed = self.followed(study, space, trial.number)
             if fixed and space and followed is not None:
                 config = followed.take(trial.number, fixed)
@@ -179,7 +181,7 @@ class PolicySampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The configuration that the policy chooses."""
-        with self.lock:
+        with self.lock, _by_itself():
             followed = self.followed(study, search_space, trial.number)
             if followed is None or not search_space:
                 self._tell_why(study, trial, UNKNOWN)
@@ -193,8 +195,12 @@ class PolicySampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """A value at random."""
+        """A value at random; of a trial that goes on with another's training, the value that this one has."""
         check_direction(study)
+        if (first := self.continued_by(trial.number)) is not None:
+            params = study.get_trials(deepcopy=False)[first].params
+            if param_name in params:
+                return params[param_name]
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def _tell_why(self, study: Study, trial: FrozenTrial, reason: Reason | None) -> None:
@@ -206,6 +212,13 @@ class PolicySampler(BaseSampler):
     def reseed_rng(self) -> None:
         """Other random values from now on: a copy of this sampler is to work beside it."""
         self._independent.reseed_rng()
+
+
+@contextmanager
+def _by_itself() -> Iterator[None]:
+    """Whatever an objective has set for all arrays and tensors, policies work with the usual settings."""
+    with np.errstate(all="ignore"), torch.device("cpu"):
+        yield
 
 
 def _checked_past(past: object) -> list[Study]:
@@ -248,6 +261,6 @@ class PolicyPruner(BasePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial."""
-        with self._sampler.lock:
+        with self._sampler.lock, _by_itself():
             followed = self._sampler.followed(study)
             return followed is not None and not followed.goes_on(study, trial)

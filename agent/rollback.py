@@ -78,9 +78,7 @@ def _copies(tensors: list[Tensor], into: list[Tensor] | None) -> list[Tensor]:
 
 
 def _copy(state: Mapping[str, Any], into: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: _copied(value, into.get(name)) if isinstance(value, Tensor) else value for name, value in state.items()
-    }
+    return {name: _copied(value, into.get(name)) for name, value in state.items()}
 
 
 def _beside(weight: Tensor, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,9 +89,15 @@ def _beside(weight: Tensor, state: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _copied(tensor: Tensor, into: object) -> Tensor:
-    """A copy, in the memory of an earlier one where that fits."""
-    tensor = tensor.detach()
-    if isinstance(into, Tensor) and (into.shape, into.dtype) == (tensor.shape, tensor.dtype):
-        return into.copy_(tensor)
-    return tensor.clone()
+def _copied(value: Any, into: object) -> Any:
+    """A copy, of a tensor in the memory of an earlier one where that fits; some optimisers keep lists, too."""
+    if isinstance(value, Tensor):
+        tensor = value.detach()
+        if isinstance(into, Tensor) and (into.shape, into.dtype) == (tensor.shape, tensor.dtype):
+            return into.copy_(tensor)
+        return tensor.clone()
+    if isinstance(value, dict):
+        return {name: _copied(each, None) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)([_copied(each, None) for each in value])
+    return value

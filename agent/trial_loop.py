@@ -91,8 +91,10 @@ class TrialLoop:
             futures = [threads.submit(self._run_thread) for _ in range(self._threads)]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
-            finally:
-                self._failed = any(each.done() and each.exception() is not None for each in futures)
+            except BaseException:
+                self._failed = True  # no trial begins any more
+                raise
+            self._failed = any(each.done() and each.exception() is not None for each in futures)
         for each in futures:
             each.result()
 

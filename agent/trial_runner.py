@@ -31,8 +31,8 @@ from ..envs.records import (
 )
 from .answers import as_number, error_text
 from .child import Child
-from .grad_mode import undisturbed, with_own_grad_mode
 from .interrupts import Interrupts
+from .own_modes import undisturbed, with_own_modes
 from .paused_trials import PausedTraining, PausedTrials
 from .purse import UNITS_ATTRIBUTE
 from .reasons import Reason
@@ -159,7 +159,7 @@ class TrialRunner:
         found = self._asked(trial, undisturbed(self.objective), given)
         if not isinstance(found, Generator):
             return number(found)
-        found = with_own_grad_mode(found)
+        found = with_own_modes(found)
         if self.paused is not None:
             return self._follow_pausable(trial, trial.number, PausedTraining(found))
         try:
@@ -277,6 +277,9 @@ class TrialRunner:
             # What has run to its end is not stopped early.
             if unit != self.units and trial.should_prune():
                 raise TrialPruned(f"stopped after {unit} units")
+        if left is not None and len(curve) == self.units:
+            # It may have something to do at its end, such as to save a model; what more it yields does not count.
+            next(self._interruptible(trial, units), None)
         if not curve and not may_be_none:
             raise TrainingError("the objective yielded nothing: expected a number for each unit of budget")
         return curve[-1] if curve else math.nan

@@ -116,8 +116,9 @@ def tune(
         seed: Proposals follow from it (with one worker).
         n_workers: Trials at a time, in threads.
         resume: Go on with the study of this name in the storage. Otherwise it must not be there.
-        units: How many values a full training yields or reports; a generator is not asked for more. A trial that was
-            stopped early then costs its share; otherwise every trial costs a full training.
+        units: How many values a full training yields or reports. A generator that has yielded them goes on to its end,
+            or to its next `yield`, where it is closed. A trial that was stopped early costs its share; without units
+            every trial costs a full training.
         configs: Configurations to try first, such as the default one, in whole or in part. "manual" tries these alone.
         known: Whole configurations whose values are known: nobody has to try them.
         past: Studies of past tasks with at least half of this search space (`followed_study.past_tasks`): "policy"

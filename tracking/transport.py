@@ -50,6 +50,7 @@ NOTE_TAG = "mlflow.note.content"
 # What may succeed when it is tried again. A server that cannot be reached arrives as INTERNAL_ERROR; a token may be
 # renewed and a limit may lift.
 _SHUT_OUT = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
+_NO_ROOM = ("disk I/O error", "database or disk is full")  # SQLite's, where the disk is full for now
 _RETRYABLE = _SHUT_OUT | {
     "INTERNAL_ERROR",
     "TEMPORARILY_UNAVAILABLE",
@@ -316,6 +317,8 @@ class Transport:
 
 
 def _is_retryable(error: Exception) -> bool:
+    if any(sign in str(error) for sign in _NO_ROOM):
+        return True
     return isinstance(error, OSError) or getattr(error, "error_code", None) in _RETRYABLE
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -120,3 +124,84 @@ def test_what_an_objective_leaves_behind_does_not_harm_who_proposes(strategy: st
     result = mt.tune(meddles, SPACE, 13, strategy=strategy, seed=1, recorder=NullRecorder())
     assert {trial.state for trial in result.trials} == {TrialState.COMPLETE}
     assert torch.is_grad_enabled() and np.geterr()["under"] == "ignore"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_training_that_goes_on_has_the_configuration_that_it_began_with(seed: int) -> None:
+    def conditional(config: Mapping[str, Any]) -> Iterator[float]:
+        for epoch in range(1, 7):
+            yield abs(config["lr"] - 0.3) + (config["m"] if config["opt"] == "sgd" else 0.2) + 1 / epoch
+
+    space: dict[str, Any] = {
+        "lr": FloatDistribution(0, 1),
+        "opt": {"sgd": {"m": FloatDistribution(0, 0.99)}, "adam": {}},
+    }
+    result = mt.tune(conditional, space, 12, units=6, seed=seed, recorder=NullRecorder())
+    went_on = [trial for trial in result.trials if "metatuner:continues" in trial.user_attrs]
+    assert any("m" in trial.params for trial in went_on)
+    for trial in result.trials:
+        curve = list(conditional(trial.params))
+        assert list(trial.intermediate_values.values()) == curve[: len(trial.intermediate_values)]
+
+
+@pytest.mark.parametrize("options", [{}, {"strategy": "random"}, {"strategy": "random", "isolated": True}])
+@pytest.mark.parametrize("more", [0, 3])
+def test_what_comes_after_the_last_unit_is_done(options: dict[str, Any], more: int, tmp_path: Path) -> None:
+    def saves(config: Mapping[str, Any]) -> Iterator[float]:
+        try:
+            for _ in range(4 + more):
+                yield final(config)
+            (tmp_path / f"{config['x']}.saved").touch()
+        except GeneratorExit:
+            (tmp_path / f"{config['x']}.closed").touch()
+            raise
+
+    result = mt.tune(saves, SPACE, 2, units=4, recorder=NullRecorder(), seed=0, **options)
+    complete = [trial for trial in result.trials if trial.state is TrialState.COMPLETE]
+    assert {len(trial.intermediate_values) for trial in complete} == {4}
+    ended = "closed" if more else "saved"
+    assert {f"{trial.params['x']}.{ended}" for trial in complete} <= {file.name for file in tmp_path.iterdir()}
+    assert bool(list(tmp_path.glob("*.saved"))) == (not more)
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGKILL], [signal.SIGTERM]])
+def test_an_isolated_trial_ends_with_its_parent(signals: list[signal.Signals], tmp_path: Path) -> None:
+    (tmp_path / "alone.py").write_text(
+        "import os, time\nfrom optuna.distributions import FloatDistribution\nspace = {'x': FloatDistribution(0, 1)}\n"
+        "def train(config):\n    open('pid', 'w').write(str(os.getpid()))\n    time.sleep(600)\n"
+    )
+    command = [sys.executable, "-m", "metatuner", "tune", "alone.py:train", "--isolated", "--strategy", "random"]
+    parent = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    pid = _told(tmp_path / "pid")
+    for each in signals:
+        parent.send_signal(each)
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text():
+        assert time.monotonic() < deadline, "it goes on"
+        time.sleep(0.1)
+
+
+def test_ctrl_c_twice_ends_a_study_of_several_workers(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import time\nimport metatuner as mt\nfrom metatuner.envs.records import NullRecorder\n"
+        "from optuna.distributions import FloatDistribution\n"
+        "def train(config):\n    open('begun', 'a').write('x')\n    time.sleep(2)\n    return config['x']\n"
+        "mt.tune(train, {'x': FloatDistribution(0, 1)}, 40, strategy='random', n_workers=2, recorder=NullRecorder())\n"
+    )
+    tuning = subprocess.Popen([sys.executable, "slow.py"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    _told(tmp_path / "begun")
+    time.sleep(0.3)
+    for _ in range(2):
+        tuning.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    assert tuning.wait(timeout=30) != 0
+    assert len((tmp_path / "begun").read_text()) <= 4
+
+
+def _told(file: Path) -> str:
+    deadline = time.monotonic() + 60
+    while not file.exists() or not (text := file.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return text
