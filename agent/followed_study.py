@@ -268,7 +268,7 @@ def past_tasks(
 
 
 def histories(past: Sequence[Study], cube: UnitCube, units: tuple[int, ...]) -> list[History]:
-    """What studies of past tasks say, those that say enough.
+    """What studies of past tasks say, those that say enough; a task that is told of twice counts once.
 
     Args:
         past: The studies.
@@ -278,7 +278,9 @@ def histories(past: Sequence[Study], cube: UnitCube, units: tuple[int, ...]) -> 
     Raises:
         ConfigurationError: A study has more than one objective.
     """
-    return [history for history in (study_history(study, cube, units) for study in past) if history is not None]
+    told = [history for history in (study_history(study, cube, units) for study in past) if history is not None]
+    distinct = {history.fingerprint: history for history in reversed(told)}
+    return [history for history in told if distinct[history.fingerprint] is history]
 
 
 def study_history(study: Study, cube: UnitCube, units: tuple[int, ...]) -> History | None:

@@ -89,12 +89,13 @@ class Policy:
         return {name: (float(low), float(high)) for name, (low, high) in self.card.get("signal_ranges", {}).items()}
 
     @classmethod
-    def load(cls, source: str | Path) -> Policy:
+    def load(cls, source: str | Path, tracking_uri: str | None = None) -> Policy:
         """Loads a policy.
 
         Args:
             source: A shipped policy's name, "zero", a folder that `save` wrote, or an address such as
                 `models:/NAME@champion` in MLflow's Model Registry.
+            tracking_uri: The store of an address, as for `MLflowRecorder`.
 
         Raises:
             UnknownPolicyError: No policy of this name, and no such folder.
@@ -102,7 +103,7 @@ class Policy:
         """
         if source == ZERO:
             return cls(ZERO, None, card={"name": ZERO, "kind": SCHEDULE})
-        with policy_folder(source) as folder:
+        with policy_folder(source, tracking_uri) as folder:
             card = _checked(folder, card_in(folder, SCHEDULE))
             seen, own = tuple(card["global_signals"]), tuple(card["own_signals"])
             mask = own.index("adjusted") if "adjusted" in own else None

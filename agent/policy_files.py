@@ -42,11 +42,12 @@ def shipped_policies() -> list[str]:
 
 
 @contextlib.contextmanager
-def policy_folder(source: str | Path) -> Iterator[Path]:
+def policy_folder(source: str | Path, tracking_uri: str | None = None) -> Iterator[Path]:
     """The folder of a policy, while it is read.
 
     Args:
         source: A shipped policy's name, a folder, or an address such as `models:/NAME@champion`.
+        tracking_uri: The store of an address, as for `MLflowRecorder`.
 
     Raises:
         UnknownPolicyError: No policy of this name, and no such folder.
@@ -56,21 +57,21 @@ def policy_folder(source: str | Path) -> Iterator[Path]:
         yield SHIPPED / str(source)
     elif found := entry_points(group=_SOURCES, name=str(source).partition(":")[0]):
         with tempfile.TemporaryDirectory(prefix="metatuner-") as folder:
-            next(iter(found)).load()(str(source), folder)
+            next(iter(found)).load()(str(source), folder, tracking_uri=tracking_uri)
             yield Path(folder)
     else:
         _require_folder(Path(source))
         yield Path(source)
 
 
-def read_card(source: str | Path) -> dict[str, Any]:
-    """The card of a policy of any kind.
+def read_card(source: str | Path, tracking_uri: str | None = None) -> dict[str, Any]:
+    """The card of a policy of any kind, see `policy_folder`.
 
     Raises:
         UnknownPolicyError: No policy of this name, and no such folder.
         PolicyFileError: The files are damaged, altered, or of another schema.
     """
-    with policy_folder(source) as folder:
+    with policy_folder(source, tracking_uri) as folder:
         card = card_in(folder)
         require_weights(folder, card)
         return card

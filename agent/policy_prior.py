@@ -7,6 +7,7 @@ under `prior`, and whether its values are to be minimised. It is never looked fo
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import shutil
 from collections.abc import Callable, Mapping
@@ -78,6 +79,18 @@ def attach_prior(folder: str | Path, direction: str, write: Callable[[Path], Wri
     return written
 
 
+def forget_names(folder: str | Path) -> None:
+    """Takes the names of tasks out of a policy's card, as those of a table are taken out that is anonymous."""
+    card = card_in(Path(folder))
+    numbered = itertools.count(1)
+    learnt = card.get("learnt_from")
+    if isinstance(learnt, dict) and isinstance(learnt.get("tasks"), list):
+        card = {**card, "learnt_from": {**learnt, "tasks": [f"task {next(numbered)}" for _ in learnt["tasks"]]}}
+    if isinstance(card.get("held_out"), list):
+        card = {**card, "held_out": [f"task {next(numbered)}" for _ in card["held_out"]]}
+    write_card(Path(folder), card)
+
+
 def table_in(folder: Path, card: Mapping[str, Any]) -> tuple[Path, str] | None:
     """The table in a policy's folder and the direction of its values; None where the card tells of none.
 
@@ -98,7 +111,14 @@ def table_in(folder: Path, card: Mapping[str, Any]) -> tuple[Path, str] | None:
     return path, told["direction"]
 
 
-def prior_with(source: str | Path, tree: ConditionalSpace, *, own: tuple[str, str] | None, units: int) -> Prior | None:
+def prior_with(
+    source: str | Path,
+    tree: ConditionalSpace,
+    *,
+    own: tuple[str, str] | None,
+    units: int,
+    tracking_uri: str | None = None,
+) -> Prior | None:
     """The past tasks that come with a policy.
 
     Args:
@@ -106,6 +126,7 @@ def prior_with(source: str | Path, tree: ConditionalSpace, *, own: tuple[str, st
         tree: The search space.
         own: Names of the study that is to be tuned, and of its experiment: a task of that name is left out.
         units: Values that a full training reports.
+        tracking_uri: The store of an address, as for `MLflowRecorder`.
 
     Returns:
         None where none come with it, or have nothing in common with the search space, which is logged.
@@ -113,7 +134,7 @@ def prior_with(source: str | Path, tree: ConditionalSpace, *, own: tuple[str, st
     Raises:
         PolicyError: The policy or its table cannot be used.
     """
-    with policy_folder(source) as folder:
+    with policy_folder(source, tracking_uri) as folder:
         found = table_in(folder, card_in(folder, SEARCH))
         if found is None:
             return None

@@ -151,9 +151,11 @@ class Lessons:
         """
         cube, at = UnitCube(space), rung_units(units)
         told: dict[str, History] = {}
+        known = set[frozenset[bytes]]()  # a task that is told of twice is one, or it would be judged by what it taught
         for study in past:
             history = study_history(study, cube, at)
-            if history is not None:
+            if history is not None and history.fingerprint not in known:
+                known.add(history.fingerprint)
                 told[_untaken(study.study_name, told)] = history
         if len(told) < least:
             steps = max((max(t.intermediate_values, default=0) for each in past for t in each.trials), default=0)

@@ -34,18 +34,19 @@ class SearchPolicy:
     card: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, source: str | Path = DEFAULT_SEARCH_POLICY) -> SearchPolicy:
+    def load(cls, source: str | Path = DEFAULT_SEARCH_POLICY, tracking_uri: str | None = None) -> SearchPolicy:
         """Loads a policy.
 
         Args:
             source: A shipped policy's name, a folder that `save` wrote, or an address such as `models:/NAME@champion`
                 in MLflow's Model Registry.
+            tracking_uri: The store of an address, as for `MLflowRecorder`.
 
         Raises:
             UnknownPolicyError: No policy of this name, and no such folder.
             PolicyFileError: The files are damaged, altered, of another schema or kind, or not plain data.
         """
-        with policy_folder(source) as folder:
+        with policy_folder(source, tracking_uri) as folder:
             card = card_in(folder, SEARCH)
             _check(folder / "card.json", card)
             actor = built(lambda: SearchActor(SearchActorShape(**card["network"])), folder, card)

@@ -25,7 +25,7 @@ from .hyperopt_sampler import HyperoptSampler
 from .policy_sampler import PolicySampler
 from .portfolio_sampler import PortfolioSampler
 from .pymoo_sampler import PymooSampler
-from .search_policy import DEFAULT_SEARCH_POLICY
+from .search_policy import DEFAULT_SEARCH_POLICY, SearchPolicy
 from .tabu_sampler import TabuSampler
 
 Space = Mapping[str, BaseDistribution]
@@ -46,6 +46,7 @@ class Setting:
         units: Units of budget of a full training; None where trainings cannot be stopped early.
         past: Studies of past tasks with at least half of the search space.
         shared: Whether other processes may work on the study too.
+        tracking_uri: The store of a policy's address.
     """
 
     space: Space | None
@@ -56,6 +57,7 @@ class Setting:
     units: int | None = None
     past: Sequence[Study] = ()
     shared: bool = False
+    tracking_uri: str | None = None
 
     @property
     def fresh_seed(self) -> int:
@@ -189,7 +191,7 @@ def _hyperopt_tpe(setting: Setting) -> BaseSampler:
 
 def _policy(setting: Setting, policy: str = DEFAULT_SEARCH_POLICY) -> BaseSampler:
     return PolicySampler(
-        policy,
+        SearchPolicy.load(policy, setting.tracking_uri),
         past=setting.past,
         units=setting.units,
         budget=setting.budget,

@@ -175,7 +175,7 @@ def tune(
         key, shared = key_of(study), roll is not None
         require_compatible(study, tree)
         done, common = len(study.get_trials(deepcopy=False)), None if tree is None else tree.common
-        setting = Setting(common, budget, seed, done, n_workers, units, past, shared=shared)
+        setting = Setting(common, budget, seed, done, n_workers, units, past, shared=shared, tracking_uri=tracking_uri)
         study.sampler, own_pruner = _proposing(strategy, setting, tree)
         study.pruner = pruner or own_pruner
         beating = None
@@ -280,7 +280,7 @@ def _priors(
     """Past tasks: those that are asked for, and those that come with the policy."""
     priors = [prior_of(each, tree, **about) for each in addresses(prior)]
     if isinstance(strategy, str) and (policy := policy_of(strategy)) is not None and tree is not None:
-        own = prior_with(policy, tree, own=about["own"], units=about["units"])
+        own = prior_with(policy, tree, **{each: about[each] for each in ("own", "units", "tracking_uri")})
         priors += [] if own is None else [own]
     return priors
 

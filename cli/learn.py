@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from ..agent.search_learning import LEAST_TASKS, SearchLearningSettings
+    from ..envs.errors import ConfigurationError
     from ..tracking.registry import promote, push, require_policy_name
 
     torch.set_num_threads(1)
@@ -110,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
         parallel=args.parallel,
     )
     out = Path(args.out or Path(".metatuner") / "learn" / args.name)
+    if (out / "card.json").exists():
+        raise ConfigurationError(f"{out} has a policy that is done: give another --out, or remove that folder")
     lessons = lessons_in(args, [args.prior, *args.others], given_space(args.space), LEAST_TASKS)
     comparison, run_id, ui_command = _learn(args, settings, lessons, out)
     # The run that it learnt in tells of which tasks.
@@ -184,7 +187,7 @@ def _champion(given: str | None, name: str, tracking_uri: str | None) -> SearchP
             registered = []
         champions = [each for each in registered if CHAMPION in each.aliases]
         given = f"models:/{name}@{CHAMPION}" if champions else DEFAULT_SEARCH_POLICY
-    return SearchPolicy.load(given)
+    return SearchPolicy.load(given, tracking_uri)
 
 
 def _page(name: str, champion: SearchPolicy, policy: SearchPolicy, comparison: Comparison) -> str:

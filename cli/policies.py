@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -52,9 +53,14 @@ def _show(args: argparse.Namespace) -> int:
     from ..agent.policy_files import read_card, shipped_policies
     from ..envs.errors import UnknownPolicyError
     from ..tracking.registry import versions
+    from ..tracking.store import resolve
 
     try:
-        registered = [] if args.policy in shipped_policies() else versions(args.tracking_uri, args.policy)
+        store = resolve(args.tracking_uri)
+        # Looking does not make a store.
+        kept = store.database is None or store.database.exists()
+        asked = kept and args.policy not in shipped_policies()
+        registered = versions(args.tracking_uri, args.policy) if asked else []
     except UnknownPolicyError:
         registered = []  # then it is a folder or a models:/ address, or nothing at all, which load says
     if registered:
@@ -72,7 +78,7 @@ def _show(args: argparse.Namespace) -> int:
             ]
             say(table(["version", "alias", "sha256", "learnt from"], rows))
         return 0
-    card = Policy.load(ZERO).card if args.policy == ZERO else read_card(args.policy)
+    card = Policy.load(ZERO).card if args.policy == ZERO else read_card(args.policy, args.tracking_uri)
     say(json.dumps(card, indent=2))
     return 0
 
@@ -108,20 +114,29 @@ def _pull(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     from ..agent.policy_files import read_card, shipped_policies
-    from ..agent.policy_prior import PRIOR, attach_prior, export_policy
+    from ..agent.policy_prior import PRIOR, attach_prior, export_policy, forget_names
+    from ..envs.errors import ConfigurationError
     from ..tracking.prior_contents import told_trials
     from ..tracking.registry import pull
     from ..tracking.table_export import write_table
 
-    if args.policy in shipped_policies() or Path(args.policy).exists():
-        folder = export_policy(args.policy, args.folder)
-    else:
-        folder = pull(args.policy, args.folder, tracking_uri=args.tracking_uri)
-    written = None
-    if args.prior is not None:
-        trials = told_trials(args.prior, metric=args.metric, tracking_uri=args.tracking_uri)
-        direction = "maximize" if args.maximize else "minimize"
-        written = attach_prior(folder, direction, lambda path: write_table(path, trials, anonymous=args.anonymous))
+    if Path(args.policy).exists() and Path(args.policy).resolve() == Path(args.folder).resolve():
+        raise ConfigurationError(f"expected another folder than the policy's own, got {args.folder!r}")
+    # What is in the folder stays as it is until all of the new one is there.
+    with tempfile.TemporaryDirectory(prefix="metatuner-") as temporary:
+        made = Path(temporary) / "policy"
+        if args.policy in shipped_policies() or Path(args.policy).exists():
+            export_policy(args.policy, made)
+        else:
+            pull(args.policy, made, tracking_uri=args.tracking_uri)
+        written = None
+        if args.prior is not None:
+            trials = told_trials(args.prior, metric=args.metric, tracking_uri=args.tracking_uri)
+            direction = "maximize" if args.maximize else "minimize"
+            written = attach_prior(made, direction, lambda path: write_table(path, trials, anonymous=args.anonymous))
+        if args.anonymous:
+            forget_names(made)
+        folder = export_policy(made, args.folder)
     card = read_card(folder)
     if args.json:
         say_json({"folder": str(folder), "sha256": card["sha256"], "prior": card.get("prior")})
@@ -129,7 +144,10 @@ def _export(args: argparse.Namespace) -> int:
     say(f"policy {card['name']!r} saved in {folder}")
     if written is not None:
         say(f"with {written.trials:,} past trials of {written.tasks:,} tasks: {', '.join(written.names) or 'none'}")
-        say(f"look through {folder / PRIOR} before you share it: values of hyperparameters are written as they are")
+        say(
+            f"look through {folder / PRIOR} and card.json before you share them: values of hyperparameters are written "
+            "as they are"
+        )
     if card["kind"] == "search":
         say(f"use it: metatuner tune FILE.py:FUNCTION --strategy policy:{folder}")
     return 0

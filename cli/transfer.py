@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     settings = TransferSettings(args.trials, args.repeats, args.seed, args.most_tasks, args.confidence)
     output = report_file(args.output) if args.output else None
-    policy = SearchPolicy.load(args.policy)
+    policy = SearchPolicy.load(args.policy, args.tracking_uri)
     space = _told_space(args) if args.space is None else given_space(args.space)
     lessons = lessons_in(args, args.prior, space, LEAST_TASKS)
     bar: ProgressBar | None = None

@@ -39,6 +39,7 @@ _OPTIONS = {
     "--past": "past",
     "--prior": "prior",
     "--maximize": "maximize",
+    "--metric": "metric",
     "--units": "units",
     "--workers": "workers",
     "--timeout": "timeout",
@@ -99,6 +100,11 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
         "regular expression matches; table:FILE.csv what `metatuner prior export` has written. May be given again",
     )
     parser.add_argument("--maximize", action="store_true", help="the larger the better")
+    parser.add_argument(
+        "--metric",
+        default="objective",
+        help="what values are called, and what past runs of others are judged by (default: %(default)s)",
+    )
     parser.add_argument(
         "--units", type=int, help="values that a full training yields: one that is stopped early costs its share"
     )
@@ -176,6 +182,7 @@ def settings_in(args: argparse.Namespace) -> dict[str, Any]:
         "trial_timeout": args.trial_timeout,
         "isolated": args.isolated,
         "prior": args.prior,
+        "metric": args.metric,
         "heartbeat": args.heartbeat,
     }
 

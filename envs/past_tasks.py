@@ -58,6 +58,11 @@ class History:
         return np.asarray(~np.isnan(self.points).any(0))
 
     @property
+    def fingerprint(self) -> frozenset[bytes]:
+        """What two readings of the same task have in common, in whatever order they tell its trials."""
+        return frozenset(row.tobytes() for row in np.concatenate([self.points, self.values], axis=1))
+
+    @property
     def says_enough(self) -> bool:
         """Whether it is of use: it tells values, one of a full training, and varied something that is known."""
         told = np.isfinite(self.values[:, 0]).sum()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _PAGE = 1000
 _STATES = {"FAILED": TrialState.FAILED, "KILLED": TrialState.KILLED}
+_OPTUNA_STATES = {"COMPLETE": TrialState.FINISHED, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAILED}
 _PARENT_TAG = "mlflow.parentRunId"
 
 
@@ -112,7 +113,13 @@ def _matching(client: MlflowClient, patterns: Sequence[str]) -> dict[str, str]:
                 f"no experiment is called {pattern!r}: expected one of {', '.join(sorted(found.values())[:10])}, or a "
                 "regular expression that matches a whole name"
             )
-    return {i: name for i, name in found.items() if any(_matches(pattern, name) for pattern in patterns)}
+    # Names are patterns, too: where an experiment has exactly this one, it is meant alone.
+    exact = {pattern for pattern in patterns if pattern in found.values()}
+    return {
+        i: name
+        for i, name in found.items()
+        if name in exact or any(_matches(pattern, name) for pattern in patterns if pattern not in exact)
+    }
 
 
 def _matches(pattern: str, name: str) -> bool:
@@ -190,20 +197,33 @@ def _trials(
 def _trial(run: Any, names: Mapping[str, str], studies: _Studies, found: Mapping[str, Curve]) -> PastTrial:
     tags = run.data.tags
     experiment, study = names[run.info.experiment_id], _study_of(run, studies)
-    state = TrialState.PRUNED if tags.get(STATE_TAG) == "pruned" else TrialState.FINISHED
+    ours, optuna = KEY_TAG in tags, _of_optuna(tags)
+    state = TrialState.PRUNED if tags.get(STATE_TAG) == "pruned" else optuna.get("state", TrialState.FINISHED)
     return PastTrial(
         run_id=run.info.run_id,
         experiment=experiment,
         name=tags.get(TITLE_TAG) or run.info.run_name or "",
-        params={meant_name(key, tags): value for key, value in run.data.params.items()},
-        metrics={meant_name(key, tags): float(value) for key, value in run.data.metrics.items()},
+        # Names that others logged are as they are.
+        params={meant_name(key, tags) if ours else key: value for key, value in run.data.params.items()},
+        metrics={meant_name(key, tags) if ours else key: float(value) for key, value in run.data.metrics.items()},
         curves=found,
         state=None if run.info.status in ("RUNNING", "SCHEDULED") else _STATES.get(run.info.status, state),
         study=tags.get(STUDY_TAG),
         task=study.name or experiment,
         metric=study.metric,
-        direction=study.direction,
+        direction=study.direction or optuna.get("direction"),
         started_ms=int(run.info.start_time or 0),
+    )
+
+
+def _of_optuna(tags: Mapping[str, str]) -> dict[str, Any]:
+    """What tags of Optuna's own callback for MLflow say of a trial, whose run ends well whatever became of it."""
+    if KEY_TAG in tags or "state" not in tags or not any(name.endswith("_distribution") for name in tags):
+        return {}
+    state = _OPTUNA_STATES.get(tags["state"].rpartition(".")[2])
+    direction = tags.get("direction", "").rpartition(".")[2].lower()
+    return ({} if state is None else {"state": state}) | (
+        {"direction": direction} if direction in ("minimize", "maximize") else {}
     )
 
 

@@ -21,6 +21,7 @@ from ..envs.prior_match import PriorMatch
 from ..envs.records import TrialState
 from ..envs.search_state import rung_units
 from .curves import Curve
+from .names import shorten
 from .task_sample import MatchedTrial, TaskSample
 from .told_trials import ToldTrial
 
@@ -74,6 +75,7 @@ class _Matching:
         self.read = 0
         self.tasks: dict[str, TaskSample] = defaultdict(TaskSample)
         self._left_out: Counter[str] = Counter()
+        self._out_of_range: dict[str, str] = {}  # a value of each hyperparameter that has such ones
         self._turned: set[str] = set()
         self._gone: dict[str, None] = {}
         self._found: dict[str, None] = {}
@@ -91,6 +93,8 @@ class _Matching:
             self._left_out["foreign"] += 1
         elif _MISSING in config.values():
             self._left_out["out_of_range"] += 1
+            name = next(name for name, value in config.items() if value is _MISSING)
+            self._out_of_range.setdefault(name, trial.params[name])
         else:
             self._gone |= dict.fromkeys(name for name in trial.params if name not in self._space)
             self.tasks[trial.task].add(self._matched(trial, config))
@@ -102,11 +106,13 @@ class _Matching:
         (reason, number), *_ = self._left_out.most_common(1)
         mine, theirs = ", ".join(self._varied), ", ".join(list(self._found)[:_MOST_NAMED])
         another = "another experiment or table"
+        odd = " and ".join(f"{name} {shorten(value, 40)!r}" for name, value in list(self._out_of_range.items())[:2])
         why = {
             "own": f"of this very study; give it another name, or name {another}",
             "valueless": f"without a value of {metric!r}; name another metric, or {another}",
             "foreign": f"without any of {mine}, but with {theirs}; name {another}",
-            "out_of_range": f"with a value out of today's ranges; widen those, or name {another}",
+            "out_of_range": f"with a value that is out of today's ranges or not written as in these, such as {odd}; "
+            f"widen those, or name {another}",
         }
         return f"none of the {self.read:,} past runs of {address!r} tells anything here: {number:,} {why[reason]}"
 

@@ -20,6 +20,7 @@ _FORBIDDEN = re.compile(r"[^/\w.\- :]")
 _ESCAPE = re.compile(r"_x([0-9a-f]*)_")
 _ESCAPE_START = re.compile(r"_(?=x)")
 _FINGERPRINT = 12
+_LAST_POINT = 0x10FFFF  # Unicode's
 
 
 def clean_name(name: str) -> str:
@@ -33,7 +34,14 @@ def clean_name(name: str) -> str:
 
 def original_name(key: str) -> str:
     """The name that became this key, unless it was too long: then the run's tag `metatuner.name/KEY` holds it."""
-    return _ESCAPE.sub(lambda match: chr(int(match.group(1), 16)) if match.group(1) else "", key)
+    return _ESCAPE.sub(_original, key)
+
+
+def _original(match: re.Match[str]) -> str:
+    if not match.group(1):
+        return ""
+    point = int(match.group(1), 16)
+    return chr(point) if point <= _LAST_POINT and not 0xD800 <= point <= 0xDFFF else match.group()
 
 
 def meant_name(key: str, tags: Mapping[str, str]) -> str:

@@ -200,8 +200,10 @@ def require_policy_name(name: str) -> None:
     Raises:
         ConfigurationError: It does not.
     """
-    if not name.strip() or "/" in name or ":" in name:
-        raise ConfigurationError(f"expected a policy's name without '/' and ':', which is not empty, got {name!r}")
+    if not name.strip() or set(name) & set("/:'\"`"):
+        raise ConfigurationError(
+            f"expected a policy's name without '/', ':' and quotes, which is not empty, got {name!r}"
+        )
 
 
 def _require_alias(alias: str) -> None:

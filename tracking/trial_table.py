@@ -52,6 +52,7 @@ def read_table(path: str | Path, metric: str = "objective") -> Iterator[ToldTria
             reader = csv.reader(_lines(file), strict=True)
             header = _Header.read(path, next(reader, []), metric)
             current: _Rows | None = None
+            over = set[int]()  # trials whose rows have come, as hashes: they may be many
             for cells in reader:
                 if not cells:
                     continue
@@ -60,7 +61,13 @@ def read_table(path: str | Path, metric: str = "objective") -> Iterator[ToldTria
                     current.add(row)
                     continue
                 if current is not None:
+                    over.add(hash(current.key))
                     yield current.trial()
+                if row.key is not None and hash(row.key) in over:
+                    raise StoreError(
+                        f"{path}, line {reader.line_num}: expected the rows of a trial to stand together, and trial "
+                        f"{row.key[1]!r} of {row.key[0]!r} has others above: sort the table by task and trial"
+                    )
                 current = _Rows(row.key)
                 current.add(row)
             if current is not None:
@@ -138,6 +145,7 @@ class _Header:
 
     @classmethod
     def read(cls, path: str | Path, names: list[str], metric: str) -> _Header:
+        names = [name.strip() for name in names]
         value = metric if metric in names else "value"
         shown = f"its columns are {', '.join(filter(None, names)) or 'none at all'}"
         for needed, column in (("the past tasks", "task"), ("the values", value)):

@@ -54,12 +54,12 @@ def test_with_a_past_it_is_the_prior_that_begins(past: optuna.Study) -> None:
 def test_past_tasks_that_speak_for_it_are_named() -> None:
     """By the names of their studies; what Optuna had to name has none."""
 
-    def told(name: str | None, at: float) -> optuna.Study:
-        study = optuna.create_study(study_name=name, sampler=optuna.samplers.RandomSampler(seed=0))
+    def told(name: str | None, at: float, seed: int = 0) -> optuna.Study:
+        study = optuna.create_study(study_name=name, sampler=optuna.samplers.RandomSampler(seed=seed))
         study.optimize(lambda trial: (trial.suggest_float("x", 0, 1) - at) ** 2 + trial.suggest_float("y", 0, 1), 20)
         return study
 
-    past = [told("near", 0.3), told(None, 0.3), told("far", 0.9)]
+    past = [told("near", 0.3), told(None, 0.3, seed=1), told("far", 0.9)]
     first, *_ = whys(mt.tune(bowl, SPACE, 2, past=past, recorder=NullRecorder(), seed=0).trials)
     assert re.fullmatch(r"prior: past tasks agree on it \(most by near \+\d\.\d\d\), and nothing is known .*", first)
     few = [told("near", 0.3), told("nearer", 0.25)]

@@ -25,9 +25,9 @@ def _files(own_folder: Path) -> None:
     write_past(tasks=5)
 
 
-def write_past(tasks: int) -> None:
+def write_past(tasks: int, seed: int = 0) -> None:
     """Bowls around points that differ little."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     rows = ["task,x,y,value"]
     for task in range(tasks):
         for x, y in random.random((20, 2)):
@@ -57,7 +57,7 @@ def test_a_name_that_cannot_be_registered_is_told_before_the_learning(
     name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main([*LEARN[:3], "--name", name]) == 2
-    assert "expected a policy's name without '/' and ':'" in capsys.readouterr().err
+    assert "expected a policy's name without '/', ':' and quotes" in capsys.readouterr().err
     assert not (tmp_path / ".metatuner").exists()
 
 
@@ -65,8 +65,13 @@ def test_several_addresses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     """Two tables with too few tasks each."""
     write_past(tasks=4)
     Path("more.csv").write_text(Path("past.csv").read_text())
+    write_past(tasks=4, seed=1)
     assert main([*LEARN, "--steps", "1"]) == 2
     assert "at least 5 past tasks" in capsys.readouterr().err
+    # What is told of twice is one task: it must not be judged by what it has taught.
+    Path("same.csv").write_text(Path("past.csv").read_text())
+    assert main([*LEARN, "--prior", "table:same.csv", "--steps", "1"]) == 2
+    assert "got 4 of 8" in capsys.readouterr().err
     assert main([*LEARN, "--prior", "table:more.csv", "--steps", "1", "--confidence", "0.999", "--json"]) == 0
     run = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(json.loads(capsys.readouterr().out)["run_id"])
     assert (run.data.params["prior"], run.data.params["tasks"]) == ("table:past.csv, table:more.csv", "8")

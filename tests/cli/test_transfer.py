@@ -23,9 +23,9 @@ def _files(own_folder: Path) -> None:
     write_past(tasks=2)
 
 
-def write_past(tasks: int) -> None:
+def write_past(tasks: int, seed: int = 0) -> None:
     """Bowls around points that differ little."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     rows = ["task,x,y,value"]
     for task in range(tasks):
         for x, y in random.random((12, 2)):
@@ -72,9 +72,12 @@ def test_json_and_a_space_that_is_given(capsys: pytest.CaptureFixture[str], own_
 
 
 def test_several_addresses(capsys: pytest.CaptureFixture[str]) -> None:
-    """Tasks of two places may be called the same; an address that is given twice counts once."""
+    """Tasks of two places may be called the same; a place or a task that is given twice counts once."""
+    Path("same.csv").write_text(Path("past.csv").read_text().replace("task ", "copy "))
+    write_past(tasks=2, seed=1)
     Path("more.csv").write_text(Path("past.csv").read_text().replace("task 1", "task 2"))
-    more = ["--prior", "table:more.csv", "--prior", "table:past.csv"]
+    write_past(tasks=2)
+    more = ["--prior", "table:more.csv", "--prior", "table:past.csv", "--prior", "table:same.csv"]
     assert main([*TRANSFER, *more, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tasks"] == ["task 0", "task 1", "task 0 (2)", "task 2"]
 

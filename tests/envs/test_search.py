@@ -162,6 +162,26 @@ def test_a_long_search_forgets_and_goes_on() -> None:
     assert state.moves().possible.all()
 
 
+@pytest.mark.parametrize("part", [False, True])
+def test_a_training_that_repeats_another_one_does_not_go_on(part: bool) -> None:
+    """A hyperparameter without effect gives the same values again; of a coarse metric, equal values soon part."""
+    state = SearchState(ColumnCube([1, 1]), (0.25, 0.5, 1.0), budget=50, finishing=True)
+    random = np.random.default_rng(0)
+    for number in range(24):  # more than the trials that it begins with
+        state.start(number, random.random(2))
+        state.learn(number, 0.5 if number in (3, 7, 9) else 1 + number / 100)
+    before = state.moves()
+    assert {3, 7, 9} <= set(before.trials[before.possible[: len(before.trials)]])
+    for number in (7, 3):
+        state.resume(number)
+        state.learn(number, 0.4 + 0.01 * number if part else 0.4)
+    after = state.moves()
+    offered = set(after.trials[after.possible[: len(after.trials)]])
+    # The one that begun first stands for all of them.
+    assert {3, 7, 9} & offered == ({3, 7, 9} if part else {3})
+    assert len(offered) > 5
+
+
 def test_what_can_still_be_finished_is_not_forgotten() -> None:
     """Many are better, but what is left of the budget finishes none of them."""
     state = SearchState(ColumnCube([1]), (0.1, 0.5, 1.0), budget=1.0, finishing=True)
