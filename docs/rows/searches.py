@@ -18,14 +18,15 @@ def replayed(lines: Any, *, where: str) -> Iterator[Row]:
     found: dict[tuple[str, str], list[Sequence[float]]] = {}
     for task, strategy, _, regrets in lines:
         found.setdefault((task, strategy), []).append(regrets)
-    # Only tasks that every strategy has met can be compared.
-    tasks = [task for task in dict.fromkeys(task for task, _ in found) if all((task, s) in found for s in strategies)]
-    means = {s: np.mean([np.mean(found[task, s], axis=0) for task in tasks], axis=0) for s in strategies}
     told = [name for name in strategies if name.startswith("portfolio")]
     for ours, rivals, past in (
         ("policy", told, "with past tasks"),
         ("rule, no past", [name for name in strategies if not name.startswith(_OURS)], "no past"),
     ):
+        # Only tasks that all of these have met can be compared.
+        all_of = [ours, *rivals]
+        tasks = [task for task in dict.fromkeys(task for task, _ in found) if all((task, s) in found for s in all_of)]
+        means = {s: np.mean([np.mean(found[task, s], axis=0) for task in tasks], axis=0) for s in all_of}
         for place, budget in enumerate((1, 4, 10, 25)):
             others = {name: float(means[name][place]) for name in rivals}
             figure = f"regret at B = {budget}, {past}, {where}, {len(tasks)} tasks"

@@ -19,7 +19,20 @@ def table(folder: Path, budgets: tuple[int, ...]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def is_told(strategy: str) -> bool:
+    """Whether a strategy is told of past tasks."""
+    return strategy.startswith(("policy", "rule", "portfolio")) and "no past" not in strategy
+
+
 def _of_scenario(rows: list[tuple[str, str, int, list[float]]], budgets: tuple[int, ...]) -> str:
+    parts = []
+    for title, told in (("With past tasks", True), ("Without", False)):
+        some = [row for row in rows if is_told(row[1]) is told]
+        parts += [f"**{title}:** {_compared(some, budgets)}"] if some else []
+    return "\n\n".join(parts)
+
+
+def _compared(rows: list[tuple[str, str, int, list[float]]], budgets: tuple[int, ...]) -> str:
     strategies = list(dict.fromkeys(strategy for _, strategy, _, _ in rows))
     there = {(task, strategy) for task, strategy, _, _ in rows}
     # Only tasks that every strategy has met can be compared.
