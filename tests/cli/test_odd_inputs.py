@@ -67,7 +67,7 @@ BAD: list[list[str]] = [
     ["good.py:train", "--seed", "-1"], ["good.py:train", "--seed", str(2**40)], ["good.py:train", "--experiment", ""],
     ["good.py:train", "--storage", "/proc/nowhere/all.journal"], ["good.py:train", "--storage", "nowhere://x"],
     ["good.py:train", "--storage", "folder.py"], ["good.py:train", "--storage", "sqlite:////proc/nowhere/x.db"],
-    ["good.py:train", "--storage", "good.py"], ["good.py:train", "--name", "x" * 3000],
+    ["good.py:train", "--storage", "good.py"],
     ["good.py:train", "--tracking-uri", "nowhere://x"], ["good.py:train", "--tracking-uri", "sqlite:////proc/nowhere/x.db"],
     ["good.py:train", "--space", "none", "--isolated"],
 ]  # fmt: skip

@@ -44,7 +44,7 @@ def test_a_folder_with_a_percent_sign_has_its_own_database(folder: Path, capsys:
     page = (folder / "report-falls.html").read_text()
     assert "Learning curves" in page
     # How to do it again.
-    assert "metatuner tune objective.py:falls --budget 3 --strategy random --units 4" in page
+    assert "metatuner tune objective.py:falls --budget 3 --strategy random --metric objective --units 4" in page
     capsys.readouterr()
 
 
