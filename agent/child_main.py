@@ -27,7 +27,7 @@ from typing import IO, Any
 from .answers import as_number, error_text
 from .trial_folder import within
 
-_LOOK_S, _GRACE_S = 0.5, 5.0
+_LOOK_S = 0.5
 _SOONER, _SOONEST = 300, 1000  # of `/proc/PID/oom_score_adj`: thousandths of the machine's memory
 
 
@@ -56,9 +56,8 @@ def _end_with(parent: int) -> None:
     """A parent that was killed can end nothing; what this process has started, in its own session, ends too."""
     while os.getppid() == parent:
         time.sleep(_LOOK_S)
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        os.killpg(os.getpgrp(), how)
-        time.sleep(_GRACE_S)
+    # Not SIGTERM: it would end this process, and leave what does not heed it.
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def _come_before_the_parent() -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .doubt import DoubtingSurrogate
 from .past_tasks import PastTasks
+from .repetitions import Repetitions
 from .search_moves import CONTEXT, FEATURES, MOVES, Moves, log_expected_improvement, log_worth, shortlist
 from .surrogate import MOST, Foretold, Observed, Queried, Surrogate
 from .unit_cube import Cube
@@ -25,7 +26,6 @@ _DESIGN_COSTS = 0.05, 0.4  # or for so little of the budget; and for no more of 
 _ALIKE, _ALIKE_OF_BUDGET = 1e-3, 0.25  # share of a value that makes no difference, and of the budget for such designs
 _HOPELESS = 2  # trials that fail where past tasks promised much: then they are not asked where to begin
 _TEST = 0.26  # of the budget: what it may cost to try something that past tasks do not praise
-_SAME_AGAIN = 9  # times as many trials with equal values stay equal as part: then they are the same training
 _SAME = 1e-9  # in widths of a range: what encoding and decoding a configuration may change
 
 
@@ -100,7 +100,7 @@ class SearchState:
         self._moves = self._improved = self._count = 0
         self._tried: set[bytes] = set()  # also what `_forget` has dropped
         self._best_expected: Array | None = None
-        self._alike_again = self._alike_no_more = 0  # pairs of trials with equal values, further on
+        self._repetitions = Repetitions()
         pool = cube.sample(self._random, _POOL)
         if past is not None:
             # What no past task knows is left in the middle by half of them: what they know then decides.
@@ -153,41 +153,13 @@ class SearchState:
         self._moves += 1
         trial.touched = self._moves
         trial.values.append(value if math.isfinite(value) else math.inf)
-        self._compare_with_twin(trial)
+        self._repetitions.learn(trial.values, {n: each.values for n, each in self.trials.items() if n != number})
         if trial.expected is not None:
             tried = trial.expected[:, -1]
             self._best_expected = tried if self._best_expected is None else np.minimum(self._best_expected, tried)
         if value < self.best:
             self.best, self.incumbent, self._improved = value, number, self._moves
         self._forget()
-
-    def _compare_with_twin(self, trial: SearchTrial) -> None:
-        """Trainings whose values were equal up to here, are they still? Of several, one tells."""
-        before = trial.values[:-1]
-        for each in self.trials.values() if before else ():
-            if each is not trial and len(each.values) > len(before) and each.values[: len(before)] == before:
-                same = each.values[len(before)] == trial.values[-1]
-                self._alike_again, self._alike_no_more = self._alike_again + same, self._alike_no_more + (not same)
-                return
-
-    @property
-    def _repeating(self) -> frozenset[int]:
-        """Numbers of trials that would repeat what another one has done, or is about to do.
-
-        A hyperparameter may have no effect where another one has a certain value, or is rounded: such trainings are
-        the same, number by number. Those with equal values of a coarse metric soon part, and then all go on.
-        """
-        if not self._alike_again or self._alike_again < _SAME_AGAIN * self._alike_no_more:
-            return frozenset()
-        leading: dict[tuple[float, ...], SearchTrial] = {}
-        for each in self.trials.values():
-            for reached in range(1, len(each.values) + 1):
-                now = leading.setdefault(tuple(each.values[:reached]), each)
-                if (len(each.values), -each.number) > (len(now.values), -now.number):
-                    leading[tuple(each.values[:reached])] = each
-        return frozenset(
-            n for n, each in self.trials.items() if each.values and leading[tuple(each.values)] is not each
-        )
 
     def stop(self, number: int) -> None:
         """A trial cannot go on."""
@@ -204,7 +176,8 @@ class SearchState:
 
     def moves(self) -> Moves:
         """What may be done next; none is possible where the budget cannot pay for any."""
-        left, repeating = self._left, self._repeating
+        left = self._left
+        repeating = self._repetitions.among({number: each.values for number, each in self.trials.items()})
         to_finish = self._to_finish(left, repeating) if self._finishing else None
         free = left if to_finish is None else left - self._to_go(to_finish)
         paused = [
