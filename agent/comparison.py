@@ -68,6 +68,7 @@ class ComparisonSettings:
         units: Values that a full training yields; None where every trial costs a full one.
         trial_timeout: Seconds that a trial may take.
         isolated: Whether each trial has a process of its own.
+        tracking_uri: The store of policies' addresses, as for `Policy.load`.
 
     Raises:
         ConfigurationError: A value is wrong.
@@ -82,6 +83,7 @@ class ComparisonSettings:
     units: int | None = None
     trial_timeout: float | None = None
     isolated: bool = False
+    tracking_uri: str | None = None
 
     def __post_init__(self) -> None:
         for each in self.strategies:
@@ -172,7 +174,10 @@ def require_able(space: NestedSpace | None, settings: ComparisonSettings) -> Non
     """
     common = None if space is None else ConditionalSpace(space).common
     for each in settings.strategies:
-        strategy_named(each).make(each, Setting(common, settings.budget, settings.seed, units=settings.units))
+        setting = Setting(
+            common, settings.budget, settings.seed, units=settings.units, tracking_uri=settings.tracking_uri
+        )
+        strategy_named(each).make(each, setting)
 
 
 def _run(
@@ -212,6 +217,7 @@ def _run(
             trial_timeout=settings.trial_timeout,
             isolated=settings.isolated,
             recorder=times,
+            tracking_uri=settings.tracking_uri,
             tags={COMPARISON_TAG: settings.name, REPEAT_TAG: str(repeat)},
             progress=progress,
         ).study

@@ -107,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
         units=args.units,
         trial_timeout=args.trial_timeout,
         isolated=args.isolated,
+        tracking_uri=args.tracking_uri,
     )
     baseline = _baseline(args.baseline, settings.strategies)
     output = report_file(args.output or report_name("compare", settings.name))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import metatuner as mt
@@ -9,11 +10,14 @@ import pytest
 import torch
 from metatuner.__main__ import main
 from metatuner.agent.actor import Actor, ActorShape
+from metatuner.agent.comparison import ComparisonSettings, require_able
 from metatuner.agent.policy import Policy
+from metatuner.agent.search_policy import SearchPolicy
 from metatuner.envs.controller import HYPERPARAMETER_SIGNALS
 from metatuner.envs.errors import ConfigurationError, PolicyFileError, UnknownPolicyError
 from metatuner.envs.signals import GLOBAL_SIGNALS
 from metatuner.tracking.registry import promote, pull, push, versions
+from optuna.distributions import FloatDistribution
 
 
 def made(folder: Path, name: str = "mine", seed: int = 0) -> Path:
@@ -122,3 +126,14 @@ def test_the_command_line_does_it_all(
     assert json.loads(capsys.readouterr().out)["sha256"] == Policy.load(folder).card["sha256"]
     assert main(["policies", "pull", "models:/nobody@champion", str(tmp_path / "x")]) == 2
     assert "policies list" in capsys.readouterr().err
+
+
+def test_a_comparison_finds_a_policy_in_the_store_that_it_is_given(uri: str, tmp_path: Path) -> None:
+    folder = SearchPolicy.load("search-default").save(tmp_path / "taught")
+    push(folder, "taught", tracking_uri=uri)
+    settings = ComparisonSettings(
+        name="c", strategies=("policy:models:/taught/1", "random"), budget=2, repeats=2, tracking_uri=uri
+    )
+    require_able({"x": FloatDistribution(0, 1)}, settings)
+    with pytest.raises(UnknownPolicyError):  # the global store has none
+        require_able({"x": FloatDistribution(0, 1)}, replace(settings, tracking_uri=None))
