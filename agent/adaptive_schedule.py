@@ -20,6 +20,7 @@ Measurements, signals and moves are those of the environment that the policy was
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -102,7 +103,9 @@ class AdaptiveSchedule:
             start. "rollback" returns to the weights of the last decision (kept in memory: parameters and optimiser
             state once more) and cuts the learning rate; "cut" only cuts it. The same where the training begins to
             overfit, for a policy that `unlearns`, unless there is no guard or "cut".
-        model: Where given, its buffers (batch norm statistics) are rolled back too.
+        model: Where given, what it holds beside the optimiser's parameters is rolled back too: buffers (batch norm
+            statistics), and trainable parameters of others such as an average of the weights
+            (`torch.optim.swa_utils.AveragedModel`). `nn.ModuleList([model, average])` has both.
         trial: The trial's number in the recorder's study; None takes the next one.
         name: The trial's name in the recorder's study.
         knobs: Hyperparameters that live outside of the optimiser, by their names in `adjust`.
@@ -244,7 +247,7 @@ class AdaptiveSchedule:
         self._require_open()
         self._val_loss = float(single(val_loss, "validation loss"))
         if self._begun:
-            self._watch.hears(self._val_loss)
+            self._watch.hears(self._val_loss, "validation")
         if not self._begun and not np.isfinite(self._val_loss):
             raise TrainingError(
                 f"the validation loss before the first step is {self._val_loss}: expected a finite number; look for "
@@ -275,6 +278,8 @@ class AdaptiveSchedule:
         self._horizon.extend(total_steps, self._controller.decision + running, self.steps + left)
         self._controller.set_horizon(self._horizon.decisions)
         self._due = self._due or finished
+        if self._begun and self._reference.stretch(self.steps, self.total_steps):
+            self._apply()
 
     def new_data(self, val_loss: Tensor | float | None = None) -> None:
         """Tells that the data changed: losses from here on are compared with each other, not with those before.
@@ -304,15 +309,21 @@ class AdaptiveSchedule:
 
     def close(self, state: TrialState = TrialState.FINISHED, message: str = "") -> None:
         """Ends the trial in the record and lets go of the optimiser. Safe to call twice."""
-        if self._record.begun and not self._horizon.goes_on(self.steps) and self._probe.meter.full:
-            interval = self._probe.interval(self._val_loss)
-            self._controller.unlearns = False  # the weights are the caller's now
-            rewards, _ = self._controller.observe(interval)
-            figures = {"train/loss": float(interval.train_loss[0]), "reward": float(rewards[0])}
-            self._record.metrics(self.steps, figures)
-        self._closed = True
         self._hooks.remove()
-        self._record.finish(state, message)
+        try:
+            if self._record.begun and not self._horizon.goes_on(self.steps) and self._probe.meter.full:
+                self._record_last_interval()
+        finally:
+            self._closed = True
+            self._record.finish(state, message)
+
+    def _record_last_interval(self) -> None:
+        interval = self._probe.interval(self._val_loss)
+        self._controller.unlearns = False  # the weights are the caller's now
+        figures = {"train/loss": float(interval.train_loss[0])}
+        with contextlib.suppress(TrainingError):  # a loss that is not positive, of which no decision follows any more
+            figures["reward"] = float(self._controller.observe(interval)[0][0])
+        self._record.metrics(self.steps, figures)
 
     def __enter__(self) -> Self:
         return self
@@ -364,8 +375,8 @@ class AdaptiveSchedule:
         """
         wanted = self.total_steps
         require_identity(state, self._identity())
-        weights, kept = optimizers.parameters(self._optimizer), self._setbacks.rollback
-        require_fitting(state, self.state_dict(rollback=False), weights, [] if kept is None else kept.buffers)
+        kept = self._setbacks.rollback
+        require_fitting(state, self.state_dict(rollback=False), None if kept is None else kept.present)
         self.steps, self._agreed = state["steps"], False
         self._begun, self._due, self._stepped, self._setbacks.back = state["flags"]
         self._setbacks.in_a_row, self._skipped_in_a_row = state["in_a_row"]
@@ -498,6 +509,7 @@ class AdaptiveSchedule:
         """Takes in the interval that ended; returns its reward and a note for the record."""
         interval = self._ranks.average(self._probe.interval(self._val_loss))
         self._val_loss = None
+        self._watch.hears(float(interval.train_loss[0]), "training")
         rewards, back = self._controller.observe(interval)
         self._record.metrics(self.steps, {"train/loss": float(interval.train_loss[0])})
         note = self._setbacks.after(

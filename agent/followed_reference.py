@@ -68,19 +68,23 @@ class FollowedReference:
 
     def step(self, steps: int, total_steps: int | None) -> bool:
         """So many optimiser steps were taken; returns whether the values may have changed."""
-        if self._own is not None and self._own is not constant and total_steps is not None:
-            at = min(steps, total_steps - 1)
-            factor = float(self._own(np.array(at / total_steps)))
-            if factor == self._factor:
-                return False
-            self._factor = factor
-            (self.values,) = reference_values(self._own, self.start, self._hyperparameters, at, 1, total_steps)
-            return True
         if self._scheduler is None:
-            return False
+            return self.stretch(steps, total_steps)
         self.put_back()
         self._scheduler.step()
         self.values = self._dials.read_optimizer(self.values)
+        return True
+
+    def stretch(self, steps: int, total_steps: int | None) -> bool:
+        """The training ends elsewhere: returns whether a reference that depends on it has other values now."""
+        if self._own is None or self._own is constant or total_steps is None:
+            return False
+        at = min(steps, total_steps - 1)
+        factor = float(self._own(np.array(at / total_steps)))
+        if factor == self._factor:
+            return False
+        self._factor = factor
+        (self.values,) = reference_values(self._own, self.start, self._hyperparameters, at, 1, total_steps)
         return True
 
     def state_dict(self) -> dict[str, Any]:

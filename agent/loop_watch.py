@@ -28,7 +28,7 @@ class LoopWatch:
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self._optimizer, self._groups = optimizer, len(optimizer.param_groups)
+        self._optimizer, self._groups = optimizer, _sizes(optimizer)
         self._untold = 0  # steps, one after the other, that nobody has told of
         self._warned: set[str] = set()
 
@@ -36,13 +36,14 @@ class LoopWatch:
         """The optimiser is about to step.
 
         Raises:
-            ConfigurationError: It has other parameter groups than it had.
+            ConfigurationError: It has other parameters than it had, or other groups of them.
         """
-        groups = len(self._optimizer.param_groups)
+        groups = _sizes(self._optimizer)
         if groups != self._groups:
+            now, before = (f"{len(each)} parameter groups of {sum(each)} parameters" for each in (groups, self._groups))
             raise ConfigurationError(
-                f"the optimiser has {groups} parameter groups, and had {self._groups} when its schedule was made: "
-                "close that one where groups are added, and make another for the rest of the training"
+                f"the optimiser has {now}, and had {before} when its schedule was made: close that one where some are "
+                "added, and make another for the rest of the training"
             )
         self._untold += 1
         if self._untold > SUSPICIOUS:
@@ -77,12 +78,12 @@ class LoopWatch:
                 "leave them to the schedule",
             )
 
-    def hears(self, val_loss: float) -> None:
-        """A validation loss is told in the middle of the training."""
-        if val_loss <= 0:
+    def hears(self, loss: float, kind: str) -> None:
+        """A loss is told in the middle of the training, of the validation or the training."""
+        if loss <= 0:
             self._warn(
-                "loss",
-                f"the validation loss is {val_loss:g}, but a schedule compares losses by their ratios, so they must be "
+                f"{kind} loss",
+                f"the {kind} loss is {loss:g}, but a schedule compares losses by their ratios, so they must be "
                 "positive: it is blind to those that are not; add a constant to it",
             )
 
@@ -90,3 +91,8 @@ class LoopWatch:
         if cause not in self._warned:
             self._warned.add(cause)
             warnings.warn(message, stacklevel=4)
+
+
+def _sizes(optimizer: Optimizer) -> list[int]:
+    """Parameters of each group."""
+    return [len(group["params"]) for group in optimizer.param_groups]

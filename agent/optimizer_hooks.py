@@ -6,7 +6,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
+
+from ..envs.errors import ConfigurationError
 
 _LATEST: weakref.WeakKeyDictionary[Optimizer, OptimizerHooks] = weakref.WeakKeyDictionary()
 
@@ -25,6 +28,9 @@ class OptimizerHooks:
         after: A method, called after each step; None where nothing is to be done.
         alone: Whether it takes the place of the one before that was to be alone: an optimiser has one schedule that
             adjusts it, the latest, as where a notebook's cell is run again.
+
+    Raises:
+        ConfigurationError: The optimiser cannot be hooked.
     """
 
     def __init__(
@@ -37,7 +43,13 @@ class OptimizerHooks:
         alone: bool = False,
     ) -> None:
         self._before, self._gradients_ready = weakref.WeakMethod(before), weakref.WeakMethod(gradients_ready)
-        self._handles = [optimizer.register_step_pre_hook(self._before_step)]
+        try:
+            self._handles = [optimizer.register_step_pre_hook(self._before_step)]
+        except AttributeError as error:
+            raise ConfigurationError(
+                f"{type(optimizer).__name__} never called Optimizer.__init__, so its steps have no hooks ({error}): "
+                "call that, or give the optimiser that it wraps"
+            ) from error
         if after is not None:
             self._after = weakref.WeakMethod(after)
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
@@ -57,6 +69,8 @@ class OptimizerHooks:
         """Whether it has left the optimiser alone, or another has taken its place."""
         return not self._handles
 
+    # Compiled with the optimiser's step, what a schedule does would be compiled anew for each of its decisions.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -88,10 +102,12 @@ class OptimizerHooks:
 
         return telling
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _tell(self) -> None:
         if (gradients_ready := self._gradients_ready()) is not None:
             gradients_ready()
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _after_step(self, *_: object) -> None:
         if (after := self._after()) is not None:
             after()

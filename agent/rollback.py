@@ -19,7 +19,8 @@ class Rollback:
 
     Args:
         optimizer: Whose parameters and state to keep; its hyperparameters are not rolled back.
-        model: Where given, its buffers are kept too.
+        model: Where given, what it holds beside them is kept too: its buffers, and parameters that are trained
+            otherwise, such as averages.
     """
 
     def __init__(self, optimizer: Optimizer, model: nn.Module | None = None) -> None:
@@ -30,16 +31,16 @@ class Rollback:
     @torch.no_grad()
     def keep(self) -> None:
         """Copies the present state."""
-        weights = parameters(self._optimizer)
         # What was given away as a state must not change any more.
         old = self._kept if self._kept is not None and not self._lent else {}
-        states = old.get("states", [{}] * len(weights))
+        now, kept = self.present, (self._kept or {}).get("beside")
+        into = old.get("states", [{}] * len(now["states"]))
         self._kept = {
-            "weights": _copies(weights, old.get("weights")),
-            "states": [
-                _copy(self._optimizer.state.get(weight, {}), into) for weight, into in zip(weights, states, strict=True)
-            ],
-            "buffers": _copies(self.buffers, old.get("buffers")),
+            "weights": _copies(now["weights"], old.get("weights")),
+            "states": [_copy(state, there) for state, there in zip(now["states"], into, strict=True)],
+            "groups": [_copy(group, {}) for group in now["groups"]],
+            # The batch whose gradients are at hand may have spoilt them, in its forward pass, before anybody knows.
+            "beside": _copies(_finite_or_kept(now["beside"], kept), old.get("beside")),
         }
         self._lent = False
 
@@ -55,8 +56,21 @@ class Rollback:
                 self._optimizer.state[weight] = _copy(_beside(weight, state), self._optimizer.state.get(weight, {}))
             else:
                 self._optimizer.state.pop(weight, None)
-        for buffer, kept in zip(self.buffers, self._kept["buffers"], strict=True):
-            buffer.copy_(kept)
+        for group, running in zip(self._optimizer.param_groups, self._kept["groups"], strict=True):
+            group.update(_copy(running, group))
+        for tensor, kept in zip(self.beside, self._kept["beside"], strict=True):
+            tensor.copy_(kept)
+
+    @property
+    def present(self) -> dict[str, Any]:
+        """What would be kept now, not copied."""
+        weights = parameters(self._optimizer)
+        return {
+            "weights": weights,
+            "states": [self._optimizer.state.get(weight, {}) for weight in weights],
+            "groups": [_running(group) for group in self._optimizer.param_groups],
+            "beside": self.beside,
+        }
 
     def state_dict(self) -> dict[str, Any] | None:
         """What is kept; None where nothing is yet."""
@@ -68,9 +82,30 @@ class Rollback:
         self._kept, self._lent = state, True
 
     @property
-    def buffers(self) -> list[Tensor]:
-        """The model's, where one was given."""
-        return list(self._model.buffers()) if self._model is not None else []
+    def beside(self) -> list[Tensor]:
+        """What the model holds beside the optimiser's parameters; frozen ones never change."""
+        if self._model is None:
+            return []
+        own = {id(each) for each in parameters(self._optimizer)}
+        others = [each for each in self._model.parameters() if each.requires_grad and id(each) not in own]
+        return [*self._model.buffers(), *others]
+
+
+_HYPERPARAMETERS = frozenset({"params", "lr", "initial_lr", "weight_decay", "momentum", "betas"})
+
+
+def _running(group: Mapping[str, Any]) -> dict[str, Any]:
+    """What an optimiser may count in a group, as Prodigy and Schedule-Free do, not what somebody sets."""
+    found = {name: value for name, value in group.items() if name not in _HYPERPARAMETERS}
+    return {name: value for name, value in found.items() if isinstance(value, int | float | Tensor)}
+
+
+def _finite_or_kept(tensors: list[Tensor], kept: list[Tensor] | None) -> list[Tensor]:
+    """Those that are finite, and of others what was kept of them, if anything was."""
+    if not kept or len(kept) != len(tensors):
+        return tensors
+    finite = torch.stack([torch.isfinite(each).all().to(tensors[0].device) for each in tensors]).tolist()
+    return [now if good else before for now, before, good in zip(tensors, kept, finite, strict=True)]
 
 
 def _copies(tensors: list[Tensor], into: list[Tensor] | None) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,6 +46,15 @@ def require_starts(hyperparameters: Sequence[Adjustable], start: NDArray[np.floa
     for each, column in zip(hyperparameters, start.T, strict=True):
         for value in column.tolist():
             require_start(each, value)
+        low, high = each.distribution.low, each.distribution.high
+        outside = column[(column != 0.0) & ((column < low) | (column > high))]
+        if len(column) > 1 and len(outside):
+            warnings.warn(
+                f"{each.name} is {', '.join(f'{value:g}' for value in outside)} in some of the {len(column)} parameter "
+                f"groups, outside of its space [{low:g}, {high:g}]: the first adjustment takes it there, and groups do "
+                "not keep their ratios; widen the space",
+                stacklevel=4,
+            )
 
 
 def single(loss: Tensor | float, what: str) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,16 +79,13 @@ def require_identity(state: object, mine: Mapping[str, Any]) -> None:
         )
 
 
-def require_fitting(
-    state: Mapping[str, Any], like: Mapping[str, Any], weights: Sequence[Tensor], buffers: Sequence[Tensor]
-) -> None:
+def require_fitting(state: Mapping[str, Any], like: Mapping[str, Any], rolled_back: Mapping[str, Any] | None) -> None:
     """Checks that a saved state is one that a schedule can go on from.
 
     Args:
         state: What was saved.
         like: The present state of the schedule that takes it in.
-        weights: The parameters that are trained.
-        buffers: What is rolled back beside them.
+        rolled_back: What is rolled back, as `Rollback.present` is now; None where nothing is.
 
     Raises:
         CheckpointError: It is not; nothing has been changed yet.
@@ -112,8 +109,8 @@ def require_fitting(
     _require(like["guard"] is None or _guards_alike(state["guard"], like["guard"]), "guard")
     _require_horizon(state["horizon"], like["horizon"])
     _require_meter(state["meter"])
-    if state["rollback"] is not None:
-        _require_rollback(state["rollback"], weights, buffers)
+    if state["rollback"] is not None and rolled_back is not None:
+        _require_rollback(state["rollback"], rolled_back)
 
 
 def _require(holds: bool, what: str) -> None:
@@ -167,22 +164,34 @@ def _require_meter(state: Any) -> None:
     )
 
 
-def _require_rollback(state: Any, weights: Sequence[Tensor], buffers: Sequence[Tensor]) -> None:
-    _require(isinstance(state, Mapping) and {"weights", "states", "buffers"} <= state.keys(), "rollback")
-    _require(_listed(state["weights"], len(weights)) and _listed(state["states"], len(weights)), "rollback")
-    _require(all(_same_shape(a, b) for a, b in zip(state["weights"], weights, strict=True)), "rollback weights")
-    kept = state["buffers"]
+def _require_rollback(state: Any, like: Mapping[str, Any]) -> None:
+    _require(isinstance(state, Mapping) and like.keys() <= state.keys(), "rollback")
+    lengths = {name: len(like[name]) for name in ("weights", "states", "groups")}
+    _require(all(_listed(state[name], length) for name, length in lengths.items()), "rollback")
+    _require(all(map(_same_shape, state["weights"], like["weights"])), "rollback weights")
+    kept, beside = state["beside"], like["beside"]
     _require(isinstance(kept, list) and all(isinstance(each, Tensor) for each in kept), "rollback")
-    if len(kept) != len(buffers) or not all(map(_same_shape, kept, buffers)):
+    if len(kept) != len(beside) or not all(map(_same_shape, kept, beside)):
         raise CheckpointError(
-            f"the saved state has {len(kept)} buffers to roll back, this schedule's model has {len(buffers)}, or of "
-            "other shapes: construct it with the same model= as the one that was saved"
+            f"the saved state has {len(kept)} buffers and others to roll back, this schedule's model has "
+            f"{len(beside)}, or of other shapes: construct it with the same model= as the one that was saved"
         )
-    _require(all(isinstance(each, Mapping) for each in state["states"]), "rollback states")
-    for each, weight in zip(state["states"], weights, strict=True):
-        for value in each.values():
-            fits = not isinstance(value, Tensor) or value.shape in ((), (1,), weight.shape)
-            _require(fits and (isinstance(value, Tensor) or value is None or _number(value)), "rollback states")
+    _require(all(isinstance(each, Mapping) and _plain(each) for each in state["groups"]), "rollback groups")
+    for each, now, weight in zip(state["states"], like["states"], like["weights"], strict=True):
+        _require(isinstance(each, Mapping) and _plain(each), "rollback states")
+        for name, value in each.items():
+            # Some optimisers keep other shapes than the weight's: then the loaded optimiser has them as well.
+            shapes = [now[name].shape] if isinstance(now.get(name), Tensor) else [(), (1,), weight.shape]
+            _require(not isinstance(value, Tensor) or value.shape in shapes, "rollback states")
+
+
+def _plain(value: Any) -> bool:
+    """Whether it is a tensor, a number, a text, nothing, or made of such."""
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _plain(each) for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, Tensor | bool | str) or _number(value)
 
 
 def _whole(value: Any, least: int = 0) -> bool:

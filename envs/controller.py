@@ -37,6 +37,9 @@ CUT_AFTER_DIVERGENCE = math.log(4)
 DIVERGENCE_PENALTY = 0.5
 """What a rolled-back interval costs."""
 
+ALIEN = 2.0
+"""A first validation loss this many times above or below all training losses is another measure than they are."""
+
 
 def observation_size(hyperparameters: int) -> int:
     """Length of an observation with this many adjustable hyperparameters."""
@@ -91,7 +94,7 @@ class ScheduleController:
         Args:
             reference: Starting values, shape (n, h).
             started: What was measured before the first step, of n trainings. Where the validation loss is unknown, the
-                loss of the first mini-batch stands in.
+                loss of the first mini-batch stands in until there is one.
             decision: The number of the first decision; above 0 where part of the training is over.
 
         Raises:
@@ -128,6 +131,7 @@ class ScheduleController:
         self._val_start = self._val_last = self._val_best = np.array(val_loss, dtype=np.float64)
         self._train_start, self._train_last, self._train_best = nothing.copy(), nothing.copy(), nothing.copy()
         self._train_at_best, self._log_grad_norm = nothing.copy(), nothing.copy()
+        self._validated |= ~np.isnan(val_loss)
         self._require_positive(self._val_start, "validation loss on the new data")
 
     def observe(self, interval: Interval) -> tuple[Array, NDArray[np.bool_]]:
@@ -140,12 +144,12 @@ class ScheduleController:
             to the interval's start. Their learning rates are cut here.
         """
         self._fill_starts(interval)
-        diverged = signals.has_diverged(interval, self._val_start)
-        self.overfitted = self.unlearns & ~diverged & self._overfits(interval)
+        diverged = signals.has_diverged(interval, np.where(self._validated, self._val_start, np.nan))
+        self.overfitted = self.unlearns & ~diverged & self._validated & self._overfits(interval)
         back = diverged | self.overfitted
         train = np.where(back | np.isnan(interval.train_loss), self._train_last, interval.train_loss)
         fresh = ~np.isnan(interval.val_loss)
-        self._validated |= fresh
+        self._meet_first_validation(interval.val_loss, train, fresh & ~back & ~self._validated)
         val = np.where(self._validated, interval.val_loss, train)
         val = np.where(back | np.isnan(val), self._val_last, val)
 
@@ -192,6 +196,18 @@ class ScheduleController:
         self._log_grad_norm = np.where(keep, self._log_grad_norm, interval.log_grad_norm)
         self._move(-CUT_AFTER_DIVERGENCE * (back[:, None] & self.is_rate[None]) * self._adjusted)
         return reward, back
+
+    def _meet_first_validation(self, val: Array, train: Array, first: NDArray[np.bool_]) -> None:
+        """Training losses stood in so far: validation is taken to have begun with the first of them, if it is alike.
+
+        A network that has learnt nothing does as badly on any data; a validation loss that is far from all training
+        losses is another measure, such as a perplexity.
+        """
+        alike = (val > train / ALIEN) & (val < ALIEN * self._train_start)
+        began = np.where(alike, self._train_start, val)
+        for name in ("_val_start", "_val_last", "_val_best"):
+            setattr(self, name, np.where(first, began, getattr(self, name)))
+        self._validated |= first
 
     def _overfits(self, interval: Interval) -> NDArray[np.bool_]:
         val, train = interval.val_loss, interval.train_loss

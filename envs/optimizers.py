@@ -14,6 +14,9 @@ from .parameter_sample import ParameterSample
 
 _USUAL = ("lr", "weight_decay", "momentum")
 
+_STEPS_OF_THEIR_OWN = frozenset({"rho", "ns_steps", "d", "beta2_decay", "clip_threshold"})
+"""What the groups of Adadelta, Muon, Prodigy and Adafactor have: their steps are not as long as their rate."""
+
 
 def adaptive(optimizer: Optimizer) -> float:
     """1.0 where the optimiser divides its steps by a running gradient size (Adam, RMSprop, ...), else 0.0.
@@ -51,6 +54,11 @@ def write(optimizer: Optimizer, name: str, values: Sequence[float]) -> None:
 
 
 def _read(group: dict[str, Any], name: str, optimizer: Optimizer) -> float:
+    if name == "lr" and isinstance(optimizer, torch.optim.Rprop):
+        raise SearchSpaceError(
+            "Rprop looks at its learning rate before its first step alone, and finds its own step sizes from there: "
+            "there is no schedule to adjust; take another optimiser"
+        )
     if name in ("momentum", "beta1") and "betas" in group:
         return float(group["betas"][0])
     if not isinstance(group.get(name), int | float | Tensor):
@@ -84,7 +92,11 @@ def parameters(optimizer: Optimizer) -> list[Tensor]:
 def gradient_statistics(optimizer: Optimizer, sample: ParameterSample) -> tuple[Tensor, Tensor, Tensor]:
     """|g|^2, g.m and |m|^2 over all parameters, for gradients g and momentum buffers m; scalars on the device."""
     trained = [
-        (parameter, gradient) for parameter in parameters(optimizer) if (gradient := _dense(parameter)) is not None
+        # Momentum is that of the gradient that is descended.
+        (parameter, -gradient if group.get("maximize") else gradient)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if (gradient := _dense(parameter)) is not None
     ]
     buffers = [(gradient, buffer) for p, gradient in trained if (buffer := _momentum_buffer(optimizer, p)) is not None]
     gradient = sample.row([gradient for _, gradient in trained])
@@ -97,13 +109,21 @@ def gradient_statistics(optimizer: Optimizer, sample: ParameterSample) -> tuple[
 
 
 def first_update(optimizer: Optimizer, sample: ParameterSample) -> Tensor:
-    """`signals.first_update` of the step that is about to come: a scalar on the device, NaN without gradients."""
+    """`signals.first_update` of the step that is about to come: a scalar on the device.
+
+    NaN without gradients, and for optimisers whose steps are neither as long as the rate in each direction nor the rate
+    times the gradient.
+    """
+    if any(_STEPS_OF_THEIR_OWN & group.keys() for group in optimizer.param_groups):
+        return torch.tensor(torch.nan)
+    # Before it has seen enough gradients, RAdam divides by none.
+    by_rate = bool(adaptive(optimizer)) and not isinstance(optimizer, torch.optim.RAdam)
     of_groups, trained = [], list[Tensor]()
     for group in optimizer.param_groups:
         of_group = [parameter for parameter in group["params"] if _dense(parameter) is not None]
-        if adaptive(optimizer):
-            # Its steps are about as long as its rate in each direction.
-            length: Tensor | int = sum(parameter.numel() for parameter in of_group)
+        if by_rate:
+            # Its steps are about as long as its rate in each direction; a complex number has two.
+            length: Tensor | int = sum(parameter.numel() * (1 + parameter.is_complex()) for parameter in of_group)
         else:
             gradient = sample.row([parameter.grad for parameter in of_group])
             length = torch.dot(gradient, gradient)
@@ -111,7 +131,7 @@ def first_update(optimizer: Optimizer, sample: ParameterSample) -> Tensor:
         trained += of_group
     weights = sample.row(trained)
     squared = torch.stack([each.to(weights) for each in of_groups]).sum()
-    if not adaptive(optimizer):
+    if not by_rate:
         squared, _, _ = _unscaled(optimizer, squared, squared, squared)
     return torch.sqrt(squared) / torch.sqrt(torch.dot(weights, weights))
 

@@ -53,9 +53,10 @@ class ParameterSample:
         """
         if not tensors:
             return torch.zeros(0)
+        tensors = [torch.view_as_real(each.detach()) if each.is_complex() else each.detach() for each in tensors]
         device, sizes = tensors[0].device, [tensor.numel() for tensor in tensors]
-        parts = [tensor.detach().reshape(-1) for tensor in tensors if not self._blocks(tensor.numel())]
-        if blocks := [self._blocks_of(tensor.detach()) for tensor in tensors if self._blocks(tensor.numel())]:
+        parts = [tensor.reshape(-1) for tensor in tensors if not self._blocks(tensor.numel())]
+        if blocks := [self._blocks_of(tensor) for tensor in tensors if self._blocks(tensor.numel())]:
             parts.insert(0, _joined(blocks, device).view(-1))
         row = _joined(parts, device)
         return row if self.full else row * self._weights_of(sizes, row)

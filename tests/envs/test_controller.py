@@ -190,3 +190,19 @@ def test_losses_on_other_data_are_not_overfitting() -> None:
     assert not told(controller, 0.95, 0.3)[1]
     told(controller, 0.6, 0.25)
     assert told(controller, 0.9, 0.2)[1]
+
+
+@pytest.mark.parametrize(("unit", "began"), [(1.0, 1.0), (30.0, 30 * 0.55), (0.01, 0.01 * 0.55)])
+def test_a_validation_loss_that_is_told_late_is_compared_with_what_it_may_have_been(unit: float, began: float) -> None:
+    # A network as bad as at chance is so on any data; another measure than the training loss tells nothing of it.
+    schedule = ScheduleController(HYPERPARAMETERS, 9, np.array([1.0]))
+    schedule.begin(START, Interval.of(val_loss=np.nan))
+    since: list[float] = []
+    for train, val in [(0.9, np.nan), (0.7, np.nan), (0.5, 0.55), (0.4, np.nan), (0.3, 0.5), (0.2, 0.6)]:
+        interval = Interval.of(first_loss=1.0, train_loss=train, early_loss=train, late_loss=train, val_loss=unit * val)
+        _, diverged = schedule.observe(interval)
+        assert not diverged
+        since.append(schedule.signals()["val_since_best"][0])
+    assert schedule.val_start == pytest.approx(began)
+    assert since[2] == pytest.approx(np.log(unit * 0.55 / began))
+    assert since[4:] == pytest.approx([np.log(0.5 / 0.55), np.log(0.6 / 0.5)])
