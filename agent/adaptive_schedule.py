@@ -164,7 +164,7 @@ class AdaptiveSchedule:
         self._setbacks = Setbacks(optimizer, model, rolls_back=on_divergence == "rollback")
         self._controller.unlearns = guard and self.policy.unlearns and on_divergence == "rollback"
         self._val_loss: float | None = None
-        self._begun = self._stepped = self._closed = False
+        self._begun = self._stepped = self._closed = self._superseded = False
         self._agreed = False  # whether all ranks are known to be as far
         self._watch = LoopWatch(optimizer)
         self._settings = {
@@ -183,7 +183,10 @@ class AdaptiveSchedule:
         self._record = ScheduleRecord(recorder, trial, self.policy, name, self._described)
         # Whoever steps its scheduler finds the scheduler's own values.
         after = self._reference.put_back if self._reference.outside else None
-        self._hooks = OptimizerHooks(optimizer, self._before_step, self._gradients_ready, after, alone=True)
+        before, ready = self._before_step, self._gradients_ready
+        self._hooks = OptimizerHooks(optimizer, before, ready, after, replaced=self._replaced)
+            optimizer, self._before_step, self._gradients_ready, after, replaced=self._replaced
+        )
 
     @property
     def total_steps(self) -> int | None:
@@ -427,13 +430,20 @@ class AdaptiveSchedule:
         self._stepped = True
 
     def _require_open(self) -> None:
-        if self._closed:
+        if self._closed and not self._superseded:
             raise ConfigurationError("this schedule is closed: make another one for what is trained from here on")
-        if self._hooks.removed:
+        if self._superseded:
             raise ConfigurationError(
                 "another schedule was made on this optimiser, and has taken the place of this one: what both are to "
                 "adjust is for one, by its argument `adjust`"
             )
+
+    def _replaced(self) -> None:
+        """Another schedule adjusts the optimiser from here on."""
+        self._superseded = True
+        cut_short = self.total_steps is not None and self.steps < self.total_steps
+        message = f"another schedule took its place after {self.steps} of {self.total_steps} steps" if cut_short else ""
+        self.close(TrialState.KILLED if cut_short else TrialState.FINISHED, message)
 
     def _skipped(self, loss: Tensor) -> None:
         self._skipped_in_a_row += 1

@@ -35,7 +35,12 @@ def main(read: int, write: int, parent: int) -> None:
     """Runs the objective that is sent."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _come_before_the_parent()
-    with os.fdopen(read, "rb") as commands, os.fdopen(write, "w", encoding="utf-8") as answers:
+    # Where the pipe is broken nobody listens any more: the search was interrupted.
+    with (
+        contextlib.suppress(BrokenPipeError),
+        os.fdopen(read, "rb") as commands,
+        os.fdopen(write, "w", encoding="utf-8") as answers,
+    ):
         # First the path: what is pickled by name must be found.
         sys.path[:] = pickle.load(commands)
         try:
@@ -69,16 +74,20 @@ def _come_before_the_parent() -> None:
 
 def _run_units(units: Generator[Any, None, None], commands: IO[bytes], answers: IO[str]) -> None:
     for found in units:
-        _tell(answers, "unit", as_number(found))
-        if commands.read(1) != b"+":
+        if not _tell(answers, "unit", as_number(found)) or commands.read(1) != b"+":
             units.close()
             return
     _tell(answers, "end", None)
 
 
-def _tell(answers: IO[str], what: str, value: float | str | None) -> None:
-    answers.write(json.dumps([what, value]) + "\n")
-    answers.flush()
+def _tell(answers: IO[str], what: str, value: float | str | None) -> bool:
+    """Whether anybody listens."""
+    try:
+        answers.write(json.dumps([what, value]) + "\n")
+        answers.flush()
+    except BrokenPipeError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

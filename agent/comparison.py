@@ -299,7 +299,9 @@ def _read(study: Study, tree: ConditionalSpace | None, settings: ComparisonSetti
 
 
 def _value(trial: FrozenTrial) -> float | None:
-    return float(trial.values[0]) if trial.state is OptunaState.COMPLETE and is_allowed(trial) else None
+    """What a trial brought, if it counts: an infinite value says that something overflowed, whatever its sign."""
+    valued = trial.state is OptunaState.COMPLETE and is_allowed(trial) and math.isfinite(trial.values[0])
+    return float(trial.values[0]) if valued else None
 
 
 def _distances(

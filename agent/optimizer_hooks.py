@@ -26,8 +26,8 @@ class OptimizerHooks:
         gradients_ready: A method, called once a step when its gradients are known: at once, or when a closure has
             computed them for the first time. Not called for gradients that were dropped.
         after: A method, called after each step; None where nothing is to be done.
-        alone: Whether it takes the place of the one before that was to be alone: an optimiser has one schedule that
-            adjusts it, the latest, as where a notebook's cell is run again.
+        replaced: A method; where it is given, it is called when another schedule with one takes this one's place: an
+            optimiser has one schedule that adjusts it, the latest, as where a notebook's cell is run again.
 
     Raises:
         ConfigurationError: The optimiser cannot be hooked.
@@ -40,7 +40,7 @@ class OptimizerHooks:
         gradients_ready: Callable[[], None],
         after: Callable[[], None] | None,
         *,
-        alone: bool = False,
+        replaced: Callable[[], None] | None = None,
     ) -> None:
         self._before, self._gradients_ready = weakref.WeakMethod(before), weakref.WeakMethod(gradients_ready)
         try:
@@ -53,9 +53,12 @@ class OptimizerHooks:
         if after is not None:
             self._after = weakref.WeakMethod(after)
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
-        if alone:
-            if (earlier := _LATEST.get(optimizer)) is not None:
+        if replaced is not None:
+            self._replaced = weakref.WeakMethod(replaced)
+            if (earlier := _LATEST.get(optimizer)) is not None and not earlier.removed:
                 earlier.remove()
+                if (tell := earlier._replaced()) is not None:
+                    tell()
             _LATEST[optimizer] = self
 
     def remove(self) -> None:

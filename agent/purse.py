@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter
 
@@ -29,7 +30,7 @@ class Purse:
 
     Attributes:
         budget: Full trainings that may be spent.
-        best: The best value of all trials that finished and are allowed, as of the last look; None before there is one.
+        best: The best finite value of all trials that finished and are allowed, as of the last look; None before one is.
         waiting: Trials that are enqueued and that nobody has begun, as of the last look.
         trials: All trials, by number, as of the last look.
     """
@@ -117,7 +118,7 @@ class Purse:
             self._lost.add(trial.number)
         self._open.discard(trial.number)
         self._spent += cost_of(trial, self._units)
-        if trial.state is TrialState.COMPLETE and is_allowed(trial):
+        if trial.state is TrialState.COMPLETE and is_allowed(trial) and math.isfinite(trial.values[0]):
             value = float(trial.values[0])
             self.best = value if self.best is None else self._better(self.best, value)
 

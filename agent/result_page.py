@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import html
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from ..envs.constraints import is_allowed
+from .cut_off_trials import is_cut_off
 
 _BEST_SHOWN, _LONGEST = 5, 40
+_STATES = {
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
 
 
 def result_html(trials: Sequence[FrozenTrial], direction: StudyDirection, best: FrozenTrial | None) -> str:
@@ -22,8 +31,8 @@ def result_html(trials: Sequence[FrozenTrial], direction: StudyDirection, best: 
         direction: Which values are better.
         best: The best trial; None where none has finished.
     """
-    states = {state: sum(trial.state is state for trial in trials) for state in TrialState}
-    told = ", ".join(f"{count} {state.name.lower()}" for state, count in states.items() if count) or "none"
+    counts = Counter("interrupted" if is_cut_off(trial) else _STATES[trial.state] for trial in trials)
+    told = ", ".join(f"{count} {state}" for state, count in counts.items()) or "none"
     if best is None:
         return f"<p>No trial has finished with a number. Trials: {told}.</p>"
     ranked = _ranked(trials, direction)[:_BEST_SHOWN]

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--repeats",
         type=int,
         default=10,
-        help="runs of each strategy; fewer than 7 to 9 are too few for the paired tests (default: %(default)s)",
+        help="runs of each strategy; fewer than 6 to 9 are too few for the paired tests (default: %(default)s)",
     )
     parser.add_argument(
         "--baseline",
@@ -77,6 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 _OPTIONS = {
     "--strategies": "strategies",
+    "--baseline": "baseline",
+    "--name": "name",
     "--budget": "budget",
     "--repeats": "repeats",
     "--seed": "seed",

@@ -207,6 +207,7 @@ def run_study(
     from ..agent.cut_off_trials import is_cut_off
     from ..agent.tune import tune
     from ..tracking.optuna_study import load as load_study
+    from ..tracking.store import resolve
 
     past = [load_study(args.storage or _journal(each), each) for each in args.past]
     if past and objective[1] is not None and not args.json:
@@ -249,7 +250,7 @@ def run_study(
     say(f"best of {len(result.trials)} trials{some}: {best.value:.6g} (trial {best.number})")
     for key, value in best.params.items():
         say(f"  {key}: {value:.6g}" if isinstance(value, float) else f"  {key}: {value}")
-    say("see every trial:  metatuner ui")
+    say(f"see every trial:  {resolve(args.tracking_uri).ui_command}")
     return 0
 
 

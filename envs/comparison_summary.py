@@ -156,6 +156,8 @@ def _failures(comparison: StrategyComparison) -> list[str]:
 
 def _alike(comparison: StrategyComparison) -> list[str]:
     """Which strategies found the same in every repeat."""
+    if np.isfinite(found := comparison.finals).all() and (found == found[0, 0]).all():
+        return ["All strategies found the same value in all repeats: the objective may not depend on what is tuned."]
     names: dict[tuple[float, ...], list[str]] = {}
     for strategy, losses in zip(comparison.strategies, comparison.finals.T.tolist(), strict=True):
         names.setdefault(tuple(losses), []).append(strategy)

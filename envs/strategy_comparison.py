@@ -123,9 +123,12 @@ class StrategyComparison:
 
     @cached_property
     def finals(self) -> Array:
-        """Losses of the best trial of each run, shape (repeats, strategies)."""
-        ends = [[self._losses(run)[-1:] for run in self.of(strategy)] for strategy in self.strategies]
-        return np.array([[float(end[0]) if len(end) else math.inf for end in each] for each in ends]).T
+        """Losses of the best trial of each run, shape (repeats, strategies).
+
+        Within the budget: a training that is begun with the last of it may cost more.
+        """
+        end = np.array([float(self.budget)])
+        return np.concatenate([self.by_spent(strategy, end) for strategy in self.strategies], axis=1)
 
     def by_spent(self, strategy: str, at: Array) -> Array:
         """The best loss after so many full trainings, shape (repeats, len(at)); `at` has them in ascending order."""

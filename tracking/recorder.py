@@ -16,13 +16,12 @@ from types import TracebackType
 from typing import Self
 
 from ..envs.errors import ConfigurationError, StoreUnreachableError
-from ..envs.records import Record, StudyFinished, StudyStarted, TrialState
+from ..envs.records import Record, StudyFinished, StudyStarted, TrialFinished, TrialState
 from .codec import require_recordable
 from .completion import Completion
-from .redaction import has_credentials
 from .sampling import DEFAULT_DISTANCES, SamplingDistances
 from .shipped_study import ShippedStudy, StudyInUseError
-from .store import Origin, Store, resolve
+from .store import resolve
 from .study_folder import StudyFolder, journal_root
 from .study_state import require_sound
 from .transport import Transport
@@ -92,14 +91,14 @@ class MLflowRecorder:
         self._key: str | None = None
         self.tracking_uri = store.shown
         self.experiment = experiment
-        self.ui_command = _ui_command(store)
+        self.ui_command = store.ui_command
         try:
             self._transport.connect()
         except StoreUnreachableError as error:
             _log.warning("%s. Records are kept in %s and sent later", error, self._journal)
         # Re-entrant: a signal handler that records may interrupt a record.
         self._lock = threading.RLock()
-        self._closed = False
+        self._closed = self._dropped = False
         self._process = os.getpid()
         atexit.register(self._close_at_exit)
 
@@ -149,7 +148,7 @@ class MLflowRecorder:
         require_recordable(record)
         with self._lock:
             if self._closed:
-                _log.warning("a %s came after the recorder was closed and was dropped", type(record).__name__)
+                self._drop(record)
                 return
             if isinstance(record, StudyStarted):
                 require_sound(record)
@@ -162,6 +161,16 @@ class MLflowRecorder:
                 self._close_study()
             else:
                 self._sample()
+
+    def _drop(self, record: Record) -> None:
+        """Says so once; that something ends is no loss, since all that was open ended with the recorder."""
+        if self._dropped or isinstance(record, TrialFinished | StudyFinished):
+            return
+        self._dropped = True
+        _log.warning(
+            "a %s came after the recorder was closed, and is dropped like all that follow: make another MLflowRecorder",
+            type(record).__name__,
+        )
 
     def flush(self, seconds: float = 30.0) -> bool:
         """Sends what waits; waits at most so long, and tells whether everything has been sent."""
@@ -273,11 +282,3 @@ def _state_after(error: BaseException | None) -> TrialState:
 
 def _message_of(error: BaseException | None) -> str:
     return "" if error is None else f"{type(error).__name__}: {error}".removesuffix(": ")
-
-
-def _ui_command(store: Store) -> str:
-    if store.origin is not Origin.ARGUMENT:
-        return "metatuner ui"
-    # Credentials are not for the screen: there the command says what is to be filled in.
-    uri = store.shown if has_credentials(store.uri) else store.uri
-    return f"metatuner ui --tracking-uri {shlex.quote(uri)}"

@@ -11,6 +11,7 @@ A store is one of three kinds:
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..envs.errors import MissingPackageError, StoreError
-from .redaction import one_line, without_credentials
+from .redaction import has_credentials, one_line, without_credentials
 from .sqlite_file import ensure_database
 from .switches import set_switches
 
@@ -70,6 +71,16 @@ class Store:
         """The URI without credentials."""
         return without_credentials(self.uri)
 
+    @property
+    def ui_command(self) -> str:
+        """The command that shows the store in a browser.
+
+        Credentials are not for the screen: there it says what is to be filled in.
+        """
+        if self.origin is not Origin.ARGUMENT:
+            return "metatuner ui"
+        return f"metatuner ui --tracking-uri {shlex.quote(self.shown if has_credentials(self.uri) else self.uri)}"
+
     def prepare(self) -> None:
         """Make the database if there is none. Safe under several processes at once.
 
@@ -117,7 +128,10 @@ def connect(store: Store) -> MlflowClient:
         instead = f": pip install metatuner{extra}" if extra else ""
         raise MissingPackageError(f"the store {store.shown} needs the package {error.name}{instead}") from error
     except Exception as error:
-        raise StoreError(f"{_EXPECTED}, got {store.shown}: {one_line(error, hide=store.uri)}") from None
+        why = one_line(error, hide=store.uri)
+        if store.kind is Kind.OTHER:
+            raise StoreError(f"{_EXPECTED}, got {store.shown}: {why}") from None
+        raise StoreError(f"the store {store.shown} cannot be opened: {why}") from None
 
 
 def _parse(uri: str, origin: Origin) -> Store:

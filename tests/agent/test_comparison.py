@@ -12,9 +12,10 @@ import numpy as np
 import optuna
 import pytest
 from metatuner.agent.comparison import COMPARISON_TAG, ComparisonSettings, compare
+from metatuner.envs.comparison_summary import ComparisonSummary
 from metatuner.envs.errors import ConfigurationError, SearchSpaceError
 from metatuner.envs.records import NullRecorder, Record, StudyStarted, TrialState
-from metatuner.envs.strategy_comparison import StrategyComparison
+from metatuner.envs.strategy_comparison import ComparedRun, ComparedTrial, StrategyComparison
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 SPACE = {"x": FloatDistribution(-5, 5), "kind": CategoricalDistribution(["a", "b"])}
@@ -117,6 +118,34 @@ def test_more_is_better_where_it_is_asked_for() -> None:
     found = compare(train, SPACE, settings("random", "qmc", direction="maximize"), recorder=NullRecorder())
     best = max(value for value in values(found)[0] if value is not None)
     assert found.finals[0, 0] == -best
+
+
+def test_what_is_bought_over_the_budget_does_not_count() -> None:
+    def trial(spent: float, value: float) -> ComparedTrial:
+        return ComparedTrial(spent, TrialState.FINISHED, value, 0.0, 0.0)
+
+    runs = [
+        ComparedRun(name, repeat, repeat, (trial(1.5, 2.0), trial(2.0 + over, 1.0)))
+        for name, over in (("a", 0.0), ("b", 0.5))
+        for repeat in range(2)
+    ]
+    found = StrategyComparison("t", "train", "objective", "minimize", 2, 4, ("a", "b"), 2, tuple(runs))
+    assert found.finals.tolist() == [[1.0, 2.0], [1.0, 2.0]]
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_a_value_that_overflowed_is_not_the_best(direction: str) -> None:
+    def overflows(config: dict[str, Any]) -> float:
+        return math.copysign(math.inf, config["x"]) if abs(config["x"]) > 2.5 else float(config["x"])
+
+    found = compare(overflows, SPACE, settings("random", "qmc", direction=direction), recorder=NullRecorder())
+    assert any(value is None for each in values(found) for value in each)
+    assert np.isfinite(found.finals).all()
+
+
+def test_that_nothing_depends_on_what_is_tuned_is_said() -> None:
+    found = compare(lambda config: 1.0, SPACE, settings("random", "qmc"), recorder=NullRecorder())
+    assert any("may not depend" in each for each in ComparisonSummary.of(found, "random").cautions)
 
 
 def test_an_optuna_objective_is_compared_too() -> None:

@@ -14,9 +14,20 @@ from metatuner.agent.knobs import Attribute, DropoutRate
 from metatuner.agent.loop_watch import NEVER, SUSPICIOUS
 from metatuner.agent.policy import Policy
 from metatuner.envs.errors import CheckpointError, ConfigurationError, MetatunerError, SearchSpaceError, TrainingError
+from metatuner.envs.records import Record, TrialFinished, TrialState
 from optuna.distributions import FloatDistribution
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
+
+
+class Kept:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def record(self, record: Record, /) -> None:
+        self.records.append(record)
 
 
 class Loop:
@@ -145,7 +156,14 @@ def test_a_closed_schedule_takes_nothing_in(lively: Policy) -> None:
 
 def test_an_optimizer_has_one_schedule_the_latest(lively: Policy) -> None:
     loop = Loop(lively)
+    kept = Kept()
+    loop.tuner.close()
+    loop.tuner = AdaptiveSchedule(loop.optimizer, 40, lively, recorder=kept)
+    loop.train(5)
+    loop.optimizer.param_groups[0]["lr"] = 1e-3
     first, loop.tuner = loop.tuner, AdaptiveSchedule(loop.optimizer, 40, "zero")
+    (end,) = [each for each in kept.records if isinstance(each, TrialFinished)]
+    assert (end.state, end.message) == (TrialState.KILLED, "another schedule took its place after 5 of 40 steps")
     loop.train(20)
     assert loop.optimizer.param_groups[0]["lr"] == 1e-3  # the first one is alive, and adjusts nothing
     with pytest.raises(ConfigurationError, match="another schedule was made on this optimiser"):

@@ -399,7 +399,7 @@ def test_a_notebook_shows_the_result_as_text() -> None:
 
 def test_a_notebook_shows_a_result_without_a_best_trial() -> None:
     result = tune(lambda c: math.nan, {"x": FloatDistribution(-1, 1)}, 2, strategy="random", recorder=NullRecorder())
-    assert result._repr_html_() == "<p>No trial has finished with a number. Trials: 2 fail.</p>"
+    assert result._repr_html_() == "<p>No trial has finished with a number. Trials: 2 failed.</p>"
 
 
 def test_a_notebook_shows_no_trial_that_is_not_allowed() -> None:
