@@ -185,8 +185,6 @@ class AdaptiveSchedule:
         after = self._reference.put_back if self._reference.outside else None
         before, ready = self._before_step, self._gradients_ready
         self._hooks = OptimizerHooks(optimizer, before, ready, after, replaced=self._replaced)
-            optimizer, self._before_step, self._gradients_ready, after, replaced=self._replaced
-        )
 
     @property
     def total_steps(self) -> int | None:
