@@ -30,7 +30,7 @@ class Purse:
 
     Attributes:
         budget: Full trainings that may be spent.
-        best: The best finite value of the trials that finished and are allowed, as of the last look; None before one is.
+        best: The best finite value of trials that finished and are allowed, as of the last look; None before one is.
         waiting: Trials that are enqueued and that nobody has begun, as of the last look.
         trials: All trials, by number, as of the last look.
     """
