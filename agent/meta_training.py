@@ -135,6 +135,11 @@ class MetaTrainingSettings:
                 f"optimism must be from 0 to {MOST_OPTIMISM:g}, and 0 for a single member, got {self.optimism} for "
                 f"{self.members}"
             )
+        if self.members * (self.seed + 1) > 2**32:
+            raise ConfigurationError(
+                f"{self.members} members have seeds of their own, up to {self.members} times the given one, and below "
+                f"2**32: expected one below {2**32 // self.members}, got {self.seed}"
+            )
         if self.group_size % self.copies:
             raise ConfigurationError(
                 f"group_size must be a multiple of copies, got {self.group_size} and {self.copies}"
@@ -204,6 +209,9 @@ def train_schedule_policy(
     """
     _require_device(device)
     out = Path(out)
+    if not resume:
+        _clear(out)
+    _require_own(out, settings)
     recorder = recorder or NullRecorder()
     learnt: list[Policy] = []
     for number, each in enumerate(settings.of_members()):
@@ -239,10 +247,33 @@ def train_schedule_policy(
         recorder.record(Metrics(trial=trial, step=settings.members * settings.steps, values=figures))
     policy.save(out)
     recorder.record(Artifact(trial=trial, path="card.json", text=(out / "card.json").read_text(encoding="utf-8")))
-    (out / CHECKPOINT).unlink(missing_ok=True)
-    for number in range(settings.members if settings.members > 1 else 0):
-        shutil.rmtree(out / f"member-{number}")
+    _clear(out)
     return policy
+
+
+def unfinished(out: Path) -> list[Path]:
+    """Folders in which something of an unfinished run lies: the run's own, or its members'."""
+    begun = [each for each in _members(out) if (each / CHECKPOINT).exists() or (each / CARD).exists()]
+    return [*([out] if (out / CHECKPOINT).exists() else []), *begun]
+
+
+def _members(out: Path) -> list[Path]:
+    return sorted(each for each in out.glob("member-*") if each.name.removeprefix("member-").isdecimal())
+
+
+def _clear(out: Path) -> None:
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    for folder in _members(out):
+        shutil.rmtree(folder)
+
+
+def _require_own(out: Path, settings: MetaTrainingSettings) -> None:
+    mine = [out] if settings.members == 1 else [out / f"member-{number}" for number in range(settings.members)]
+    if others := [each for each in unfinished(out) if each not in mine]:
+        raise CheckpointError(
+            f"{others[0]} is of an unfinished run with another number of members: give that number, another folder, or "
+            "begin afresh"
+        )
 
 
 def _member(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default=None, help="the policy's name (default: the folder's)")
     for option, default, what in (
         ("--decisions", (10, 60), "decisions a training"),
-        ("--horizon", (50, 400), "optimiser steps a training"),
+        ("--horizon", (50, 400), "optimiser steps a training (cut to a multiple of its decisions)"),
     ):
         least_and_most = ("LEAST", "MOST")
         explained = f"{what}, drawn between (default: {default[0]} {default[1]})"
@@ -123,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     out = Path(args.out)
     _require(args, out)
-    name = args.name or out.name
+    name = args.name or out.resolve().name
     job = _schedule(args) if args.job == "schedule" else _search(args)
     bar = ProgressBar(job.steps, "meta-training", "decisions", silent=args.json)
     with MLflowRecorder(args.tracking_uri, experiment=args.experiment) as recorder:
@@ -168,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
 def _require(args: argparse.Namespace, out: Path) -> None:
     """Checks what nobody else does, before anything is written."""
     from ..agent.arguments import require_count, require_seed
-    from ..agent.meta_training import CHECKPOINT
+    from ..agent.meta_training import unfinished
     from ..agent.policy_files import WEIGHTS
     from ..envs.errors import ConfigurationError
 
@@ -186,7 +187,7 @@ def _require(args: argparse.Namespace, out: Path) -> None:
             raise ConfigurationError(
                 f"a search policy has no {', '.join(given)}: leave them out, or train one for schedules"
             )
-    if not args.fresh and (out / WEIGHTS).exists() and not any(out.rglob(CHECKPOINT)):
+    if not args.fresh and (out / WEIGHTS).exists() and not unfinished(out):
         raise ConfigurationError(f"{out} has a policy that is done: give another --out, or --fresh to replace it")
 
 
@@ -267,7 +268,7 @@ def _search(args: argparse.Namespace) -> _Job:
 def _study_key(out: Path, *, fresh: bool) -> Path:
     """The file with the study's key: it lasts as long as the run, so that a resumed one goes on in the same place."""
     path = out / "study.key"
-    if fresh or not path.exists():
+    if fresh or not path.exists() or not re.fullmatch(rb"[0-9a-f]{32}", path.read_bytes()):
         out.mkdir(parents=True, exist_ok=True)
         path.write_text(uuid.uuid4().hex, encoding="ascii")
     return path

@@ -57,9 +57,22 @@ def _logistic(z: Array) -> Array:
     return 1.0 / (1.0 + np.exp(-z))
 
 
-LINEAR = Scale("linear", lambda x: x, lambda z: z, -math.inf, math.inf)
+def _itself(x: Array) -> Array:
+    return x
+
+
+def _horizon(x: Array) -> Array:
+    return -np.log1p(-x)
+
+
+def _of_horizon(z: Array) -> Array:
+    return -np.expm1(-z)
+
+
+# Functions with names, so that an environment can be pickled.
+LINEAR = Scale("linear", _itself, _itself, -math.inf, math.inf)
 LOG = Scale("log", np.log, np.exp, 0.0, math.inf)
-HORIZON = Scale("horizon", lambda x: -np.log1p(-x), lambda z: -np.expm1(-z), -1.0, 1.0)
+HORIZON = Scale("horizon", _horizon, _of_horizon, -1.0, 1.0)
 LOGIT = Scale("logit", _logit, _logistic, 0.0, 1.0)
 
 

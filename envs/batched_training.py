@@ -139,7 +139,8 @@ class BatchedTraining:
         """The whole state."""
         memory = {name: part.clone() for name, part in self._memory.items()}
         samplers = [sampler.state_dict() for sampler in self._samplers]
-        return {**memory, "samplers": samplers, "randomness": self._random_state}
+        held = {name: np.array(value) for name, value in self._hyperparameters.items()}
+        return {**memory, "hyperparameters": held, "samplers": samplers, "randomness": self._random_state}
 
     def restore(self, snapshot: Mapping[str, Any], where: NDArray[np.bool_] | None = None) -> None:
         """Back to a snapshot, for the trainings where `where` (shape (n,)) is true; None restores all.
@@ -152,6 +153,8 @@ class BatchedTraining:
             part[place] = snapshot[name][place]
         for i in chosen.nonzero().flatten().tolist():
             self._samplers[i].load_state_dict(snapshot["samplers"][i])
+        held, now = snapshot["hyperparameters"], self._hyperparameters
+        self._hyperparameters = {name: np.where(chosen, held[name], now.get(name, held[name])) for name in held}
         if where is None:
             self._random_state = snapshot["randomness"]
 

@@ -149,7 +149,7 @@ class ScheduleController:
         back = diverged | self.overfitted
         train = np.where(back | np.isnan(interval.train_loss), self._train_last, interval.train_loss)
         fresh = ~np.isnan(interval.val_loss)
-        self._meet_first_validation(interval.val_loss, train, fresh & ~back & ~self._validated)
+        self._meet_first_validation(interval.val_loss, train, (interval.val_loss > 0) & ~back & ~self._validated)
         val = np.where(self._validated, interval.val_loss, train)
         val = np.where(back | np.isnan(val), self._val_last, val)
 

@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from .adjustments import adjustables, require_start
 from .builtin_tasks import builtin_task
 from .controller import ScheduleController, observation_size
-from .errors import ConfigurationError
+from .errors import ConfigurationError, TrainingError
 from .references import reference_named, reference_values
 from .signals import LIMIT
 from .space import SearchSpace, sample
@@ -130,6 +130,11 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._controller.unlearns = bool(options.get("unlearns", False))
         self._start = np.array([[config[each.name] for each in self._hyperparameters]])
         measured = self._training.start(config, training_seed)
+        if np.isinf(measured.val_loss).any():
+            raise TrainingError(
+                "the validation loss before the first step is infinite, so nothing can be compared with it: look at "
+                "the data and the initial weights"
+            )
         self._controller.begin(self._start, measured)
         info = {
             "config": config,
@@ -150,6 +155,7 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
         Raises:
             ConfigurationError: The episode has ended: call reset. Or the action is of another shape, or not finite.
+            TrainingError: A validation loss is negative.
         """
         if self._start is None:
             raise ConfigurationError("no episode has begun: call reset() first")
@@ -174,6 +180,11 @@ class ScheduleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             {name: value.tolist() if len(value) > 1 else float(value[0]) for name, value in named.items()},
             self._interval,
         )
+        if np.any(interval.val_loss < 0):
+            raise TrainingError(
+                f"the validation loss is {float(interval.val_loss[0]):g}, but losses are compared by their ratios, so "
+                "they must not be negative: add a constant, or give an error measure such as the perplexity"
+            )
         reward, back = self._controller.observe(interval)
         overfitted = bool(self._controller.overfitted[0])
         if back[0]:

@@ -97,7 +97,14 @@ class Interval:
         """An interval from what was measured; everything else counts as not measured (and not diverged).
 
         Scalars become arrays of shape (1,).
+
+        Raises:
+            TypeError: A name that is none of an interval's.
         """
+        if unknown := measured.keys() - {field.name for field in fields(cls)}:
+            raise TypeError(
+                f"an interval has no {', '.join(sorted(unknown))}: {', '.join(f.name for f in fields(cls))}"
+            )
         arrays = {name: np.atleast_1d(np.asarray(value, dtype=np.float64)) for name, value in measured.items()}
         size = max((len(array) for array in arrays.values()), default=1)
         missing = np.full(size, np.nan)

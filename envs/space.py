@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -32,7 +33,7 @@ def _draw(name: str, values: BaseDistribution | float, rng: np.random.Generator)
             value = float(rng.uniform(low, high))
         value = float(round(value)) if isinstance(values, IntDistribution) else value
         return min(max(value, low), high)
-    if isinstance(values, CategoricalDistribution) or not isinstance(values, int | float):
+    if isinstance(values, CategoricalDistribution) or not isinstance(values, Real):
         raise SearchSpaceError(
             f"{name!r} must start from a FloatDistribution, an IntDistribution or a number, got {values!r}"
         )

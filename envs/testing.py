@@ -95,6 +95,7 @@ def _returns_to_a_snapshot(training: Training, config: Mapping[str, float], step
     snapshot = training.snapshot()
     first = training.advance({}, steps)
     for _ in range(2):
+        training.advance(_changed(config), steps)
         training.restore(snapshot)
         assert same_interval(training.advance({}, steps), first), "restore must return to the snapshot, bit for bit"
 
@@ -102,9 +103,9 @@ def _returns_to_a_snapshot(training: Training, config: Mapping[str, float], step
 def _takes_one_value_a_step(training: Training, config: Mapping[str, float], steps: int) -> None:
     training.start(config, seed=0)
     snapshot = training.snapshot()
-    held = training.advance({"lr": config["lr"]}, steps)
+    held = training.advance(config, steps)
     training.restore(snapshot)
-    each = training.advance({"lr": [config["lr"]] * steps}, steps)
+    each = training.advance({name: [value] * steps for name, value in config.items()}, steps)
     assert same_interval(held, each), "a sequence of equal values must do what the single value does"
     training.restore(snapshot)
     falling = training.advance({"lr": [config["lr"], *[config["lr"] / 100] * (steps - 1)]}, steps)
@@ -113,12 +114,17 @@ def _takes_one_value_a_step(training: Training, config: Mapping[str, float], ste
 
 def _keeps_what_is_not_named(training: Training, config: Mapping[str, float], steps: int) -> None:
     training.start(config, seed=0)
-    training.advance({"lr": config["lr"] / 100}, steps)
+    training.advance(_changed(config), steps)
     snapshot = training.snapshot()
     kept = training.advance({}, steps)
     training.restore(snapshot)
-    named = training.advance({"lr": config["lr"] / 100}, steps)
+    named = training.advance(_changed(config), steps)
     assert same_interval(kept, named), "a hyperparameter that is not named must stay as it is"
+
+
+def _changed(config: Mapping[str, float]) -> dict[str, float]:
+    """Other values: half of what is real, since a number that must be whole may not be halved."""
+    return {name: value / 2 if isinstance(value, float) else value for name, value in config.items()}
 
 
 def _obeys_the_learning_rate(training: Training, config: Mapping[str, float], steps: int) -> None:

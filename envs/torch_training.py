@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -137,6 +138,7 @@ class TorchTraining:
                 "optimizer": self._optimizer.state_dict(),
                 "sampler": self._sampler.state_dict(),
                 "randomness": self._random_state,
+                "clip_norm": self._clip_norm,
             }
         )
 
@@ -146,7 +148,7 @@ class TorchTraining:
         self._started.load_state_dict(snapshot["model"])
         self._optimizer.load_state_dict(snapshot["optimizer"])
         self._sampler.load_state_dict(snapshot["sampler"])
-        self._random_state = snapshot["randomness"]
+        self._random_state, self._clip_norm = snapshot["randomness"], snapshot["clip_norm"]
 
     def close(self) -> None:
         """See `Training.close`."""
@@ -185,7 +187,7 @@ class TorchTraining:
 
     def _set(self, values: Values, step: int) -> None:
         for name, value in values.items():
-            now = float(value) if isinstance(value, int | float) else float(value[step])
+            now = float(value) if isinstance(value, int | float | np.number) else float(value[step])
             if buffers := self._of_layers.get(name):
                 for buffer in buffers:
                     buffer.fill_(now)
@@ -202,11 +204,16 @@ class TorchTraining:
     @contextmanager
     def _randomness(self, seed: int | None = None) -> Iterator[None]:
         """Dropout and the like draw from this training's own generator; the caller's is left as it was."""
-        devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            if seed is None:
-                torch.set_rng_state(self._random_state)
-            else:
+        cuda = self._device.type == "cuda"
+        with torch.random.fork_rng(devices=[self._device] if cuda else []):
+            if seed is not None:
                 torch.manual_seed(seed)
+            else:
+                states = self._random_state
+                torch.set_rng_state(states[0])
+                if cuda:
+                    torch.cuda.set_rng_state(states[1], self._device)
             yield
-            self._random_state = torch.get_rng_state()
+            self._random_state = [torch.get_rng_state()]
+            if cuda:
+                self._random_state.append(torch.cuda.get_rng_state(self._device))

@@ -57,7 +57,8 @@ class ShippedStudy:
             if not self._lock.enter_context(folder.lock("writer")):
                 self._lock.close()
                 raise StudyInUseError(
-                    f"another process records this study in {folder.path}: wait until it ends, or take another key"
+                    f"another process records this study in {folder.path}: wait until it ends, or give this one "
+                    "another name or folder"
                 )
             self.key = folder.target.study
             self.past = [entry.record for entry in journal.read(folder.records)]

@@ -97,6 +97,8 @@ def test_settings_out_of_range_are_refused() -> None:
         MetaTrainingSettings(steps=0)
     with pytest.raises(ConfigurationError, match="multiple of copies"):
         MetaTrainingSettings(group_size=6, copies=4)
+    with pytest.raises(ConfigurationError, match="below 2147483648, got 2147483648"):
+        MetaTrainingSettings(members=2, seed=2**31)
 
 
 def test_members_learn_apart_decide_together_and_go_on_where_they_were(tmp_path: Path) -> None:
@@ -146,6 +148,10 @@ def test_members_of_another_run_are_refused(tmp_path: Path) -> None:
         train_schedule_policy(settings, tmp_path, evaluation_groups=0, progress=stop_in_the_second)
     with pytest.raises(CheckpointError, match="other settings"):
         train_schedule_policy(replace(settings, epochs=3), tmp_path, evaluation_groups=0)
+    with pytest.raises(CheckpointError, match="another number of members"):
+        train_schedule_policy(SETTINGS, tmp_path, evaluation_groups=0)
+    train_schedule_policy(SETTINGS, tmp_path, evaluation_groups=0, resume=False)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["card.json", "policy.safetensors"]
     with pytest.raises(ConfigurationError, match="at most 1, got 2"):
         replace(settings, algorithm=Algorithm.RECURRENT_PPO)
     with pytest.raises(ConfigurationError, match="at most 16, got 17"):

@@ -175,6 +175,7 @@ def test_snapshots_return_some_trainings_and_leave_the_others(data: BatchedData)
     again = batched.advance({}, 5)
     assert np.array_equal(again.val_loss[where], first.val_loss[where])
     assert not np.any(again.val_loss[~where] == first.val_loss[~where])
+    batched.advance({"lr": 1e-6}, 5)
     batched.restore(before)
     assert same_interval(batched.advance({}, 5), first)
 

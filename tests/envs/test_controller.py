@@ -204,5 +204,9 @@ def test_a_validation_loss_that_is_told_late_is_compared_with_what_it_may_have_b
         assert not diverged
         since.append(schedule.signals()["val_since_best"][0])
     assert schedule.val_start == pytest.approx(began)
+    nothing = ScheduleController(HYPERPARAMETERS, 9, np.array([1.0]))
+    nothing.begin(START, Interval.of(val_loss=np.nan))
+    for loss in (0.0, -1.0):  # no measure to compare with
+        assert not nothing.observe(Interval.of(first_loss=1.0, train_loss=1.0, val_loss=loss))[1]
     assert since[2] == pytest.approx(np.log(unit * 0.55 / began))
     assert since[4:] == pytest.approx([np.log(0.5 / 0.55), np.log(0.6 / 0.5)])

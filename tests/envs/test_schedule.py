@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import pickle
+from collections.abc import Mapping
+
 import gymnasium
 import metatuner.envs  # noqa: F401 - registers the environments
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from metatuner.envs.builtin_tasks import builtin_task
-from metatuner.envs.errors import ConfigurationError, SearchSpaceError
+from metatuner.envs.errors import ConfigurationError, SearchSpaceError, TrainingError
 from metatuner.envs.references import DECAY, stable_decay
 from metatuner.envs.schedule import ScheduleEnv
+from metatuner.envs.signals import Interval
+from metatuner.envs.training import Values
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
@@ -32,6 +37,54 @@ def test_rewards_add_up_to_the_log_ratio_of_validation_losses() -> None:
         total += reward
         assert not truncated
     assert total == pytest.approx(np.log(start / info["val_loss"]))
+
+
+class Falling:
+    """A training whose validation losses are given."""
+
+    adaptive = 1.0
+
+    def __init__(self, losses: list[float]) -> None:
+        self._losses = losses
+
+    def start(self, config: Mapping[str, float], seed: int) -> Interval:
+        self._left = iter(self._losses)
+        return Interval.of(val_loss=next(self._left))
+
+    def advance(self, hyperparameters: Values, steps: int) -> Interval:
+        loss = next(self._left)
+        return Interval.of(first_loss=1.0, train_loss=1.0, early_loss=1.0, late_loss=1.0, val_loss=loss)
+
+    def snapshot(self) -> object:
+        return None
+
+    def restore(self, snapshot: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_losses_that_cannot_be_compared_end_the_episode() -> None:
+    def env(*losses: float) -> ScheduleEnv:
+        return ScheduleEnv(Falling(list(losses)), adjust=("lr",), decisions=3, interval=2)
+
+    still = np.zeros(1, np.float32)
+    falls = env(1.0, 0.0, -1.0)
+    falls.reset(seed=0)
+    assert falls.step(still)[1] > 0  # a loss of exactly 0, such as a hinge's, is the best there is
+    with pytest.raises(TrainingError, match="must not be negative"):
+        falls.step(still)
+    with pytest.raises(TrainingError, match="infinite"):
+        env(np.inf, 1.0).reset(seed=0)
+
+
+def test_it_can_be_pickled() -> None:
+    env = make()
+    env.reset(seed=3)
+    copied = pickle.loads(pickle.dumps(env))
+    action = np.full(3, 0.1, dtype=np.float32)
+    assert np.array_equal(copied.step(action)[0], env.step(action)[0])
 
 
 def test_a_seed_reproduces_an_episode_bit_for_bit() -> None:

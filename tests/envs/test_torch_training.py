@@ -45,7 +45,20 @@ def test_the_builtin_digits_conform(optimizer: str) -> None:
 
 
 def test_any_module_loss_and_data_set_conform() -> None:
-    check_training(regression, {"lr": 0.01})
+    check_training(regression, {"lr": 0.01, "clip_norm": 0.5})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    training = regression()
+    training.start({"lr": np.float32(0.01)}, 0)
+    one = training.advance({"lr": np.float32(0.5)}, 2)
+    training.start({"lr": 0.01}, 0)
+    assert training.advance({"lr": float(np.float32(0.5))}, 2).val_loss == one.val_loss
+
+
+def test_a_measurement_that_does_not_exist_is_told_of() -> None:
+    with pytest.raises(TypeError, match="no valloss"):
+        Interval.of(valloss=0.5)
 
 
 def test_the_callers_random_numbers_are_left_alone() -> None:
