@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .actions import Action, add_actions, run_action
 from .console import say, say_json, table
+from .shared_table import add_table_options, say_withheld, table_options
 
 EXAMPLE = "metatuner policies push my-policy --name digits --alias champion"
 
@@ -133,17 +134,19 @@ def _export(args: argparse.Namespace) -> int:
         if args.prior is not None:
             trials = told_trials(args.prior, metric=args.metric, tracking_uri=args.tracking_uri)
             direction = "maximize" if args.maximize else "minimize"
-            written = attach_prior(made, direction, lambda path: write_table(path, trials, anonymous=args.anonymous))
+            written = attach_prior(made, direction, lambda path: write_table(path, trials, **table_options(args)))
         if args.anonymous:
             forget_names(made)
         folder = export_policy(made, args.folder)
     card = read_card(folder)
     if args.json:
-        say_json({"folder": str(folder), "sha256": card["sha256"], "prior": card.get("prior")})
+        withheld = None if written is None else list(written.withheld)
+        say_json({"folder": str(folder), "sha256": card["sha256"], "prior": card.get("prior"), "withheld": withheld})
         return 0
     say(f"policy {card['name']!r} saved in {folder}")
     if written is not None:
         say(f"with {written.trials:,} past trials of {written.tasks:,} tasks: {', '.join(written.names) or 'none'}")
+        say_withheld(written)
         say(
             f"look through {folder / PRIOR} and card.json before you share them: values of hyperparameters are written "
             "as they are"
@@ -190,7 +193,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "--metric", default="objective", help="what runs of others were judged by (default: %(default)s)"
     )
     parser.add_argument("--maximize", action="store_true", help="the larger the better")
-    parser.add_argument("--anonymous", action="store_true", help="number the tasks instead of naming them")
+    add_table_options(parser)
 
 
 def _add_promote(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from .actions import Action, add_actions, run_action
 from .console import say, say_json, table
 from .objective_file import load_file, space_of
+from .shared_table import add_table_options, say_withheld, table_options
 
 EXAMPLE = "metatuner prior export my-experiment --out past.csv --anonymous"
 
@@ -34,9 +35,7 @@ def _export(args: argparse.Namespace) -> int:
     from ..tracking.told_trials import told_runs
 
     trials = told_runs(args.experiment, metric=args.metric, tracking_uri=args.tracking_uri)
-    written = write_table(
-        args.out, trials, exclude=_names(args.exclude), include=_names(args.include), anonymous=args.anonymous
-    )
+    written = write_table(args.out, trials, **table_options(args))
     if args.json:
         say_json(
             {
@@ -50,9 +49,7 @@ def _export(args: argparse.Namespace) -> int:
         return 0
     say(f"{written.trials:,} trials of {written.tasks:,} tasks written to {args.out}")
     say(f"  hyperparameters: {', '.join(written.names) or 'none'}")
-    if written.withheld:
-        say(f"  left out, for values that look like paths, addresses or ids: {', '.join(written.withheld)}")
-        say("  (--include NAME,... writes them all the same)")
+    say_withheld(written)
     say("look through the file before you share it: values of hyperparameters are written as they are")
     return 0
 
@@ -131,19 +128,11 @@ def _say_table(header: list[str], rows: list[list[str]]) -> None:
         say(f"... and {len(rows) - _MOST_ROWS:,} more")
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _add_export(parser: argparse.ArgumentParser) -> None:
     _add_metric(parser)
     parser.add_argument("experiment", help="an MLflow experiment's name, or a regular expression for whole names")
     parser.add_argument("--out", required=True, metavar="FILE.csv", help="where the table goes")
-    parser.add_argument("--exclude", default="", metavar="NAME,...", help="hyperparameters to leave out")
-    parser.add_argument(
-        "--include", default="", metavar="NAME,...", help="hyperparameters to write though values look like paths"
-    )
-    parser.add_argument("--anonymous", action="store_true", help="number the tasks instead of naming them")
+    add_table_options(parser)
 
 
 def _add_metric(parser: argparse.ArgumentParser) -> None:

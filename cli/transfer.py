@@ -17,7 +17,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from .command_line import command_line
-from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_json, table
+from .console import ProgressBar, add_json_argument, add_store_arguments, say, say_aside, say_json, table
 from .past_tasks import given_space, lessons_in
 from .report_file import report_file, write_report
 
@@ -92,12 +92,14 @@ _OPTIONS = {
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     import torch
+    from optuna.distributions import distribution_to_json
 
     from ..agent.search_policy import SearchPolicy
     from ..agent.transfer import LEAST_TASKS, TransferSettings, measure_transfer
     from ..tracking.recorder import MLflowRecorder
     from ..tracking.transfer_record import transfer_records
     from ..tracking.transfer_report import transfer_page
+    from ..tracking.wording import range_in_words
 
     torch.set_num_threads(1)
     settings = TransferSettings(args.trials, args.repeats, args.seed, args.most_tasks, args.confidence)
@@ -105,6 +107,9 @@ def run(args: argparse.Namespace) -> int:
     policy = SearchPolicy.load(args.policy, args.tracking_uri)
     space = _told_space(args) if args.space is None else given_space(args.space)
     lessons = lessons_in(args, args.prior, space, LEAST_TASKS)
+    if args.space is None:
+        ranges = (f"{name} {range_in_words(distribution_to_json(each))}" for name, each in space.items())
+        say_aside(f"search space, as past trials have varied it: {'; '.join(ranges)}")
     bar: ProgressBar | None = None
 
     def progress(done: int, total: int) -> None:
@@ -119,7 +124,8 @@ def run(args: argparse.Namespace) -> int:
     page = transfer_page(found, address)
     if output is not None:
         write_report(output, page)
-    with MLflowRecorder(args.tracking_uri, experiment=args.experiment) as recorder:
+    # Searches are told of when all are over: what recording takes says nothing of them.
+    with MLflowRecorder(args.tracking_uri, experiment=args.experiment, sampling=None) as recorder:
         for record in transfer_records(found, address, page, command_line("transfer", args, [], _OPTIONS)):
             recorder.record(record)
     if args.json:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..envs.errors import StoreError, UnknownExperimentError
@@ -43,7 +43,7 @@ class PastTrial:
         state: How it ended; None where it runs still.
         study: The name of its study; None for a run that metatuner did not record.
         task: What tells its study from others: its name, with a number behind it where an earlier one has it. The
-            experiment's name for a run that metatuner did not record.
+            experiment's name for a run that metatuner did not record, likewise.
         metric: What its study judges trials by; None where no study says.
         direction: "minimize" or "maximize", as its study says; None where none does.
         started_ms: Milliseconds since the epoch.
@@ -87,15 +87,17 @@ def read_history(
         StoreError: The store cannot be used, or refuses the filter.
     """
     store = resolve(tracking_uri)
-    client = connect(store)
+    client = connect(store, reading=True)
     try:
         names = _matching(client, [experiments] if isinstance(experiments, str) else experiments)
         studies = _studies(client, list(names))
+        taken = {study.name for study in studies.values()}
+        others = {i: _free(name, taken) for i, name in names.items()}
         token: str | None = ""
         while token is not None:
             with _no_garbage_collection():
                 page = client.search_runs(list(names), filter_string, max_results=_PAGE, page_token=token or None)
-                trials = _trials(store, client, page, names, studies, with_curves, judged=with_judged)
+                trials = _trials(store, client, page, _Places(names, others, studies), with_curves, judged=with_judged)
             yield from trials
             token = page.token
     except (StoreError, UnknownExperimentError):
@@ -137,21 +139,30 @@ class _Study(NamedTuple):
     direction: str | None
 
 
-_Studies = Mapping[str, _Study]
-"""By their keys."""
+class _Places(NamedTuple):
+    """Where runs are, and what they are of."""
+
+    experiments: Mapping[str, str]  # names by id
+    others: Mapping[str, str]  # what the task of those is called that metatuner did not record, by the experiment's id
+    studies: Mapping[str, _Study]  # by their keys
 
 
-def _studies(client: MlflowClient, experiments: list[str]) -> _Studies:
+def _studies(client: MlflowClient, experiments: list[str]) -> Mapping[str, _Study]:
     found: dict[str, _Study] = {}
-    taken: Counter[str] = Counter()
-    for run in sorted(all_studies(client, experiments), key=lambda run: (run.info.start_time, run.info.run_id)):
+    taken: set[str] = set()
+    runs = all_studies(client, experiments, deleted=True)
+    for run in sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id)):
         tags = run.data.tags
         # By the tag that its trials have too: a run may be renamed.
-        name = tags.get(STUDY_TAG, "")
-        taken[name] += 1
-        numbered = name if taken[name] == 1 else f"{name} ({taken[name]})"
-        found[tags[KEY_TAG]] = _Study(numbered, tags.get(METRIC_TAG), tags.get(DIRECTION_TAG))
+        name = _free(tags.get(STUDY_TAG, ""), taken)
+        taken.add(name)
+        found[tags[KEY_TAG]] = _Study(name, tags.get(METRIC_TAG), tags.get(DIRECTION_TAG))
     return found
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """The name, or the first one with a number that is not taken."""
+    return next(each for n in count(1) if (each := name if n == 1 else f"{name} ({n})") not in taken)
 
 
 @contextlib.contextmanager
@@ -170,8 +181,7 @@ def _trials(
     store: Store,
     client: MlflowClient,
     page: list[Any],
-    names: Mapping[str, str],
-    studies: _Studies,
+    places: _Places,
     with_curves: Sequence[str],
     *,
     judged: bool,
@@ -179,29 +189,28 @@ def _trials(
     runs = [run for run in page if _is_trial(run)]
     wanted: dict[str, list[str]] = {name: [run.info.run_id for run in runs] for name in with_curves}
     for run in runs if judged else ():
-        metric = _study_of(run, studies).metric
+        metric = _study_of(run, places).metric
         if metric is not None and metric not in with_curves:
             wanted.setdefault(metric, []).append(run.info.run_id)
     read = {name: curves(store, client, ids, name) for name, ids in wanted.items()}
     return [
         _trial(
             run,
-            names,
-            studies,
+            places,
             {name: found[run.info.run_id] for name, found in read.items() if run.info.run_id in found},
         )
         for run in runs
     ]
 
 
-def _trial(run: Any, names: Mapping[str, str], studies: _Studies, found: Mapping[str, Curve]) -> PastTrial:
+def _trial(run: Any, places: _Places, found: Mapping[str, Curve]) -> PastTrial:
     tags = run.data.tags
-    experiment, study = names[run.info.experiment_id], _study_of(run, studies)
+    study = _study_of(run, places)
     ours, optuna = KEY_TAG in tags, _of_optuna(tags)
     state = TrialState.PRUNED if tags.get(STATE_TAG) == "pruned" else optuna.get("state", TrialState.FINISHED)
     return PastTrial(
         run_id=run.info.run_id,
-        experiment=experiment,
+        experiment=places.experiments[run.info.experiment_id],
         name=tags.get(TITLE_TAG) or run.info.run_name or "",
         # Names that others logged are as they are.
         params={meant_name(key, tags) if ours else key: value for key, value in run.data.params.items()},
@@ -209,7 +218,7 @@ def _trial(run: Any, names: Mapping[str, str], studies: _Studies, found: Mapping
         curves=found,
         state=None if run.info.status in ("RUNNING", "SCHEDULED") else _STATES.get(run.info.status, state),
         study=tags.get(STUDY_TAG),
-        task=study.name or experiment,
+        task=study.name or places.others[run.info.experiment_id],
         metric=study.metric,
         direction=study.direction or optuna.get("direction"),
         started_ms=int(run.info.start_time or 0),
@@ -227,9 +236,9 @@ def _of_optuna(tags: Mapping[str, str]) -> dict[str, Any]:
     )
 
 
-def _study_of(run: Any, studies: _Studies) -> _Study:
+def _study_of(run: Any, places: _Places) -> _Study:
     tags = run.data.tags
-    return studies.get(study_of(tags.get(KEY_TAG, "")), _Study(tags.get(STUDY_TAG, ""), None, None))
+    return places.studies.get(study_of(tags.get(KEY_TAG, "")), _Study(tags.get(STUDY_TAG, ""), None, None))
 
 
 def _is_trial(run: Any) -> bool:

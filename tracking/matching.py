@@ -197,6 +197,8 @@ def _value(text: str, distribution: BaseDistribution) -> Any:
 
     if isinstance(distribution, CategoricalDistribution):
         exact = [choice for choice in distribution.choices if str(choice) == text]
+        if len(exact) > 1:
+            return _MISSING  # such as 1 and "1": which of them it was nobody can tell
         numbers = [
             each for each in distribution.choices if isinstance(each, int | float) and not isinstance(each, bool)
         ]

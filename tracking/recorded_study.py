@@ -127,7 +127,7 @@ def read_study(study: str, experiment: str | None = None, tracking_uri: str | No
             f"there is no store {store.shown}: name the one that the study was recorded in with --tracking-uri, or go "
             "to its folder"
         )
-    client = connect(store)
+    client = connect(store, reading=True)
     try:
         place, run = _find(client, store, study, experiment)
         return _read(client, store, place, run)

@@ -110,14 +110,23 @@ def resolve(tracking_uri: str | None = None) -> Store:
     return _sqlite(str(Path.cwd() / DATABASE_NAME), Origin.DEFAULT)
 
 
-def connect(store: Store) -> MlflowClient:
+def connect(store: Store, *, reading: bool = False) -> MlflowClient:
     """Open a store: prepare it, import MLflow, make a client.
+
+    Args:
+        store: The store.
+        reading: Whether it is only looked at: then none is made where there is none.
 
     Raises:
         StoreError: If the store can be neither opened nor made.
         MissingPackageError: If its database needs a package that is not installed.
     """
     set_switches()
+    if reading and store.database is not None and not store.database.exists():
+        raise StoreError(
+            f"there is no store {store.database}: nothing has been recorded there; name another with "
+            "--tracking-uri, or set MLFLOW_TRACKING_URI"
+        )
     store.prepare()
     from mlflow import MlflowClient
 
@@ -129,6 +138,11 @@ def connect(store: Store) -> MlflowClient:
         raise MissingPackageError(f"the store {store.shown} needs the package {error.name}{instead}") from error
     except Exception as error:
         why = one_line(error, hide=store.uri)
+        if store.database is not None and not os.access(store.database.parent, os.W_OK):
+            raise StoreError(
+                f"the store {store.shown} cannot be opened, since its folder cannot be written: SQLite needs that to "
+                f"read a database in WAL mode; copy {store.database.name} to a folder of yours ({why})"
+            ) from None
         if store.kind is Kind.OTHER:
             raise StoreError(f"{_EXPECTED}, got {store.shown}: {why}") from None
         raise StoreError(f"the store {store.shown} cannot be opened: {why}") from None
@@ -148,7 +162,9 @@ def _parse(uri: str, origin: Origin) -> Store:
         folder = uri.removeprefix("file://").removeprefix("file:")
         name = folder if folder.endswith(".db") else f"{folder.rstrip('/') or '.'}/{DATABASE_NAME}"
         raise StoreError(
-            f"{_EXPECTED}, got {uri!r}; MLflow has given up plain folders as stores: use {_SQLITE}{name} instead"
+            f"{_EXPECTED}, got {uri!r}; plain folders are MLflow's old way to keep runs: use {_SQLITE}{name} instead; "
+            f"runs that are there already are moved by mlflow migrate-filestore --source {folder or '.'} --target "
+            f"{_SQLITE}FILE.db"
         )
     # A database server has no folder of its own for artifacts; a hosted service decides for itself.
     database_server = "://" in uri and scheme.split("+")[0] in ("postgresql", "mysql", "mssql")

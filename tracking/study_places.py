@@ -19,7 +19,7 @@ def experiments_with_key(study: str, store: Store) -> list[str]:
     Raises:
         StoreError: The store cannot be read.
     """
-    client, found = connect(store), []
+    client, found = connect(store, reading=True), []
     try:
         places = experiment_names(client)
         # One run tells that an experiment has the study: those of its trials, which may be many, are not read.
@@ -36,7 +36,7 @@ def experiments_with_name(name: str, store: Store) -> list[str]:
     Raises:
         StoreError: The store cannot be read.
     """
-    client = connect(store)
+    client = connect(store, reading=True)
     try:
         places = experiment_names(client)
         studies = all_studies(client, list(places))

@@ -21,19 +21,28 @@ def studies_named(name: str, store: Store, experiment: str) -> list[str]:
     Raises:
         StoreError: The store cannot be opened.
     """
-    client = connect(store)
+    client = connect(store, reading=True)
     if (place := client.get_experiment_by_name(experiment)) is None:
         return []
     studies = all_studies(client, [place.experiment_id])
     return [run.data.tags[KEY_TAG] for run in studies if run.data.tags.get(STUDY_TAG) == name]
 
 
-def all_studies(client: MlflowClient, experiment_ids: list[str]) -> list[Run]:
-    """The runs of all studies in these experiments, the newest first. Names may hold what a filter cannot."""
+def all_studies(client: MlflowClient, experiment_ids: list[str], *, deleted: bool = False) -> list[Run]:
+    """The runs of all studies in these experiments, the newest first. Names may hold what a filter cannot.
+
+    Args:
+        client: The store's client.
+        experiment_ids: The experiments.
+        deleted: Whether those are wanted, too, that somebody has deleted: their trials may be there still.
+    """
+    from mlflow.entities import ViewType
+
+    view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
     found: list[Run] = []
     token = None
     while experiment_ids:
-        page = client.search_runs(experiment_ids, f"tags.`{KIND_TAG}` = 'study'", max_results=_PAGE, page_token=token)
+        page = client.search_runs(experiment_ids, f"tags.`{KIND_TAG}` = 'study'", view, _PAGE, page_token=token)
         found += page
         if not (token := page.token):
             break

@@ -23,7 +23,13 @@ from .told_trials import ToldTrial
 from .trial_table import PREFIX, RESERVED
 
 _LONGEST = 64
-_TELLING = re.compile(r"[/\\@~]|[0-9a-fA-F]{16}")
+_TELLING = re.compile(
+    r"[/\\@~]"
+    r"|[0-9a-fA-F]{16}|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-"  # ids
+    r"|\b\d{1,3}(\.\d{1,3}){3}\b|[0-9a-fA-F]{0,4}(:[0-9a-fA-F]{0,4}){2}"  # addresses, and times of the day
+    r"|\w\.\w[\w.-]*:\d|\.(com|org|net|edu|gov|io|local|internal|corp|lan)\b"  # hosts
+)
+_TELLING_NAME = re.compile(r"^[/~]|[\\@]|/(home|Users|tmp|mnt)/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,8 @@ class Export:
         tasks: Tasks.
         trials: Trials.
         names: Hyperparameters.
-        withheld: Hyperparameters that were left out since values look like a path, an address, an id or a document.
+        withheld: Hyperparameters that were left out since values look like a path, an address, an id or a document, or
+            their names like a path.
     """
 
     tasks: int
@@ -50,6 +57,7 @@ def write_table(
     exclude: Collection[str] = (),
     include: Collection[str] = (),
     anonymous: bool = False,
+    metric: str = "objective",
 ) -> Export:
     """Writes a table; one that is there is replaced once the new one is whole.
 
@@ -59,6 +67,8 @@ def write_table(
         exclude: Hyperparameters to leave out.
         include: Hyperparameters to write whatever their values look like.
         anonymous: Whether tasks are numbered.
+        metric: What trials were judged by. Whoever reads the table may look for a column of that name: a hyperparameter
+            that has it is told from it.
 
     Raises:
         ConfigurationError: `exclude` or `include` names a hyperparameter that no trial has.
@@ -76,7 +86,7 @@ def write_table(
             csv.writer(body).writerows(row for trial in trials for row in draft.rows(trial))
             names, withheld = draft.chosen(frozenset(exclude), frozenset(include))
             body.seek(0)
-            _copy(body, file, draft, names)
+            _copy(body, file, draft, names, {*RESERVED, "objective", metric})
         beside.replace(final)
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error}): name a file in a folder that exists") from error
@@ -141,7 +151,7 @@ class _Draft:
     def _cells(self, trial: ToldTrial) -> list[str]:
         for name, text in trial.params.items():
             self.places.setdefault(name, len(self.places))
-            if looks_private(text):
+            if looks_private(text) or _TELLING_NAME.search(name):
                 self.private[name] = None
         return [trial.params.get(name, "") for name in self.places]
 
@@ -157,14 +167,15 @@ class _Draft:
         return self.tasks[name]
 
 
-def _copy(body: Any, file: IO[str], draft: _Draft, names: tuple[str, ...]) -> None:
+def _copy(body: Any, file: IO[str], draft: _Draft, names: tuple[str, ...], taken: Collection[str]) -> None:
     """The draft with its header, without the columns that are not written."""
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*RESERVED, *map(_column, names)])
+    writer.writerow([*RESERVED, *(f"{PREFIX}{each}" if _meant_otherwise(each, taken) else each for each in names)])
     places = [len(RESERVED) + draft.places[name] for name in names]
     for row in csv.reader(body):
         writer.writerow([*row[: len(RESERVED)], *(row[place] if place < len(row) else "" for place in places)])
 
 
-def _column(name: str) -> str:
-    return f"{PREFIX}{name}" if name in RESERVED or name.startswith(PREFIX) else name
+def _meant_otherwise(name: str, taken: Collection[str]) -> bool:
+    """Whether a column of a hyperparameter's name would not be read as that."""
+    return name in taken or name.startswith(PREFIX)

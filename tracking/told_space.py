@@ -1,14 +1,16 @@
 """A search space read off past trials, where nobody gives one: what was varied, within the range in which it was.
 
-A hyperparameter counts where at least half of the tasks tell it. Numbers have the range that was seen, whole ones as
-integers, and a logarithmic scale where that spans two decades or more; texts are choices. What has more texts than
-anybody would choose from, such as paths and ids, is left out.
+A hyperparameter counts where at least half of the tasks have varied it, and have it in nearly all of their trials: what
+tells tasks apart, such as a data set's size, is none, and neither is what only some configurations have. Numbers have
+the range that was seen, whole ones as integers, and a logarithmic scale where that spans two decades or more; texts are
+choices. What has more texts than anybody would choose from, such as paths and ids, is left out.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 _MOST_CHOICES = 32
+_NEARLY_ALL = 0.9
 _DECADES = 100.0  # the greatest value over the least from which a scale is logarithmic
 
 
@@ -33,13 +36,17 @@ def told_space(trials: Iterable[ToldTrial], address: str) -> dict[str, BaseDistr
         StoreError: No hyperparameter was varied.
     """
     values: dict[str, _Values] = {}
-    tasks: set[str] = set()
+    tasks: Counter[str] = Counter()
+    read = 0
     for trial in trials:
+        read += 1
         if trial.says_something:
-            tasks.add(trial.task)
+            tasks[trial.task] += 1
             for name, text in trial.params.items():
                 values.setdefault(name, _Values()).add(trial.task, text)
-    told = {name: each.distribution() for name, each in values.items() if 2 * len(each.tasks) >= len(tasks)}
+    if read and not tasks:
+        raise StoreError(f"none of the {read} past trials of {address!r} tells a value: name another metric")
+    told = {name: each.distribution() for name, each in values.items() if 2 * each.varied_in(tasks) >= len(tasks)}
     space = {name: each for name, each in told.items() if each is not None and not each.single()}
     if not space:
         raise StoreError(
@@ -51,7 +58,9 @@ def told_space(trials: Iterable[ToldTrial], address: str) -> dict[str, BaseDistr
 
 @dataclass(slots=True)
 class _Values:
-    tasks: set[str] = field(default_factory=set)
+    told: Counter[str] = field(default_factory=Counter)  # trials that tell it, by their task
+    first: dict[str, str] = field(default_factory=dict)  # of each task
+    varied: set[str] = field(default_factory=set)  # tasks that have another one, too
     low: float = math.inf
     high: float = -math.inf
     whole: bool = True
@@ -59,7 +68,9 @@ class _Values:
     texts: dict[str, None] = field(default_factory=dict)
 
     def add(self, task: str, text: str) -> None:
-        self.tasks.add(task)
+        self.told[task] += 1
+        if self.first.setdefault(task, text) != text:
+            self.varied.add(task)
         if len(self.texts) <= _MOST_CHOICES:
             self.texts[text] = None
         try:
@@ -71,6 +82,10 @@ class _Values:
             return
         self.low, self.high = min(self.low, number), max(self.high, number)
         self.whole = self.whole and number.is_integer() and abs(number) < 2**53
+
+    def varied_in(self, tasks: Mapping[str, int]) -> int:
+        """In how many of the tasks, whose trials are counted, it was varied."""
+        return sum(self.told[task] >= _NEARLY_ALL * tasks[task] for task in self.varied)
 
     def distribution(self) -> BaseDistribution | None:
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution

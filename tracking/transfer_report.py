@@ -37,10 +37,10 @@ def transfer_page(transfer: Transfer, address: str) -> str:
             *_negative(transfer),
             heading("All other tasks as the past"),
             paragraph(
-                "A search does not believe its past blindly: from the twelfth value on a surrogate without it "
-                "competes with the one that has it, and one of them is drawn by how likely each makes what was seen. "
-                "The last columns tell the share of moves for which the past had no say, and what the gain or loss is "
-                "after the last trial."
+                "A search does not believe its past blindly: how likely past tasks mislead is first told by how often "
+                "they mislead each other, then by how much likelier they make what was seen, and as large a share of "
+                "the budget as there is doubt is spent without them. The last columns tell the share of moves for "
+                "which the past had no say, and what the gain or loss is after the last trial."
             ),
             pair_table(sorted(transfer.together, key=lambda pair: pair.gain.mean)),
         ],

@@ -48,3 +48,15 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, capsys: pytes
     assert message in printed
     assert printed.count("\n") == 1
     assert not Path("x/prior.csv").exists()
+
+
+def test_an_owner_chooses_what_goes_with_a_policy(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = (f"t,{(i - 9) ** 2},{i / 10},me/mine,{i}\n" for i in range(11))
+    Path("more.csv").write_text("task,value,x,model,secret\n" + "".join(rows))
+    export = ["policies", "export", "search-default", "shared", "--prior", "table:more.csv", "--exclude", "secret"]
+    assert main(export) == 0
+    printed = capsys.readouterr().out
+    assert "of 1 tasks: x\n" in printed and "left out, for values or names" in printed and "ids: model" in printed
+    assert main([*export, "--include", "model", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["withheld"] == []
+    assert Path("shared/prior.csv").read_text().startswith("task,trial,step,state,value,direction,x,model\n")

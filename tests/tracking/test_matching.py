@@ -80,6 +80,14 @@ def test_choices_are_matched_by_text_and_numbers_by_value() -> None:
     assert [trial.params["rate"] for trial in study.trials] == [0.001, "auto", True, 0.001]
 
 
+def test_a_text_that_means_two_choices_counts_for_neither() -> None:
+    trials = [ToldTrial("t", {"c": text, "n": str(i)}, 1.0) for i, text in enumerate(["1", "1", "b", "b", "b"])]
+    space = {"c": CategoricalDistribution([1, "1", "b"]), "n": IntDistribution(0, 9)}
+    prior = matched(trials, space, "table:x", metric="loss")
+    assert [trial.params["c"] for trial in prior.studies[0].trials] == ["b"] * 3
+    assert prior.match.out_of_range == 2
+
+
 def test_failures_and_values_that_are_no_numbers_tell_of_failure() -> None:
     trials, bad = task("t", 8, depth="4"), {"lr": "0.9", "depth": "4"}
     trials += [ToldTrial("t", bad, value) for value in (math.nan, math.inf, -math.inf, 1.7976931348623157e308)]

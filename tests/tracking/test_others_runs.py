@@ -70,6 +70,38 @@ def test_an_experiment_of_exactly_this_name_is_meant_alone(uri: str) -> None:
     assert {each.experiment for each in read_history("churn.v.", tracking_uri=uri)} == {"churn.v1", "churn-v1"}
 
 
+def test_a_study_whose_own_run_was_deleted_keeps_its_direction(uri: str) -> None:
+    space = {"x": FloatDistribution(0, 1)}
+    mt.tune(lambda c: c["x"], space, 3, direction="maximize", experiment="e", tracking_uri=uri, strategy="random")
+    client = MlflowClient(uri)
+    place = client.get_experiment_by_name("e")
+    assert place is not None
+    for run in client.search_runs([place.experiment_id], "tags.`metatuner.kind` = 'study'"):
+        client.delete_run(run.info.run_id)
+    assert [each.direction for each in read_history("e", tracking_uri=uri)] == ["maximize"] * 3
+
+
+def test_tasks_whose_names_meet_stay_apart(uri: str) -> None:
+    log(uri, "a", {"lr": 0.1}, 1000.0)
+    for name in ("a", "a", "a (2)"):
+        with mt.MLflowRecorder(uri, "b") as recorder:
+            mt.tune(lambda c: c["lr"], {"lr": FloatDistribution(0, 1)}, 1, name=name, recorder=recorder)
+    tasks = [each.task for each in read_history(["a", "b"], tracking_uri=uri)]
+    assert sorted(tasks) == ["a", "a (2)", "a (2) (2)", "a (3)"]
+
+
+def test_looking_makes_no_store(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in (["prior", "show", "mlflow:e"], ["report", "e"]):
+        assert main([*verb, "--tracking-uri", uri]) == 2
+        assert "there is no store" in capsys.readouterr().err
+    assert not list((tmp_path / "others").iterdir())
+
+
+def test_runs_in_a_folder_are_not_left_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prior", "show", "mlflow:e", "--tracking-uri", "file:///old/mlruns"]) == 2
+    assert "mlflow migrate-filestore --source /old/mlruns" in capsys.readouterr().err
+
+
 def test_a_table_whose_trials_are_in_pieces_is_refused(tmp_path: Path) -> None:
     table = tmp_path / "by_step.csv"
     table.write_text("task, trial, step, value, lr\n" + "".join(f"a,{t},{s},1,0.{t}\n" for s in (1, 2) for t in (1, 2)))

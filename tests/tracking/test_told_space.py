@@ -41,7 +41,18 @@ def test_numbers_that_are_none_make_it_a_choice() -> None:
 
 def test_nothing_to_choose_is_an_error() -> None:
     silent = [ToldTrial("t", {"x": str(i)}, None, state=TrialState.KILLED) for i in range(3)]
-    with pytest.raises(StoreError, match="'here' was varied"):
+    with pytest.raises(StoreError, match="none of the 3 past trials of 'here' tells a value"):
         told_space(silent, "here")
+    with pytest.raises(StoreError, match="'here' was varied in at least half of its 1 tasks"):
+        told_space(trials({"x": "1"}, {"x": "1"}), "here")
+
+
+def test_what_tells_tasks_apart_and_what_few_configurations_have_is_no_hyperparameter() -> None:
+    told: list[ToldTrial] = []
+    for task in range(3):
+        for i in range(6):
+            branch = {"gamma": str(i)} if i % 2 else {"degree": str(i)}
+            told += trials({"x": str(i), "rows": str(100 * task), **branch}, task=str(task))
+    assert told_space(told, "x") == {"x": IntDistribution(0, 5)}
     with pytest.raises(StoreError, match="'here' was varied"):
         told_space(trials({"x": "1"}, {"x": "1"}), "here")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from metatuner.envs.errors import ConfigurationError, StoreError
 from metatuner.envs.records import TrialState
-from metatuner.tracking.table_export import write_table
+from metatuner.tracking.table_export import looks_private, write_table
 from metatuner.tracking.told_trials import ToldTrial
 from metatuner.tracking.trial_table import read_table
 
@@ -114,3 +114,33 @@ def test_what_cannot_be_written_is_said_and_nothing_is_left(tmp_path: Path) -> N
     with pytest.raises(StoreError, match="cannot be written"):
         write_table(tmp_path / "none" / "past.csv", TRIALS)
     assert not list(tmp_path.iterdir())
+
+
+def test_hyperparameters_called_like_a_metric_are_read_again(tmp_path: Path) -> None:
+    told = [ToldTrial("a", {"objective": "binary:logistic", "loss": "hinge", "lr": "0.1"}, 0.5)]
+    write_table(tmp_path / "past.csv", told, metric="loss")
+    for metric in ("objective", "loss", "other"):
+        (back,) = read_table(tmp_path / "past.csv", metric)
+        assert (back.params, back.value) == (told[0].params, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "private"),
+    [
+        ("0b8e4e0c-8f0b-4d5e-9a64-0f3f5f2f7a11", True),
+        ("10.0.0.7", True),
+        ("db.corp.example.com:5432", True),
+        ("gpu3.cluster.internal", True),
+        ("2001:db8::1", True),
+        ("2026-11-27 10:22:31", True),
+        ("binary:logistic", False),
+        ("resnet50.a1", False),
+        ("1.2.3", False),
+        ("relu,tanh", False),
+        ("1e-05", False),
+    ],
+)
+def test_what_tells_of_somebody_is_known(text: str, private: bool, tmp_path: Path) -> None:
+    assert looks_private(text) == private
+    written = write_table(tmp_path / "p.csv", [ToldTrial("a", {"a": text, "data/home/me/x": "1", "opt/lr": "2"}, 0.5)])
+    assert written.withheld == (("a", "data/home/me/x") if private else ("data/home/me/x",))
