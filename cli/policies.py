@@ -38,7 +38,7 @@ def _list(args: argparse.Namespace) -> int:
     shipped = [read_card(name) for name in shipped_policies()]
     store = resolve(args.tracking_uri)
     # A store that is not there yet holds no policies; looking must not make one.
-    registered = versions(args.tracking_uri) if store.database is None or store.database.exists() else []
+    registered = [] if store.is_missing else versions(args.tracking_uri)
     if args.json:
         cards = [{"name": card["name"], "sha256": card["sha256"]} for card in shipped]
         say_json({"shipped": cards, "registered": [asdict(each) for each in registered]})
@@ -59,8 +59,7 @@ def _show(args: argparse.Namespace) -> int:
     try:
         store = resolve(args.tracking_uri)
         # Looking does not make a store.
-        kept = store.database is None or store.database.exists()
-        asked = kept and args.policy not in shipped_policies()
+        asked = not store.is_missing and args.policy not in shipped_policies()
         registered = versions(args.tracking_uri, args.policy) if asked else []
     except UnknownPolicyError:
         registered = []  # then it is a folder or a models:/ address, or nothing at all, which load says

@@ -122,11 +122,8 @@ def read_study(study: str, experiment: str | None = None, tracking_uri: str | No
         StoreError: The store is not there or cannot be read, has no such study, or several.
     """
     store = resolve(tracking_uri)
-    if store.database is not None and not store.database.exists():
-        raise StoreError(
-            f"there is no store {store.shown}: name the one that the study was recorded in with --tracking-uri, or go "
-            "to its folder"
-        )
+    if store.is_missing and (waits := waiting_hint(study)):
+        raise StoreError(f"there is no store {store.shown}{waits}")
     client = connect(store, reading=True)
     try:
         place, run = _find(client, store, study, experiment)

@@ -81,6 +81,11 @@ class Store:
             return "metatuner ui"
         return f"metatuner ui --tracking-uri {shlex.quote(self.shown if has_credentials(self.uri) else self.uri)}"
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is a database that nobody has made yet."""
+        return self.database is not None and not self.database.exists()
+
     def prepare(self) -> None:
         """Make the database if there is none. Safe under several processes at once.
 
@@ -122,9 +127,9 @@ def connect(store: Store, *, reading: bool = False) -> MlflowClient:
         MissingPackageError: If its database needs a package that is not installed.
     """
     set_switches()
-    if reading and store.database is not None and not store.database.exists():
+    if reading and store.is_missing:
         raise StoreError(
-            f"there is no store {store.database}: nothing has been recorded there; name another with "
+            f"there is no store {store.shown}: nothing has been recorded there; name another with "
             "--tracking-uri, or set MLFLOW_TRACKING_URI"
         )
     store.prepare()

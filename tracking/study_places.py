@@ -19,6 +19,8 @@ def experiments_with_key(study: str, store: Store) -> list[str]:
     Raises:
         StoreError: The store cannot be read.
     """
+    if store.is_missing:
+        return []
     client, found = connect(store, reading=True), []
     try:
         places = experiment_names(client)
@@ -36,6 +38,8 @@ def experiments_with_name(name: str, store: Store) -> list[str]:
     Raises:
         StoreError: The store cannot be read.
     """
+    if store.is_missing:
+        return []
     client = connect(store, reading=True)
     try:
         places = experiment_names(client)

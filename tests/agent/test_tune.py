@@ -390,7 +390,7 @@ def test_a_notebook_shows_the_result_as_text() -> None:
     assert (
         f"<strong>{result.best_value:.6g}</strong> is the largest value, of trial {result.best_trial.number}" in shown
     )
-    assert "Trials: 8 complete." in shown and "<th>&lt;b&gt;</th>" in shown
+    assert "Trials: 8 finished." in shown and "<th>&lt;b&gt;</th>" in shown
     assert not re.search(r"<(b|i)>", shown)
     values = [float(row) for row in re.findall(r"<tr><td>\d+</td><td>([^<]*)</td>", shown)]
     assert len(values) == 5 and values == sorted(values, reverse=True)
