@@ -104,8 +104,8 @@ class AdaptiveSchedule:
             state once more) and cuts the learning rate; "cut" only cuts it. The same where the training begins to
             overfit, for a policy that `unlearns`, unless there is no guard or "cut".
         model: Where given, what it holds beside the optimiser's parameters is rolled back too: buffers (batch norm
-            statistics), and trainable parameters of others such as an average of the weights
-            (`torch.optim.swa_utils.AveragedModel`). `nn.ModuleList([model, average])` has both.
+            statistics), and the weights of a `torch.optim.swa_utils.AveragedModel` in it.
+            `nn.ModuleList([model, average])` has both.
         trial: The trial's number in the recorder's study; None takes the next one.
         name: The trial's name in the recorder's study.
         knobs: Hyperparameters that live outside of the optimiser, by their names in `adjust`.
@@ -151,7 +151,8 @@ class AdaptiveSchedule:
         self._reference = FollowedReference(
             reference, self.policy.reference, optimizer, self._dials, self._hyperparameters, total_steps
         )
-        require_starts(self._hyperparameters, self._reference.start)
+        adjusts = self.policy.actor is not None
+        require_starts(self._hyperparameters, self._reference.start, [*(knobs or {})] if adjusts else adjust)
         self._adjusted = self._reference.start
         # For each hyperparameter the group that stands for all: the first one that has it.
         self._leading = np.argmax(self._reference.start != 0.0, axis=0)
@@ -320,10 +321,14 @@ class AdaptiveSchedule:
 
     def _record_last_interval(self) -> None:
         interval = self._probe.interval(self._val_loss)
-        self._controller.unlearns = False  # the weights are the caller's now
         figures = {"train/loss": float(interval.train_loss[0])}
+        # For the record alone: whoever goes on from this state takes the interval in then.
+        unlearns, before = self._controller.unlearns, self._controller.state_dict()
+        self._controller.unlearns = False  # the weights are the caller's now
         with contextlib.suppress(TrainingError):  # a loss that is not positive, of which no decision follows any more
             figures["reward"] = float(self._controller.observe(interval)[0][0])
+        self._controller.load_state_dict(before)
+        self._controller.unlearns = unlearns
         self._record.metrics(self.steps, figures)
 
     def __enter__(self) -> Self:

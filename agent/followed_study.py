@@ -21,12 +21,14 @@ from ..envs.past_tasks import LEAST_TRIALS, History, PastTasks
 from ..envs.search_state import SearchState, rung_units
 from ..envs.unit_cube import UnitCube
 from .cut_off_trials import is_cut_off
-from .reasons import CHANCE, GIVEN, Reason, reason_of
+from .purse import UNITS_ATTRIBUTE, spent_units
+from .reasons import CHANCE, EXHAUSTED, GIVEN, Reason, reason_of
 from .search_policy import SearchPolicy
 
 LOOKAHEAD = 25
 """Full trainings that a search looks ahead, at most: the most that policies have learnt to spend."""
 
+_ROUNDING = 1e-9  # in full trainings
 _SAME = 1e-6  # in widths of a range: what encoding and decoding a configuration may change
 
 _NAMELESS = "no-name-"
@@ -61,7 +63,7 @@ class FollowedStudy:
         finishing: bool = True,
         shared: bool = False,
     ) -> None:
-        self.space, self._shared = dict(space), shared
+        self.space, self._shared, self._seed = dict(space), shared, seed
         self._policy, self._budget, self._paused = policy, budget, paused
         self._cube = UnitCube(space)
         self._units = rung_units(units)
@@ -73,6 +75,8 @@ class FollowedStudy:
         self._reasons: dict[int, Reason] = {}
         self._meeting = set[int]()  # numbers of trials whose configurations other workers may choose too
         self._continues: dict[int, int] = {}  # a trial's number: that of the one whose training it goes on with
+        self._full = units
+        self._charged = defaultdict[int, float](float)  # full trainings by the number of a trial that has not ended
 
     def continued_by(self, trial: int) -> int | None:
         """The number of the trial whose training a trial goes on with; None for a new training."""
@@ -87,7 +91,12 @@ class FollowedStudy:
         for number in sorted(each for each in self._unread if each < len(trials)):
             if trials[number].state.is_finished():
                 self._unread.discard(number)
+                before = self.state.spent
                 self._learn_ended(study, trials[number])
+                self._settle(trials[number], self.state.spent - before)
+                if trials[number].state is TrialState.FAIL and not trials[number].intermediate_values:
+                    self.state.failure = 1.0
+                self.state.again |= any(name not in self._cube.names for name in trials[number].params)
             elif self._shared and number not in self.state.trials and number not in self._continues:
                 self._notice(trials[number])
 
@@ -101,7 +110,7 @@ class FollowedStudy:
 
     def take(self, number: int, config: Mapping[str, Any]) -> dict[str, Any]:
         """A configuration that the user gives; what it leaves open is drawn at random."""
-        point = self._cube.sample(np.random.default_rng(number), 1)[0]
+        point = self._cube.sample(self._chance(number), 1)[0]
         fits = {name: config[name] for name in self._cube.names if name in config}
         fits = {name: value for name, value in fits.items() if holds(self._cube.space[name], value)}
         whole = {**self._cube.decode(point), **fits}
@@ -122,8 +131,8 @@ class FollowedStudy:
         moves = self.state.moves()
         scores = self._policy.scores(moves)
         if not moves.possible.any():
-            point = self._cube.sample(np.random.default_rng(number), 1)[0]
-            self._reasons[number] = CHANCE
+            point = self._cube.sample(self._chance(number), 1)[0]
+            self._reasons[number] = CHANCE if self.state.is_spent else EXHAUSTED
         else:
             best = int(scores.argmax())
             self._reasons[number] = reason_of(
@@ -167,7 +176,10 @@ class FollowedStudy:
         rung = len(followed.values)
         if rung >= len(self._units) - 1 or reported < self._units[rung]:
             return True
-        self.state.learn(mine, _lower(study, trial.intermediate_values[reported]))
+        before = self.state.spent
+        # What is forbidden is known before anything is trained: to go on with it is a waste.
+        self.state.learn(mine, _lower(study, trial.intermediate_values[reported]) if is_allowed(trial) else math.inf)
+        self._charged[trial.number] += self.state.spent - before
         self._look_ahead()
         moves = self.state.moves()
         best = int(self._policy.scores(moves).argmax())
@@ -177,6 +189,23 @@ class FollowedStudy:
             return False
         self.state.resume(mine)
         return True
+
+    def _chance(self, number: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, number])
+
+    def _settle(self, trial: FrozenTrial, charged: float) -> None:
+        """Makes of what an ended trial was charged, for the rungs that are known of it, what it has cost.
+
+        Known trials cost nothing, one that failed before its first value a full training, and one that ends early no
+        more than it was trained.
+        """
+        charged += self._charged.pop(trial.number, 0.0)
+        units = spent_units(trial, self._full)
+        if UNITS_ATTRIBUTE not in trial.user_attrs and trial.intermediate_values and units:
+            units = min(max(1, *trial.intermediate_values), self._full)  # of whoever reports now and then
+        cost = units / self._full
+        if abs(cost - charged) > _ROUNDING:
+            self.state.spent += cost - charged
 
     def _look_ahead(self) -> None:
         most = self.state.spent + self.state.in_flight + LOOKAHEAD
@@ -339,6 +368,8 @@ def _curve(study: Study, trial: FrozenTrial, units: tuple[int, ...], full: int =
         curve[-1] = np.nan
     if trial.state is TrialState.FAIL:
         curve[:] = np.inf
+    elif trial.state is TrialState.PRUNED and not is_allowed(trial):
+        curve[~np.isnan(curve)] = np.inf
     elif trial.state is TrialState.COMPLETE and trial.value is not None:
         curve[-1] = _lower(study, trial.value)
         # One that reported nothing tells only how it ended: so much is known of all its rungs.

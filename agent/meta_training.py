@@ -39,7 +39,7 @@ from .evaluation import evaluate
 from .meta_checkpoint import MetaCheckpoint
 from .paired_ppo import PairedPPO, PairedRecurrentPPO
 from .policy import MOST_MEMBERS, MOST_OPTIMISM, Policy
-from .policy_files import CARD
+from .policy_files import CARD, WEIGHTS
 from .soft_actor_critic import ScheduleSAC, SoftScheduleActorCritic
 
 
@@ -63,6 +63,7 @@ VARIATION = Variation(subsets=True, horizon_hidden=0.1, validation_missing=0.25,
 """How episodes differ in meta-training."""
 
 CHECKPOINT = "checkpoint.safetensors"
+_OF_MEMBERS = frozenset({CHECKPOINT, CARD, WEIGHTS})
 
 Progress = Callable[[int, int, float], None]
 """Told after every iteration: decisions done, decisions in all, mean return of the last episodes."""
@@ -258,7 +259,9 @@ def unfinished(out: Path) -> list[Path]:
 
 
 def _members(out: Path) -> list[Path]:
-    return sorted(each for each in out.glob("member-*") if each.name.removeprefix("member-").isdecimal())
+    """Folders of members: what else is in one is none of ours."""
+    named = (each for each in out.glob("member-*") if each.name.removeprefix("member-").isdecimal() and each.is_dir())
+    return sorted(each for each in named if {file.name for file in each.iterdir()} <= _OF_MEMBERS)
 
 
 def _clear(out: Path) -> None:

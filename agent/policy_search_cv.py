@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from numbers import Integral
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 from sklearn.base import BaseEstimator, is_classifier
@@ -120,6 +122,7 @@ class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no
             raise ConfigurationError(
                 f"expected splits that are the same for every configuration, got {self.cv!r}: give it a random_state"
             )
+        self._require_one_score()
         super().fit(X, y, **params)
         return self
 
@@ -131,7 +134,7 @@ class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no
         self._folds: list[dict[str, Any]] = []
         with quiet_optuna():
             self.study_ = optuna.create_study(direction="maximize", sampler=sampler)
-            for number in range(self.n_iter):
+            for number in range(self._affordable()):
                 trial = self.study_.ask(dict(self.space))
                 try:
                     results = evaluate_candidates([dict(trial.params)])
@@ -150,7 +153,7 @@ class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no
         self.study_.tell(trial, None if failed else score, TrialState.FAIL if failed else None)
 
     def _last_score(self, results: Mapping[str, Any]) -> float:
-        return float(results[f"mean_test_{self._counts(results)}"][-1])
+        return float(results[f"mean_test_{self._counts()}"][-1])
 
     def _format_results(self, candidate_params: Any, n_splits: int, out: Any, more_results: Any = None) -> Any:
         # scikit-learn gives `_run_search` the results alone; `_with_failed` needs the folds that they are made of.
@@ -180,7 +183,7 @@ class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no
         # Its folds tell what there is to say of one, such as the names of scores. None worked: what failed will do.
         example = self._folds[: self.n_splits_] or [{}] * self.n_splits_
         folds: list[dict[str, Any]] = []
-        for number in range(self.n_iter):
+        for number in range(len(self.study_.trials)):
             if number in failed:
                 folds += [_failed_fold(fold, self.error_score, failed[number]) for fold in example]
             else:
@@ -188,15 +191,45 @@ class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no
         _warn_or_raise_about_fit_failures(folds, self.error_score)
         return dict(self._format_results([dict(trial.params) for trial in self.study_.trials], self.n_splits_, folds))
 
-    def _counts(self, results: Mapping[str, Any]) -> str:
+    def _counts(self) -> str:
         """The name of the score that is maximised."""
-        if "mean_test_score" in results:
-            return "score"
-        if not isinstance(self.refit, str):
+        scores = self._folds[0]["test_scores"]
+        names = list(scores) if isinstance(scores, dict) else ["score"]
+        return names[0] if len(names) == 1 else self._named_by_refit(names)
+
+    def _named_by_refit(self, names: Sequence[str]) -> str:
+        if not isinstance(self.refit, str) or self.refit not in names:
             raise ConfigurationError(
-                f"expected `refit` to name the score that counts, one of several, got {self.refit!r}"
+                f"expected `refit` to name the score that counts, out of {', '.join(names)}, got {self.refit!r}"
             )
         return self.refit
+
+    def _require_one_score(self) -> None:
+        """What several scores are called is known before any of them, unless a function gives them."""
+        if isinstance(self.scoring, Collection) and not isinstance(self.scoring, str) and len(self.scoring) > 1:
+            self._named_by_refit([str(name) for name in self.scoring])
+
+    def _affordable(self) -> int:
+        """How many configurations are tried: splits are the same each time, so that none is worth to be tried twice."""
+        there_are = math.prod(_count(each) for each in self.space.values())
+        if there_are < self.n_iter:
+            warnings.warn(
+                f"the search space has {there_are:g} configurations, fewer than n_iter={self.n_iter}: each is tried "
+                "once",
+                stacklevel=2,
+            )
+        return min(self.n_iter, int(there_are)) if there_are < math.inf else self.n_iter
+
+
+def _count(values: BaseDistribution) -> float:
+    """How many values a hyperparameter has."""
+    if values.single():
+        return 1
+    if isinstance(values, CategoricalDistribution):
+        return len(values.choices)
+    step = getattr(values, "step", None)
+    assert isinstance(values, FloatDistribution | IntDistribution)
+    return math.inf if step is None else round((values.high - values.low) / step) + 1
 
 
 def _failed_fold(example: Mapping[str, Any], error_score: float | str, why: str) -> dict[str, Any]:

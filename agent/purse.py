@@ -130,9 +130,14 @@ def cost_of(trial: FrozenTrial, units: int | None) -> int:
         trial: The trial.
         units: Units of budget of a full training; None where every trial costs a full one.
     """
+    if units is None:
+        return int(KNOWN_ATTRIBUTE not in trial.user_attrs and not is_cut_off(trial))
+    return spent_units(trial, units)
+
+
+def spent_units(trial: FrozenTrial, units: int) -> int:
+    """Units of budget that a trial which has ended took, of a study where a full training has so many."""
     if KNOWN_ATTRIBUTE in trial.user_attrs or is_cut_off(trial):
         return 0
-    if units is None:
-        return 1
     # One that got nowhere costs a full training: whatever costs nothing may be tried without end.
     return int(trial.user_attrs.get(UNITS_ATTRIBUTE, len(trial.intermediate_values))) or units

@@ -63,6 +63,7 @@ class Reason:
 
 UNKNOWN = Reason(Source.CHANCE, "the search space is not known before a trial has ended, so it is drawn at random")
 GIVEN = Reason(Source.GIVEN, "it was asked for, or is done again because it was cut off")
+EXHAUSTED = Reason(Source.CHANCE, "every configuration has been tried, so one is drawn at random")
 CHANCE = Reason(Source.CHANCE, "the budget pays for no move that the policy knows of, so it is drawn at random")
 
 

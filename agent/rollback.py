@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from ..envs.optimizers import parameters
 
@@ -19,8 +21,7 @@ class Rollback:
 
     Args:
         optimizer: Whose parameters and state to keep; its hyperparameters are not rolled back.
-        model: Where given, what it holds beside them is kept too: its buffers, and parameters that are trained
-            otherwise, such as averages.
+        model: Where given, its buffers are kept too, and the weights of averages in it (`AveragedModel`).
     """
 
     def __init__(self, optimizer: Optimizer, model: nn.Module | None = None) -> None:
@@ -40,7 +41,7 @@ class Rollback:
             "states": [_copy(state, there) for state, there in zip(now["states"], into, strict=True)],
             "groups": [_copy(group, {}) for group in now["groups"]],
             # The batch whose gradients are at hand may have spoilt them, in its forward pass, before anybody knows.
-            "beside": _copies(_finite_or_kept(now["beside"], kept), old.get("beside")),
+            "beside": _copies(_unspoilt(now["beside"], kept), old.get("beside")),
         }
         self._lent = False
 
@@ -83,29 +84,40 @@ class Rollback:
 
     @property
     def beside(self) -> list[Tensor]:
-        """What the model holds beside the optimiser's parameters; frozen ones never change."""
+        """What of the model no optimiser trains."""
         if self._model is None:
             return []
-        own = {id(each) for each in parameters(self._optimizer)}
-        others = [each for each in self._model.parameters() if each.requires_grad and id(each) not in own]
-        return [*self._model.buffers(), *others]
+        averages = [each for each in self._model.modules() if isinstance(each, AveragedModel)]
+        return [*self._model.buffers(), *(weight for each in averages for weight in each.parameters())]
 
 
-_HYPERPARAMETERS = frozenset({"params", "lr", "initial_lr", "weight_decay", "momentum", "betas"})
+_COUNTED = frozenset(
+    {"k", "d", "d_max", "d_hat", "d_numerator", "weight_sum", "lr_max", "gsq_weighted", "sksq_weighted"}
+    | {"numerator_weighted", "numerator_acum"}
+)
+"""What optimisers count in their groups: Schedule-Free, Prodigy, D-Adaptation. All else there is for others to set."""
+
+_MEASURABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
 def _running(group: Mapping[str, Any]) -> dict[str, Any]:
-    """What an optimiser may count in a group, as Prodigy and Schedule-Free do, not what somebody sets."""
-    found = {name: value for name, value in group.items() if name not in _HYPERPARAMETERS}
-    return {name: value for name, value in found.items() if isinstance(value, int | float | Tensor)}
+    counted = {name: group[name] for name in sorted(_COUNTED & group.keys())}
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in counted.items()}
+    return {name: value for name, value in plain.items() if isinstance(value, int | float | Tensor)}
 
 
-def _finite_or_kept(tensors: list[Tensor], kept: list[Tensor] | None) -> list[Tensor]:
-    """Those that are finite, and of others what was kept of them, if anything was."""
+def _unspoilt(tensors: list[Tensor], kept: list[Tensor] | None) -> list[Tensor]:
+    """The tensors, and of those whose finite numbers are finite no more what was kept of them, if anything was."""
     if not kept or len(kept) != len(tensors):
         return tensors
-    finite = torch.stack([torch.isfinite(each).all().to(tensors[0].device) for each in tensors]).tolist()
-    return [now if good else before for now, before, good in zip(tensors, kept, finite, strict=True)]
+    spoilt = [
+        (torch.isfinite(before) & ~torch.isfinite(now)).any().to(tensors[0].device)
+        if now.layout is torch.strided and now.dtype in _MEASURABLE and before.shape == now.shape
+        else torch.tensor(False, device=tensors[0].device)
+        for now, before in zip(tensors, kept, strict=True)
+    ]
+    told = torch.stack(spoilt).tolist()
+    return [before if bad else now for now, before, bad in zip(tensors, kept, told, strict=True)]
 
 
 def _copies(tensors: list[Tensor], into: list[Tensor] | None) -> list[Tensor]:

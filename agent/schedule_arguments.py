@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +37,8 @@ def require_arguments(optimizer: object, on_divergence: str, policy: object, rec
         raise ConfigurationError("the optimiser has no parameters to train: give it those of a model that has some")
 
 
-def require_starts(hyperparameters: Sequence[Adjustable], start: NDArray[np.float64]) -> None:
-    """Checks the starting values, shape (groups, h).
+def require_starts(hyperparameters: Sequence[Adjustable], start: NDArray[np.float64], apart: Collection[str]) -> None:
+    """Checks the starting values, shape (groups, h); those of `apart` are of no parameter group, or stay there.
 
     Raises:
         SearchSpaceError: The scale of one of them cannot express it.
@@ -48,7 +48,7 @@ def require_starts(hyperparameters: Sequence[Adjustable], start: NDArray[np.floa
             require_start(each, value)
         low, high = each.distribution.low, each.distribution.high
         outside = column[(column != 0.0) & ((column < low) | (column > high))]
-        if len(column) > 1 and len(outside):
+        if len(column) > 1 and len(outside) and each.name not in apart:
             warnings.warn(
                 f"{each.name} is {', '.join(f'{value:g}' for value in outside)} in some of the {len(column)} parameter "
                 f"groups, outside of its space [{low:g}, {high:g}]: the first adjustment takes it there, and groups do "

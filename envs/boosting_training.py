@@ -28,6 +28,8 @@ except ImportError as error:
 
 Array = NDArray[np.float64]
 
+_SAMPLING = ("subsample", "colsample_bytree", "colsample_bylevel", "colsample_bynode")
+
 
 class BoostingTraining:
     """Rounds of XGBoost; implements `envs.training.Training`.
@@ -57,7 +59,8 @@ class BoostingTraining:
 
     Args:
         estimator: `XGBClassifier` (of classes 0, 1, ...) or `XGBRegressor` with the objective that it has by default.
-            Rows and columns are sampled by its `subsample` and `colsample_...`: without these nothing is random.
+            Rows and columns are sampled by its `subsample` and `colsample_...`, others each round than in a single
+            `fit`: without these nothing is random.
         x: Training inputs: whatever `xgboost.DMatrix` takes.
         y: Training targets.
         x_val: Validation inputs. Never test examples: rewards are computed from these.
@@ -80,15 +83,23 @@ class BoostingTraining:
         own = estimator.get_xgb_params()
         if own.get("base_score") is not None:
             raise ConfigurationError("expected no base_score: predictions begin at the mean of the training targets")
-        self._params = {**own, **_objective(self._classes, float(np.mean(y)))}
-        if estimator.objective not in (None, "binary:logistic", self._params["objective"]):
+        if np.ndim(y) > 1 and np.shape(y)[1] > 1:
+            raise TrainingError(f"expected one target a row, got targets of shape {np.shape(y)}")
+        self._params = {**own, **_objective(self._classes, float(np.mean(np.asarray(y))))}
+        # Of several classes, too, a classifier says "binary:logistic" as long as nobody says otherwise.
+        usual = (None, "binary:logistic") if self._classes else (None,)
+        if estimator.objective not in (*usual, self._params["objective"]):
             raise ConfigurationError(
                 f"expected the objective {self._params['objective']!r}, whose loss is measured, got "
                 f"{estimator.objective!r}"
             )
-        threads = self._params.get("n_jobs")
+        # What is no parameter of a booster is one of its data.
+        about = {"nthread": self._params.get("n_jobs"), "missing": estimator.missing}
+        about |= {name: getattr(estimator, name) for name in ("enable_categorical", "feature_types")}
         try:
-            self._train, self._val = (xgboost.DMatrix(*rows, nthread=threads) for rows in ((x, y), (x_val, y_val)))
+            self._train, self._val = (xgboost.DMatrix(*rows, **about) for rows in ((x, y), (x_val, y_val)))
+            if (weights := getattr(estimator, "feature_weights", None)) is not None:
+                self._train.set_info(feature_weights=weights)
         except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise TrainingError(f"XGBoost does not take these data: {reason}") from error
@@ -97,6 +108,12 @@ class BoostingTraining:
                 f"expected validation inputs with the {self._train.num_col()} columns of the training ones, got "
                 f"{self._val.num_col()}"
             )
+        if self._train.feature_names != self._val.feature_names:
+            raise TrainingError(
+                f"expected validation inputs with the columns {self._train.feature_names} of the training ones, in "
+                f"that order, got {self._val.feature_names}"
+            )
+        self._samples = any(float(own.get(name) or 1.0) < 1.0 for name in _SAMPLING)
         self._rate = float(estimator.learning_rate or 0.3)
         self._seed = 0
         self._state: bytearray | None = None
@@ -125,6 +142,9 @@ class BoostingTraining:
         done, meter = booster.num_boosted_rounds(), IntervalMeter(steps)
         for step in range(steps):
             self._set(hyperparameters, step)
+            if step and self._samples:
+                # A booster draws for its first round otherwise than for later ones: each round is to be the first.
+                booster = xgboost.Booster(self._settings(), model_file=booster.save_raw())
             booster.set_param({"learning_rate": self._rate})
             self._round(booster, done + step, meter)
         self._state = booster.save_raw()

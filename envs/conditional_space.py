@@ -243,6 +243,13 @@ def _check_choices(name: str, choices: tuple[Any, ...]) -> None:
                 "booleans or None, which can be stored; give such names, and look up in the objective what they stand "
                 "for"
             )
+    kinds: dict[Any, Any] = {}
+    for choice in choices:
+        if type(kinds.setdefault(choice, choice)) is not type(choice):
+            raise SearchSpaceError(
+                f"{name!r} has the choices {kinds[choice]!r} and {choice!r}, which Python takes for equal, so that no "
+                "study can tell them apart: give texts, and look up in the objective what they stand for"
+            )
 
 
 def _is_text(text: str) -> bool:

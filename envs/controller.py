@@ -139,7 +139,8 @@ class ScheduleController:
 
         Returns:
             The rewards, shape (n,): log(validation loss before / after), minus `DIVERGENCE_PENALTY` where the training
-            diverged. Where none diverged they add up to log(starting / final validation loss).
+            diverged. Where none diverged they add up to log(starting / final validation loss); until the first of
+            these is told training losses stand in.
             And which trainings diverged, or overfitted where such are taken back, shape (n,): they must be rolled back
             to the interval's start. Their learning rates are cut here.
         """
@@ -149,7 +150,9 @@ class ScheduleController:
         back = diverged | self.overfitted
         train = np.where(back | np.isnan(interval.train_loss), self._train_last, interval.train_loss)
         fresh = ~np.isnan(interval.val_loss)
-        self._meet_first_validation(interval.val_loss, train, (interval.val_loss > 0) & ~back & ~self._validated)
+        first = (interval.val_loss > 0) & ~back & ~self._validated
+        paid = np.where(first, signals.log_ratio(self._val_start, self._val_last, self._val_start), 0.0)
+        self._meet_first_validation(interval.val_loss, train, first)
         val = np.where(self._validated, interval.val_loss, train)
         val = np.where(back | np.isnan(val), self._val_last, val)
 
@@ -157,7 +160,7 @@ class ScheduleController:
             return signals.log_ratio(now, then, start)
 
         t0, v0 = self._train_start, self._val_start
-        reward = since(self._val_last, val, v0) - DIVERGENCE_PENALTY * diverged
+        reward = since(self._val_last, val, v0) - DIVERGENCE_PENALTY * diverged - paid
         inside = {
             "loss_noise": signals.loss_noise(interval.train_loss_std, interval.train_loss),
             "loss_slope": since(interval.late_loss, interval.early_loss, t0),

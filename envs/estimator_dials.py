@@ -41,7 +41,7 @@ class EstimatorDials(Protocol):
         """
 
     def forget(self) -> None:
-        """Takes back what the optimiser remembers: the next step is its first."""
+        """Takes back what a step without a rate has left: the next step is the first."""
 
     def weights(self) -> Array:
         """A copy of coefficients and intercepts."""
@@ -91,7 +91,14 @@ class LinearDials:
             raise _no_such(self.estimator, name, "lr, and weight_decay where its penalty is 'l2'")
 
     def forget(self) -> None:
-        """See `EstimatorDials.forget`: nothing is remembered."""
+        """See `EstimatorDials.forget`: the weights are 0 again, and nothing else is remembered.
+
+        A perceptron learns from its mistakes alone, and makes none where its weights are of the right sign, however
+        small they are.
+        """
+        self.estimator.coef_[...] = 0.0
+        self.estimator.intercept_[...] = 0.0
+        self.estimator.t_ = 1.0
 
     def weights(self) -> Array:
         """See `EstimatorDials.weights`."""

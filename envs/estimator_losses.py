@@ -39,10 +39,13 @@ def mean_log_loss(probabilities: NDArray[Any], places: NDArray[Any]) -> float:
 
 
 def hinge_loss(estimator: Any, inputs: Any, targets: Any) -> float:
-    """See `sklearn.metrics.hinge_loss`."""
+    """See `sklearn.metrics.hinge_loss`, which takes rows of one class alone for the negative one."""
     from sklearn.metrics import hinge_loss
 
-    return float(hinge_loss(targets, estimator.decision_function(inputs), labels=estimator.classes_))
+    margins = estimator.decision_function(inputs)
+    if len(estimator.classes_) == 2:
+        return float(np.maximum(0.0, 1.0 - np.where(targets == estimator.classes_[1], margins, -margins)).mean())
+    return float(hinge_loss(targets, margins, labels=estimator.classes_))
 
 
 def squared_error(estimator: Any, inputs: Any, targets: Any) -> float:

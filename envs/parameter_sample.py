@@ -53,7 +53,9 @@ class ParameterSample:
         """
         if not tensors:
             return torch.zeros(0)
-        tensors = [torch.view_as_real(each.detach()) if each.is_complex() else each.detach() for each in tensors]
+        tensors = [
+            torch.view_as_real(each.detach().resolve_conj()) if each.is_complex() else each.detach() for each in tensors
+        ]
         device, sizes = tensors[0].device, [tensor.numel() for tensor in tensors]
         parts = [tensor.reshape(-1) for tensor in tensors if not self._blocks(tensor.numel())]
         if blocks := [self._blocks_of(tensor) for tensor in tensors if self._blocks(tensor.numel())]:

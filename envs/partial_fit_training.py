@@ -23,7 +23,7 @@ from .training import Values
 Array = NDArray[np.float64]
 
 _NO_RATE = float(np.finfo(np.float64).tiny)
-"""A step of this size makes an estimator's weights, and leaves them as they were made."""
+"""A step of this size makes an estimator's weights, and leaves them as they were made, or next to 0."""
 
 
 class PartialFitTraining:
@@ -92,6 +92,11 @@ class PartialFitTraining:
         self._rows = min(batch_size, len(self._train[1]))
         self._classes = {"classes": np.unique(self._train[1])} if is_classifier(estimator) else {}
         if self._classes:
+            if np.ndim(self._train[1]) > 1:
+                raise TrainingError(
+                    f"expected one class a row, got targets of shape {np.shape(self._train[1])}: train a classifier "
+                    "for each column"
+                )
             require_known_classes(self._train[1], self._val[1])
         self._dials: EstimatorDials | None = None
         self.adaptive = self._fresh(seed=0).adaptive
@@ -231,7 +236,9 @@ def _checked(inputs: Any, targets: Any) -> tuple[Any, Any]:
         found: tuple[Any, Any] = check_X_y(inputs, targets, accept_sparse="csr", multi_output=True)
     except ValueError as error:
         raise TrainingError(f"these data cannot be learnt from: {error}") from error
-    return found
+    rows, told = found
+    # A column is what scikit-learn would make of it: predictions minus a column would be a table.
+    return rows, told.ravel() if told.ndim == 2 and told.shape[1] == 1 else told
 
 
 def _scalar(value: SupportsFloat) -> Tensor:

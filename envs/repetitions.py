@@ -28,6 +28,8 @@ class Repetitions:
         for other in others.values() if before else ():
             if len(other) > len(before) and list(other[: len(before)]) == before:
                 same = other[len(before)] == curve[-1]
+                if same and curve[-1] == before[-1]:
+                    return  # a metric that has not moved yet, such as an accuracy at chance, says nothing
                 self._again, self._no_more = self._again + same, self._no_more + (not same)
                 return
 
@@ -36,7 +38,7 @@ class Repetitions:
 
         Args:
             curves: Values of all trials at each rung that they have reached, by number. Of equal ones the one that is
-                trained furthest stands for all, and of these the first.
+                trained furthest stands for all, and of these the first; not as long as its values do not move.
         """
         if not self._again or self._again < _SAME_AGAIN * self._no_more:
             return frozenset()
@@ -44,4 +46,10 @@ class Repetitions:
         for number in sorted(curves, key=lambda each: (-len(curves[each]), each)):
             for reached in range(1, len(curves[number]) + 1):
                 leading.setdefault(tuple(curves[number][:reached]), number)
-        return frozenset(number for number, curve in curves.items() if curve and leading[tuple(curve)] != number)
+        found = []
+        for number, curve in curves.items():
+            lead = leading[tuple(curve)] if curve else number
+            moved = len(curves[lead]) == len(curve) or curves[lead][len(curve)] != curve[-1]
+            if lead != number and moved:
+                found.append(number)
+        return frozenset(found)

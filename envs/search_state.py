@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from .doubt import DoubtingSurrogate
 from .past_tasks import PastTasks
@@ -69,6 +70,10 @@ class SearchTrial:
 class SearchState:
     """What a search knows.
 
+    Attributes:
+        again: Whether a point may be tried again, since configurations have more to them than the cube knows.
+        failure: Full trainings that a trial may cost which fails at once; what is to be finished must be left.
+
     Args:
         cube: The search space.
         rungs: Fractions of a full training after which a trial may pause, ascending, the last one 1.
@@ -94,6 +99,7 @@ class SearchState:
         self.spent = 0.0
         self.best = math.inf
         self.incumbent = -1
+        self.again, self.failure = False, 0.0
         self._finishing = finishing
         self._costs = np.diff([0.0, *rungs])
         self._random, self._seed = np.random.default_rng(seed), seed
@@ -190,6 +196,7 @@ class SearchState:
         finished = any(len(each.values) == len(self.rungs) for each in self.trials.values())
         # Where there is nothing to finish, it is the new trial.
         start = 1.0 if self._finishing and to_finish is None and not finished else self._costs[0]
+        start = start if to_finish is None else max(start, self.failure)
         starts, expected = self._starts() if start <= free else (np.empty((0, self.cube.dimensions)), None)
         if (self.designs or self.tests) and len(starts):
             paused = []
@@ -206,6 +213,11 @@ class SearchState:
         kept = shortlist(features)
         told_of_kept = None if expected is None else expected[:, kept]
         return self._padded(features[kept], points[kept], trials[kept], told_of_kept, foretold[kept])
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the budget does not pay for the shortest of trainings."""
+        return self._left < float(self._costs[0])
 
     @property
     def _left(self) -> float:
@@ -333,11 +345,12 @@ class SearchState:
     def _untried(self, points: Array, offered: Set[bytes] = frozenset()) -> Array:
         """Those of points (n, d) where no trial has begun, shape (m, d), but none that is offered already."""
         names = [each.tobytes() for each in self.cube.snapped(points)]
-        return points[[name not in self._tried and name not in offered for name in names]]
+        tried: Set[bytes] = frozenset() if self.again else self._tried
+        return points[[name not in tried and name not in offered for name in names]]
 
     def is_tried(self, point: Array) -> bool:
         """Whether a trial has begun at a point, shape (d,)."""
-        return bool(self.cube.snapped(point[None])[0].tobytes() in self._tried)
+        return not self.again and self.cube.snapped(point[None])[0].tobytes() in self._tried
 
     def may_meet(self, point: Array) -> bool:
         """Whether another search of the same space may choose exactly this point, shape (d,), by another chance."""
@@ -443,13 +456,15 @@ class SearchState:
             peers = np.array([each.values[rung] for each in seen if len(each.values) > rung])
             rank[i] = (peers < mine.values[rung]).mean()
             if rung:
-                spread = np.ptp(peers[np.isfinite(peers)]) or 1.0
+                # The first one to get there has nobody to be compared with but where it comes from.
+                before = np.array([each.values[rung - 1] for each in seen if len(each.values) >= rung])
+                spread = next((wide for at in (peers, before) if (wide := np.ptp(at[np.isfinite(at)]))), math.inf)
                 slope[i] = (mine.values[rung - 1] - mine.values[rung]) / spread
             age[i] = math.log1p(self._moves - mine.touched) / 2
         distance = np.ones(n)
         if seen:
             others = np.stack([each.point for each in seen])
-            apart = np.sqrt(((points[:, None] - others) ** 2).mean(-1))
+            apart = cdist(points, others) / math.sqrt(points.shape[1])
             distance = np.where(trials >= 0, 0.0, apart.min(1))
             adjusts = (np.arange(n) >= len(self._pool)).astype(float) * (trials < 0)
         return {"rank": rank, "slope": slope, "age": age, "distance": 3 * distance, "adjusts": adjusts}

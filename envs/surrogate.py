@@ -148,7 +148,7 @@ class Surrogate:
         residual = values - mean
         white = torch.linalg.solve_triangular(factor, residual[..., None], upper=False)[..., 0]
         fit = -0.5 * (white**2).sum(1) - factor.diagonal(dim1=1, dim2=2).log().sum(1) + population.log_prior
-        unit = torch.tensor(self._spread) if self._scales is None else population.scale
+        unit = torch.tensor(self._spread, dtype=torch.float64) if self._scales is None else population.scale
         # Densities of values in the metric's unit.
         fit = torch.nan_to_num(fit - n * unit.log(), nan=-math.inf)
         order = torch.argsort(fit, descending=True)[:_KEPT]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -91,8 +92,8 @@ def read_history(
     try:
         names = _matching(client, [experiments] if isinstance(experiments, str) else experiments)
         studies = _studies(client, list(names))
-        taken = {study.name for study in studies.values()}
-        others = {i: _free(name, taken) for i, name in names.items()}
+        taken = _Names(study.name for study in studies.values())
+        others = {i: taken.free(name) for i, name in names.items()}
         token: str | None = ""
         while token is not None:
             with _no_garbage_collection():
@@ -149,20 +150,36 @@ class _Places(NamedTuple):
 
 def _studies(client: MlflowClient, experiments: list[str]) -> Mapping[str, _Study]:
     found: dict[str, _Study] = {}
-    taken: set[str] = set()
+    taken = _Names(())
     runs = all_studies(client, experiments, deleted=True)
-    for run in sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id)):
+    # Those that are still there keep the names that one knows them by.
+    for run in sorted(runs, key=lambda run: (run.info.lifecycle_stage, run.info.start_time, run.info.run_id)):
         tags = run.data.tags
         # By the tag that its trials have too: a run may be renamed.
-        name = _free(tags.get(STUDY_TAG, ""), taken)
-        taken.add(name)
+        name = taken.take(tags.get(STUDY_TAG, ""))
         found[tags[KEY_TAG]] = _Study(name, tags.get(METRIC_TAG), tags.get(DIRECTION_TAG))
     return found
 
 
-def _free(name: str, taken: Collection[str]) -> str:
-    """The name, or the first one with a number that is not taken."""
-    return next(each for n in count(1) if (each := name if n == 1 else f"{name} ({n})") not in taken)
+class _Names:
+    """Names that are taken, many of them by numbers behind one and the same."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._taken, self._next = set(taken), Counter[str]()
+
+    def free(self, name: str) -> str:
+        """The name, or the first one with a number that is not taken."""
+        for n in count(max(1, self._next[name])):
+            if (each := name if n == 1 else f"{name} ({n})") not in self._taken:
+                self._next[name] = n
+                return each
+        raise AssertionError("there are numbers enough")
+
+    def take(self, name: str) -> str:
+        """The same, and it is taken."""
+        found = self.free(name)
+        self._taken.add(found)
+        return found
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..envs.constraints import excess_of
 from ..envs.errors import StoreError
@@ -33,6 +33,7 @@ from ..envs.study_database import require_no_mlflow_store
 from .redaction import one_line, without_credentials
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial
@@ -88,8 +89,6 @@ def records(study: Study) -> Iterator[Record]:
         raise StoreError(f"the study {study.study_name!r} has no objective: it was altered")
     if len(study.directions) > 1:
         raise StoreError(f"the study {study.study_name!r} has {len(study.directions)} objectives: expected one")
-    from optuna.distributions import distribution_to_json
-
     trials = study.get_trials(deepcopy=False)
     if not all(isinstance(name, str) for trial in trials for name in trial.params):
         raise StoreError(f"the study {study.study_name!r} has hyperparameters whose names are no texts: it was altered")
@@ -98,7 +97,7 @@ def records(study: Study) -> Iterator[Record]:
     if any(trial.state.is_finished() and trial.values is not None and len(trial.values) != 1 for trial in trials):
         raise StoreError(f"the study {study.study_name!r} has trials with several values, or none: it was altered")
     metric = (study.metric_names or ["objective"])[0]
-    space = {name: distribution_to_json(found) for trial in trials for name, found in trial.distributions.items()}
+    space = {name: _json(found) for trial in trials for name, found in trial.distributions.items()}
     yield StudyStarted(
         name=study.study_name,
         key=key_of(study),
@@ -109,6 +108,21 @@ def records(study: Study) -> Iterator[Record]:
     )
     for trial in trials:
         yield from _trial(trial, metric)
+
+
+def _json(values: BaseDistribution) -> str:
+    """A distribution as Optuna writes it; choices that are objects, such as estimators, as they show themselves."""
+    from optuna.distributions import CategoricalDistribution, distribution_to_json
+
+    try:
+        return distribution_to_json(values)
+    except TypeError:
+        assert isinstance(values, CategoricalDistribution)
+        return distribution_to_json(CategoricalDistribution([_plain(choice) for choice in values.choices]))
+
+
+def _plain(choice: object) -> Any:
+    return choice if choice is None or isinstance(choice, bool | int | float | str) else repr(choice)
 
 
 def _began(trials: Sequence[FrozenTrial]) -> int:

@@ -16,13 +16,16 @@ import optuna
 import pytest
 from hyperopt import STATUS_FAIL, STATUS_OK, Trials, fmin, hp, rand, space_eval
 from metatuner.envs.errors import ConfigurationError, SearchSpaceError
-from optuna.distributions import FloatDistribution, IntDistribution
+from metatuner.envs.records import StudyStarted
+from metatuner.tracking.optuna_study import records
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 from sklearn.datasets import load_iris, make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.estimator_checks import check_estimator
@@ -181,6 +184,32 @@ def test_in_scikit_learn_splits_must_be_the_same() -> None:
         several.fit(X, y)
 
 
+def test_in_scikit_learn_a_score_may_be_called_score_and_one_in_a_list_needs_no_name() -> None:
+    X, y = load_iris(return_X_y=True)  # noqa: N806
+    scoring: Any = {"score": lambda tree, *_: -float(tree.get_depth()), "depth": lambda tree, *_: tree.get_depth()}
+    space = {"max_depth": IntDistribution(1, 4), "min_samples_leaf": IntDistribution(1, 20)}
+    settings: dict[str, Any] = {"n_iter": 4, "random_state": 0, "cv": 2}
+    search = mt.PolicySearchCV(DecisionTreeClassifier(), space, scoring=scoring, refit="depth", **settings).fit(X, y)
+    assert [trial.value for trial in search.study_.trials] == list(search.cv_results_["mean_test_depth"])
+    alone = mt.PolicySearchCV(DecisionTreeClassifier(), space, scoring=["accuracy"], refit=False, **settings).fit(X, y)
+    assert [trial.value for trial in alone.study_.trials] == list(alone.cv_results_["mean_test_accuracy"])
+    named: Any = {"scoring": accuracy_and_depth, "refit": "zzz"}
+    with pytest.raises(ConfigurationError, match="out of accuracy, depth, got 'zzz'"):
+        mt.PolicySearchCV(DecisionTreeClassifier(), space, **named, **settings).fit(X, y)
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical")
+def test_in_scikit_learn_a_small_space_is_tried_once_and_estimators_are_choices() -> None:
+    X, y = load_iris(return_X_y=True)  # noqa: N806
+    choices = CategoricalDistribution([DecisionTreeClassifier(max_depth=1), DecisionTreeClassifier(max_depth=3)])
+    search = mt.PolicySearchCV(Pipeline([("c", choices.choices[0])]), {"c": choices}, n_iter=9, random_state=0)
+    with pytest.warns(UserWarning, match="has 2 configurations, fewer than n_iter=9"):
+        search.fit(X, y)
+    assert len(search.cv_results_["params"]) == 2 and search.best_params_["c"].max_depth == 3
+    (started, *_) = records(search.study_)
+    assert isinstance(started, StudyStarted) and "max_depth=3" in started.space["c"]
+
+
 def depths(scores: str | None, lowest: int = -3, highest: int = 9, **settings: Any) -> mt.PolicySearchCV:
     """A search for a tree's depth, where one below 1 fails in every fold: by one score, or by several."""
     scoring: Any = {"list": ["accuracy", "f1_macro"], "function": accuracy_and_depth}.get(scores or "")
@@ -246,10 +275,10 @@ def test_in_scikit_learn_what_fails_does_not_end_the_search(scores: str | None, 
 @pytest.mark.parametrize("scores", [None, "list", "function"])
 def test_in_scikit_learn_a_search_where_all_fails_is_scikit_learns_error(scores: str | None) -> None:
     search = depths(scores, highest=-1)
-    with pytest.raises(ValueError, match="All the 24 fits failed") as ours:
+    with pytest.raises(ValueError, match="All the 9 fits failed") as ours:
         fitted(search)
-    assert [trial.state for trial in search.study_.trials] == [TrialState.FAIL] * 8
-    with pytest.raises(ValueError, match="All the 24 fits failed") as theirs:
+    assert [trial.state for trial in search.study_.trials] == [TrialState.FAIL] * 3  # there are no more
+    with pytest.raises(ValueError, match="All the 9 fits failed") as theirs:
         fitted(its_own(search))
     assert without_lines(ours.value) == without_lines(theirs.value)
 

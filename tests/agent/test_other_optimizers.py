@@ -106,7 +106,7 @@ class Counting(torch.optim.SGD):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
-            group["counted"] = group.get("counted", 0.0) + sum(float(p.grad.sum()) for p in group["params"])
+            group["k"] = group.get("k", 0.0) + sum(float(p.grad.sum()) for p in group["params"])
         return super().step(closure)
 
 
@@ -115,20 +115,22 @@ def test_what_an_optimizer_counts_in_its_groups_goes_back_too() -> None:
     optimizer = Counting(network.parameters(), lr=0.01)
     (network(X) - Y).pow(2).mean().backward()
     optimizer.step()
-    rollback, counted = Rollback(optimizer), optimizer.param_groups[0]["counted"]
+    rollback, counted = Rollback(optimizer), optimizer.param_groups[0]["k"]
     rollback.keep()
     for parameter in parameters(optimizer):
         parameter.grad = torch.full_like(parameter, torch.nan)
     optimizer.step()
-    optimizer.param_groups[0]["lr"] = 0.5
-    assert np.isnan(optimizer.param_groups[0]["counted"])
+    optimizer.param_groups[0] |= {"lr": 0.5, "dampening": 0.25}
+    assert np.isnan(optimizer.param_groups[0]["k"])
     rollback.restore()
-    assert optimizer.param_groups[0]["counted"] == counted
-    assert optimizer.param_groups[0]["lr"] == 0.5  # a schedule's affair
+    assert optimizer.param_groups[0]["k"] == counted
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["dampening"]) == (0.5, 0.25)  # somebody's affair
 
 
 def test_averages_of_the_weights_and_statistics_of_layers_go_back_with_them() -> None:
     network = nn.Sequential(model(), nn.BatchNorm1d(1))
+    network.register_buffer("most", torch.tensor([0.0, -torch.inf]))
+    network.register_buffer("graph", torch.eye(3).to_sparse())
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     average = torch.optim.swa_utils.AveragedModel(network)
     rollback = Rollback(optimizer, nn.ModuleList([network, average]))
@@ -136,6 +138,8 @@ def test_averages_of_the_weights_and_statistics_of_layers_go_back_with_them() ->
     average.update_parameters(network)
     rollback.keep()
     beside: list[Tensor] = [each.clone() for each in rollback.beside]
+    network.most[0] = 7.0
+    beside[[each is network.most for each in rollback.beside].index(True)] = network.most.clone()
     network(torch.full_like(X, torch.nan))
     rollback.keep()  # the batch that has spoilt the statistics is noticed after its step
     with torch.no_grad():
@@ -143,11 +147,26 @@ def test_averages_of_the_weights_and_statistics_of_layers_go_back_with_them() ->
             parameter.fill_(torch.nan)
     average.update_parameters(network)
     rollback.restore()
-    assert len(beside) == 3 + (1 + 3 + len(list(network.parameters())))
+    assert len(beside) == 5 + (1 + 5 + len(list(network.parameters())))
     for now, before in zip(rollback.beside, beside, strict=True):
-        assert torch.isfinite(now).all()
         if now.dtype != torch.long:
             torch.testing.assert_close(now, before, rtol=0, atol=0)
+
+
+def test_a_state_that_is_taken_after_the_end_goes_on_as_one_from_before(lively: Policy) -> None:
+    states = []
+    for closed in (False, True):
+        network = model()
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+        tuner = AdaptiveSchedule(optimizer, 40, lively)
+        train(network, optimizer, tuner, 40)
+        if closed:
+            tuner.close()
+        longer = AdaptiveSchedule(optimizer, 80, lively)
+        longer.load_state_dict(tuner.state_dict())
+        train(network, optimizer, longer, 80)
+        states.append(longer.values)
+    assert states[0] == states[1]
 
 
 def test_a_training_that_is_extended_goes_on_from_where_its_reference_is_now() -> None:

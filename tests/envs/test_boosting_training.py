@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from metatuner.envs.errors import ConfigurationError, SearchSpaceError, TrainingError
 from metatuner.envs.testing import check_training
@@ -90,3 +91,33 @@ def test_what_cannot_be_boosted_is_refused() -> None:
         training().advance({}, 1)
     with pytest.raises(SearchSpaceError, match="it has lr"):
         training().start({"lr": 0.1, "momentum": 0.9}, seed=0)
+
+
+def test_what_the_estimator_says_of_its_data_holds() -> None:
+    x, y, x_val, y_val = rows("binary")
+    x = np.where(np.random.default_rng(0).random(x.shape) < 0.4, -999.0, x)
+    mine = BoostingTraining(trees("binary", missing=-999.0), x, y, x_val, y_val)
+    mine.start({"lr": 0.3}, 0)
+    loss = mine.advance({}, 6).val_loss[0]
+    assert loss == pytest.approx(log_loss(y_val, mine.model.predict_proba(x_val)), rel=1e-4)
+
+
+@pytest.mark.parametrize("intervals", [[1] * 8, [3, 5]])
+def test_samples_of_rows_and_columns_do_not_depend_on_the_interval(intervals: list[int]) -> None:
+    def loss(steps: list[int]) -> float:
+        mine = training("regression", subsample=0.5, colsample_bytree=0.3, colsample_bynode=0.5)
+        mine.start({"lr": 0.3}, 0)
+        return float([mine.advance({}, each).val_loss[0] for each in steps][-1])
+
+    assert loss(intervals) == pytest.approx(loss([8]), rel=1e-5)
+
+
+def test_what_xgboost_does_not_take_is_told() -> None:
+    x, y, x_val, y_val = rows("binary")
+    with pytest.raises(ConfigurationError, match="expected the objective 'reg:squarederror'"):
+        BoostingTraining(trees("regression", objective="binary:logistic"), x, y, x_val, y_val)
+    with pytest.raises(TrainingError, match="one target a row"):
+        BoostingTraining(trees("regression"), x, np.stack([y, y], 1), x_val, y_val)
+    frame = pandas.DataFrame(x[:, :2], columns=["a", "b"])
+    with pytest.raises(TrainingError, match="in that order"):
+        BoostingTraining(trees("binary"), frame, y, frame[["b", "a"]][: len(y_val)], y_val)

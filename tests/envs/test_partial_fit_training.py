@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from metatuner.envs.errors import ConfigurationError, SearchSpaceError, TrainingError
+from metatuner.envs.estimator_losses import hinge_loss
 from metatuner.envs.partial_fit_training import PartialFitTraining
 from metatuner.envs.testing import check_training
 from scipy.sparse import csr_matrix
@@ -169,3 +170,50 @@ def test_what_cannot_be_scheduled_is_refused() -> None:
         training.start({"lr": 0.1, "momentum": 0.9}, seed=0)
     with pytest.raises(TrainingError, match="early_stopping"):
         PartialFitTraining(SGDClassifier(early_stopping=True), *data).start({}, seed=0)
+
+
+@pytest.mark.parametrize("estimator", [SGDRegressor(), MLPClassifier((4,)), SGDClassifier()])
+def test_a_column_of_targets_is_a_row_of_them(estimator: Any) -> None:
+    x, y = regression() if isinstance(estimator, SGDRegressor) else classification()
+    losses = []
+    for targets in (y, y[:, None]):
+        training = PartialFitTraining(estimator, x[:80], targets[:80], x[80:], targets[80:])
+        training.start({"lr": 1e-3}, 0)
+        losses.append(training.advance({}, 5).val_loss[0])
+    assert losses[0] == losses[1]
+
+
+def test_targets_of_several_classes_a_row_are_refused() -> None:
+    x, y = classification()
+    with pytest.raises(TrainingError, match="one class a row"):
+        PartialFitTraining(MLPClassifier((4,)), x, np.stack([y, y], 1), x, np.stack([y, y], 1))
+
+
+def test_a_perceptron_begins_with_nothing() -> None:
+    x, y = classification()
+    x[:, 0] += 4.0 * y
+    training = PartialFitTraining(Perceptron(), x, y, x, y)
+    training.start({"lr": 1.0}, 0)
+    assert not training.model.coef_.any()
+    training.advance({}, 20)
+    assert np.abs(training.model.coef_).max() > 0.1
+
+
+def test_the_hinge_loss_of_one_class_alone_is_that_of_its_rows() -> None:
+    x, y = classification()
+    model = SGDClassifier(random_state=0).fit(x, y)
+    for label in (0, 1):
+        rows = y == label
+        margins = model.decision_function(x[rows]) * (1 if label else -1)
+        assert hinge_loss(model, x[rows], y[rows]) == pytest.approx(np.maximum(0, 1 - margins).mean())
+
+
+def regression() -> tuple[Any, Any]:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(120, 4))
+    return x, x @ random.normal(size=4)
+
+
+def classification() -> tuple[Any, Any]:
+    x, y = regression()
+    return x, (y > 0).astype(int)
