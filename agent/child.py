@@ -26,6 +26,9 @@ _GRACE_S = 2.0
 _LOOK_S = 1.0
 """How often is looked whether a silent child still runs."""
 
+_MOMENT_S = 0.002
+"""How often, where it is about to end."""
+
 
 def packed(objective: Callable[..., Any], config: Mapping[str, Any], folder: Path | None = None) -> bytes:
     """What is sent to the other process; `Child` tells what the arguments are.
@@ -84,11 +87,19 @@ class Child:
         theirs, commands = os.pipe()
         answers, theirs_too = os.pipe()
         command = [sys.executable, "-m", "metatuner.agent.child_main", str(theirs), str(theirs_too), str(os.getpid())]
-        # A session of its own: what it starts is ended with it, and Ctrl-C reaches this process alone.
-        self._process = subprocess.Popen(command, pass_fds=(theirs, theirs_too), start_new_session=True)
-        os.close(theirs)
-        os.close(theirs_too)
+        try:
+            # A session of its own: what it starts is ended with it, and Ctrl-C reaches this process alone.
+            self._process = subprocess.Popen(command, pass_fds=(theirs, theirs_too), start_new_session=True)
+        except BaseException:
+            os.close(commands)
+            os.close(answers)
+            raise
+        finally:
+            os.close(theirs)
+            os.close(theirs_too)
         self._commands, self._answers = os.fdopen(commands, "wb", buffering=0), answers
+        self._listener = select.poll()  # not select, which knows no descriptor above 1023
+        self._listener.register(answers, select.POLLIN)
         self._unread = b""
         self.pid = self._process.pid
         self.value: Any = None
@@ -124,13 +135,11 @@ class Child:
         """The next line of the child."""
         while b"\n" not in self._unread:
             gone = self._is_gone
-            ready, _, _ = select.select([self._answers], [], [], 0.0 if gone else max(min(self._left_s, _LOOK_S), 0.0))
+            ready = self._listener.poll(0 if gone else 1000 * max(min(self._left_s, _LOOK_S), 0.0))
             part = os.read(self._answers, 65536) if ready else b""
             if part:
                 self._unread += part
             elif ready or gone:
-                if gone:
-                    os.killpg(self.pid, signal.SIGKILL)  # those that it has left behind
                 self._end(_GRACE_S)
                 raise TrainingError(f"its process {_ending(self._process.returncode)} before the objective was done")
             elif self._left_s <= 0.0:
@@ -158,11 +167,11 @@ class Child:
             pass
 
     def _end(self, grace_s: float) -> None:
-        try:
-            self.costs = wait_with_costs(self._process, timeout=grace_s)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self.costs = wait_with_costs(self._process)
+        deadline = time.monotonic() + grace_s
+        while not self._is_gone and time.monotonic() < deadline:
+            time.sleep(_MOMENT_S)
+        os.killpg(self.pid, signal.SIGKILL)  # it, if it goes on, and those that it has left behind
+        self.costs = wait_with_costs(self._process)
 
 
 def _ending(code: int | None) -> str:

@@ -130,7 +130,8 @@ def _proxy(address: str) -> BaseStorage:
     except ValueError:
         host = port = None
     if not host or not port or parts.path.strip("/"):
-        raise ConfigurationError(f"expected a gRPC proxy's address as grpc://HOST:PORT, got {address!r}")
+        shown = f"grpc://{address.removeprefix('grpc://').rpartition('@')[2]}"  # without a password, if there is one
+        raise ConfigurationError(f"expected a gRPC proxy's address as grpc://HOST:PORT, got {shown!r}")
     with warnings.catch_warnings():
         # What of it is new in Optuna and may change there is for us to follow.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

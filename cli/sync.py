@@ -56,4 +56,4 @@ def run(args: argparse.Namespace) -> int:
             say(f"{result.sent:,} records sent to {where}")
         if result.refused:
             say(f"  {result.refused:,} were refused; they and the reasons are in {result.folder / 'refused.jsonl'}")
-    return 1 if any(result.problem for result in results) else 0
+    return 1 if any(result.problem or result.refused for result in results) else 0

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 KEY_TAG = "metatuner.key"
 RUN_NAME_TAG = "mlflow.runName"
 KIND_TAG = "metatuner.kind"  # study or trial
+WRITTEN_TAG = "metatuner.written"  # of an experiment: when it was last tried whether the store takes anything
 STATE_TAG = "metatuner.state"  # running, or one of envs.records.TrialState
 WHY_TAG = "metatuner.why"  # why a trial was proposed
 CONSTRAINT = "constraint/"  # what the names of metrics that are to be 0 at most begin with

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import re
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 _LONGEST = 240
-# Greedy up to the last @ before the path: a password may itself hold an @.
-_USERINFO = re.compile(r"(?<=://)[^/\s]*@")
-_SECRET_QUERY = re.compile(r"(?i)([?&][^=&\s]*(?:password|passwd|pwd|token|secret|key)[^=&\s]*=)[^&\s]*")
+# Greedy up to the last @: a password may itself hold an @ or a slash.
+_USERINFO = re.compile(r"(?<=://)(?<!sqlite://)[^\s'\"]*@")
+_NO_SCHEME = re.compile(r"(?<![\w/:.@-])[^\s'\"/@:]+:(?!/|\w+:/)[^\s'\"@]+@(?=[\w.-]+:\d)")
+_SECRET_QUERY = re.compile(
+    r"(?i)([?&][^=&\s]*(?:password|passwd|pwd|token|secret|key|odbc_connect)[^=&\s]*=)[^&\s'\"]*"
+)
 
 
 def without_credentials(text: str) -> str:
     """Replace user names, passwords and secret query values of every URI in the text by `***`."""
-    return _SECRET_QUERY.sub(r"\1***", _USERINFO.sub("***@", text))
+    return _NO_SCHEME.sub("***@", _SECRET_QUERY.sub(r"\1***", _USERINFO.sub("***@", text)))
 
 
 def has_credentials(uri: str) -> bool:
@@ -30,7 +35,7 @@ def one_line(error: BaseException, *, hide: str = "") -> str:
     """
     lines = str(error).strip().splitlines() or [""]
     text = without_credentials(f"{type(error).__name__}: {lines[0].strip()}".removesuffix(": "))
-    for secret in _secrets(hide):
+    for secret in sorted(_secrets(hide) | _of_environment(), key=len, reverse=True):
         text = text.replace(secret, "***")
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
@@ -39,6 +44,15 @@ def without_userinfo(uri: str) -> str:
     """The URI with no user name and password at all, for a browser or a command line."""
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _of_environment() -> set[str]:
+    """What MLflow's client sends along, which a server may quote."""
+    user, password, token = (
+        os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD", "TOKEN")
+    )
+    both = base64.b64encode(f"{user}:{password}".encode()).decode() if password else ""
+    return {secret for secret in (password, token, both) if secret}
 
 
 def _secrets(uri: str) -> set[str]:

@@ -113,7 +113,7 @@ class Shipper:
             if operation.run not in self._lost_runs:
                 self._transport.send(operation)
         except UnsentError as error:
-            if error.retryable and not self._is_at_fault():
+            if not self._is_at_fault(error):
                 raise
             self._give_up(operation, error)
         else:
@@ -140,8 +140,9 @@ class Shipper:
             raise UnsentError("the study's run is for another process to make, and not there yet", retryable=True)
         return start
 
-    def _is_at_fault(self) -> bool:
-        return self._attempts >= _SUSPICIOUS and self._transport.is_alive()
+    def _is_at_fault(self, error: UnsentError) -> bool:
+        """Whether the operation is, and not the store: what the store will never take must not hold up the rest."""
+        return (not error.retryable or self._attempts >= _SUSPICIOUS) and self._transport.takes_writes()
 
     def _give_up(self, operation: Operation, error: UnsentError) -> None:
         """Keeps what the store will never take, the first of those that wait: of a log only the values it refuses."""

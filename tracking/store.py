@@ -157,7 +157,9 @@ def _parse(uri: str, origin: Origin) -> Store:
     scheme = uri.split(":", 1)[0].lower() if ":" in uri else ""
     if scheme == "sqlite":
         if not uri.startswith(_SQLITE):
-            raise StoreError(f"{_EXPECTED}, got {uri!r}; an SQLite file takes three slashes: sqlite:///mlflow.db")
+            raise StoreError(
+                f"{_EXPECTED}, got {without_credentials(uri)!r}; an SQLite file takes three slashes: sqlite:///mlflow.db"
+            )
         return _sqlite(uri.removeprefix(_SQLITE), origin)
     if scheme in ("http", "https"):
         if not _hostname(uri):
@@ -167,9 +169,9 @@ def _parse(uri: str, origin: Origin) -> Store:
         folder = uri.removeprefix("file://").removeprefix("file:")
         name = folder if folder.endswith(".db") else f"{folder.rstrip('/') or '.'}/{DATABASE_NAME}"
         raise StoreError(
-            f"{_EXPECTED}, got {uri!r}; plain folders are MLflow's old way to keep runs: use {_SQLITE}{name} instead; "
-            f"runs that are there already are moved by mlflow migrate-filestore --source {folder or '.'} --target "
-            f"{_SQLITE}FILE.db"
+            f"{_EXPECTED}, got {without_credentials(uri)!r}; plain folders are MLflow's old way to keep runs: use "
+            f"{_SQLITE}{name} instead; runs that are there already are moved by mlflow migrate-filestore --source "
+            f"{folder or '.'} --target {_SQLITE}FILE.db"
         )
     # A database server has no folder of its own for artifacts; a hosted service decides for itself.
     database_server = "://" in uri and scheme.split("+")[0] in ("postgresql", "mysql", "mssql")

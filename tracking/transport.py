@@ -8,6 +8,7 @@ from __future__ import annotations
 import posixpath
 import re
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import islice, zip_longest
@@ -21,6 +22,7 @@ from .names import LONGEST_TAG, shorten
 from .operations import (
     KEY_TAG,
     STATE_TAG,
+    WRITTEN_TAG,
     DeleteRun,
     Describe,
     Draw,
@@ -165,10 +167,13 @@ class Transport:
         except Exception as error:
             raise UnsentError(one_line(error, hide=self.store.uri), retryable=True) from error
 
-    def is_alive(self) -> bool:
-        """Whether the store answers at all: then an operation that keeps failing is itself at fault."""
+    def takes_writes(self) -> bool:
+        """Whether the store takes anything: then an operation that fails is itself at fault.
+
+        One that answers may be full, locked, out of its rate or behind a proxy that has lost it: so this writes.
+        """
         try:
-            self._open.get_experiment(self._experiment)
+            self._open.set_experiment_tag(self._experiment, WRITTEN_TAG, str(int(time.time())))
         except Exception:
             return False
         return True

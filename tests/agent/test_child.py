@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -33,6 +34,34 @@ def test_it_returns_what_the_objective_does_and_tells_its_costs() -> None:
     assert child.value == 1.5
     assert child.costs["resource/cpu_s"] > 0.0
     assert not runs(child.pid)
+
+
+def test_what_an_objective_leaves_behind_ends_with_it(tmp_path: Path) -> None:
+    def leaves(config: dict[str, Any]) -> float:
+        import subprocess
+
+        return float(subprocess.Popen(["sleep", "60"]).pid)
+
+    with Child(leaves, {}) as child:
+        assert list(child.units()) == []
+    deadline = time.monotonic() + 5
+    while runs(int(child.value)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not runs(int(child.value))
+
+
+def test_a_process_with_many_open_files_has_children_too() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(2048, hard), hard))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with Child(lambda config: 1.0, {}) as child:
+            assert list(child.units()) == []
+        assert child.value == 1.0
+    finally:
+        for each in files:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_units_come_one_by_one_and_whoever_leaves_stops_the_objective(tmp_path: Path) -> None:

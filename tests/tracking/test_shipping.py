@@ -237,3 +237,26 @@ def test_a_journal_that_cannot_be_written_is_one_clear_line(uri: str, tmp_path: 
         pytest.raises(StoreError, match="name another folder with"),
     ):
         recorder.record(StudyStarted(name="study"))
+
+
+def test_a_store_that_can_be_read_and_takes_nothing_is_waited_for(uri: str, tmp_path: Path) -> None:
+    """As one that is full, locked, out of its rate, or behind a proxy that has lost it."""
+
+    def ask(*statements: str) -> None:
+        with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
+            for each in statements:
+                database.execute(each)
+
+    tables = ("runs", "experiment_tags")
+    with MLflowRecorder(uri, "full", flush_seconds=0.01, close_seconds=2.0, plots=False) as recorder:
+        recorder.record(StudyStarted(name="study"))
+        recorder.flush()
+        ask(*(f"CREATE TRIGGER no_{t} BEFORE INSERT ON {t} BEGIN SELECT RAISE(ABORT, 'no'); END" for t in tables))
+        for trial in range(2):
+            recorder.record(TrialStarted(trial=trial, name="t", params={"lr": 0.1}))
+            recorder.record(TrialFinished(trial=trial, value=1.0))
+    assert not list(tmp_path.rglob("refused.jsonl"))
+    ask(*(f"DROP TRIGGER no_{t}" for t in tables))
+    assert main(["sync"]) == 0
+    _, children, _ = study_of(uri, "full")
+    assert len(children) == 2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import signal
@@ -284,3 +285,25 @@ def test_a_deleted_experiment_says_what_to_do(uri: str) -> None:
     client.delete_experiment(client.create_experiment("gone"))
     with pytest.raises(StoreError, match="mlflow experiments restore"):
         MLflowRecorder(uri, "gone")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://user:se/cret@127.0.0.1:9",
+        "postgresql://user:se/cret@127.0.0.1:1/db",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3DX%3BUID%3Dsa%3BPWD%3Dse/cret",
+        "user:se/cret@127.0.0.1:9",
+        "user:cret@127.0.0.1:9",
+    ],
+)
+def test_passwords_of_any_kind_are_hidden(address: str) -> None:
+    assert "cret" not in without_credentials(f"expected another, got {address!r}: {address} is none")
+
+
+def test_what_the_environment_opens_doors_with_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "opens")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "tok-1")
+    both = base64.b64encode(b"ann:opens").decode()
+    assert one_line(ValueError(f"Bearer tok-1, Basic {both}, opens")) == "ValueError: Bearer ***, Basic ***, ***"
