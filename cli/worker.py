@@ -5,8 +5,8 @@ proxy (grpc://HOST:PORT), or a journal file on a disk that they share. `metatune
 it, or the first worker does; then its budget, strategy and other settings are kept in the storage, and options of this
 verb that tell otherwise are not heeded.
 
-Workers share the budget. They end when it is spent; any may be added, stopped with Ctrl-C or killed at any time: a
-trial that is cut off is tried again by another one.
+Workers share the budget. They end when it is spent; any may be added, killed, or stopped with Ctrl-C at any time: a
+trial that is cut off is tried again by another one. With several workers in one process Ctrl-C waits for what they run.
 """
 
 from __future__ import annotations

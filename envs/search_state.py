@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Set
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from .doubt import DoubtingSurrogate
 from .past_tasks import PastTasks
 from .repetitions import Repetitions
 from .search_moves import CONTEXT, FEATURES, MOVES, Moves, log_expected_improvement, log_worth, shortlist
+from .search_trial import SearchTrial
 from .surrogate import MOST, Foretold, Observed, Queried, Surrogate
 from .unit_cube import Cube
 
@@ -33,38 +33,6 @@ _SAME = 1e-9  # in widths of a range: what encoding and decoding a configuration
 def rung_units(units: int) -> tuple[int, ...]:
     """Units of budget after which a trial may pause: about a sixteenth, eighth, quarter and half of a full training."""
     return tuple(sorted({max(1, round(units / part)) for part in (16, 8, 4, 2, 1)}))
-
-
-@dataclass
-class SearchTrial:
-    """A trial.
-
-    Attributes:
-        number: Its number.
-        point: Its configuration in the unit cube, shape (d,).
-        expected: What past tasks say of it, shape (T, R); None without any.
-        values: At each rung that it has reached; infinite where it failed.
-        touched: Number of the move that trained it last.
-        running: Whether it is being trained.
-        stopped: Whether it cannot go on.
-    """
-
-    number: int
-    point: Array
-    expected: Array | None
-    values: list[float] = field(default_factory=list)
-    touched: int = 0
-    running: bool = False
-    stopped: bool = False
-
-    def may_go_on(self, rungs: int) -> bool:
-        """Whether it is paused, so that it can be trained to its next rung; there are so many in all."""
-        return not (self.running or self.stopped or self.failed) and 0 < len(self.values) < rungs
-
-    @property
-    def failed(self) -> bool:
-        """Whether it gave no number."""
-        return bool(self.values) and not math.isfinite(self.values[-1])
 
 
 class SearchState:

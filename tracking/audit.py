@@ -99,7 +99,7 @@ def unattended(study: str, store: Store, experiment: str) -> list[Difference]:
             if run.info.status == "RUNNING":
                 key, last = run.data.tags[KEY_TAG], run.info.end_time or run.info.start_time
                 end = EndRun(run=key, time_ms=last, status="KILLED")
-                what = "it is open, and no process of this machine records it"
+                what = "it is open, and no journal here is of it: if nobody records it elsewhere, it was killed"
                 differences.append(Difference(trial, what, (Log(run=key, tags={STATE_TAG: "killed"}), end)))
     return differences
 

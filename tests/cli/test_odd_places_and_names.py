@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,13 @@ def test_a_study_whose_records_wait_is_told_of(folder: Path, capsys: pytest.Capt
         assert main(verb) == 2
         told = capsys.readouterr().err
         assert f"its journal waits to be sent to {nowhere}, experiment 'metatuner': metatuner sync" in told
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_output_that_has_no_room_is_one_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "metatuner", "policies", "list"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 2
+    assert done.stderr.decode().count("\n") == 1

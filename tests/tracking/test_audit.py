@@ -162,7 +162,9 @@ def test_the_doctor_tells_and_mends(storage: str, uri: str, capsys: pytest.Captu
     # Without the storage only what is wrong in itself can be seen: trial 7 and the study are open.
     alone = ["doctor", "--study", "tune digits", "--tracking-uri", uri]
     assert main(alone) == 1
-    assert "trial 7: it is open, and no process of this machine records it" in capsys.readouterr().out
+    assert (
+        "trial 7: it is open, and no journal here is of it: if nobody records it elsewhere" in capsys.readouterr().out
+    )
     assert main([*alone, "--repair"]) == 0
     assert main(alone) == 0
 
