@@ -132,7 +132,7 @@ class FollowedStudy:
         scores = self._policy.scores(moves)
         if not moves.possible.any():
             point = self._cube.sample(self._chance(number), 1)[0]
-            self._reasons[number] = CHANCE if self.state.is_spent else EXHAUSTED
+            self._reasons[number] = EXHAUSTED if self.state.is_exhausted else CHANCE
         else:
             best = int(scores.argmax())
             self._reasons[number] = reason_of(

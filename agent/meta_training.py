@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -39,7 +38,8 @@ from .evaluation import evaluate
 from .meta_checkpoint import MetaCheckpoint
 from .paired_ppo import PairedPPO, PairedRecurrentPPO
 from .policy import MOST_MEMBERS, MOST_OPTIMISM, Policy
-from .policy_files import CARD, WEIGHTS
+from .policy_files import CARD
+from .run_folder import CHECKPOINT, clear, member_folder, require_own
 from .soft_actor_critic import ScheduleSAC, SoftScheduleActorCritic
 
 
@@ -62,8 +62,6 @@ REPLAYED = 200_000
 VARIATION = Variation(subsets=True, horizon_hidden=0.1, validation_missing=0.25, noise=0.01)
 """How episodes differ in meta-training."""
 
-CHECKPOINT = "checkpoint.safetensors"
-_OF_MEMBERS = frozenset({CHECKPOINT, CARD, WEIGHTS})
 
 Progress = Callable[[int, int, float], None]
 """Told after every iteration: decisions done, decisions in all, mean return of the last episodes."""
@@ -211,13 +209,13 @@ def train_schedule_policy(
     _require_device(device)
     out = Path(out)
     if not resume:
-        _clear(out)
-    _require_own(out, settings)
+        clear(out)
+    require_own(out, settings.members)
     recorder = recorder or NullRecorder()
     learnt: list[Policy] = []
     for number, each in enumerate(settings.of_members()):
         alone, before = settings.members == 1, number * settings.steps
-        folder = out if alone else out / f"member-{number}"
+        folder = out if alone else member_folder(out, number)
         if resume and not alone and (folder / CARD).is_file():
             learnt.append(_finished(folder, each))
             continue
@@ -248,35 +246,8 @@ def train_schedule_policy(
         recorder.record(Metrics(trial=trial, step=settings.members * settings.steps, values=figures))
     policy.save(out)
     recorder.record(Artifact(trial=trial, path="card.json", text=(out / "card.json").read_text(encoding="utf-8")))
-    _clear(out)
+    clear(out)
     return policy
-
-
-def unfinished(out: Path) -> list[Path]:
-    """Folders in which something of an unfinished run lies: the run's own, or its members'."""
-    begun = [each for each in _members(out) if (each / CHECKPOINT).exists() or (each / CARD).exists()]
-    return [*([out] if (out / CHECKPOINT).exists() else []), *begun]
-
-
-def _members(out: Path) -> list[Path]:
-    """Folders of members: what else is in one is none of ours."""
-    named = (each for each in out.glob("member-*") if each.name.removeprefix("member-").isdecimal() and each.is_dir())
-    return sorted(each for each in named if {file.name for file in each.iterdir()} <= _OF_MEMBERS)
-
-
-def _clear(out: Path) -> None:
-    (out / CHECKPOINT).unlink(missing_ok=True)
-    for folder in _members(out):
-        shutil.rmtree(folder)
-
-
-def _require_own(out: Path, settings: MetaTrainingSettings) -> None:
-    mine = [out] if settings.members == 1 else [out / f"member-{number}" for number in range(settings.members)]
-    if others := [each for each in unfinished(out) if each not in mine]:
-        raise CheckpointError(
-            f"{others[0]} is of an unfinished run with another number of members: give that number, another folder, or "
-            "begin afresh"
-        )
 
 
 def _member(

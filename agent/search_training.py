@@ -30,6 +30,7 @@ from ..envs.records import Artifact, Metrics, NullRecorder, Recorder
 from ..envs.search_families import SearchFamilies
 from ..envs.search_task import SearchTasks
 from .meta_training import Progress, RecorderOutput
+from .run_folder import CHECKPOINT
 from .search_actor import SearchActor, SearchActorShape
 from .search_actor_critic import SearchActorCritic
 from .search_evaluation import evaluate_search, trust_what_pays
@@ -37,7 +38,6 @@ from .search_policy import SearchPolicy
 from .search_vec_env import SearchVecEnv
 
 _MOVES = 128  # of each search between two updates
-_CHECKPOINT = "checkpoint.safetensors"
 _MOST_STEPS = 2**62
 
 
@@ -168,7 +168,7 @@ def learn_to_search(
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = _Checkpoint(out / _CHECKPOINT, json.dumps({**asdict(settings), "lessons": lessons}))
+    checkpoint = _Checkpoint(out / CHECKPOINT, json.dumps({**asdict(settings), "lessons": lessons}))
     found = checkpoint.read() if resume else None
     env = _environment(settings, 0 if found is None else found[0], workers, tasks or SearchFamilies())
     try:
@@ -196,7 +196,7 @@ def keep_policy(policy: SearchPolicy, out: str | Path, recorder: Recorder, trial
     out = Path(out)
     policy.save(out)
     recorder.record(Artifact(trial=trial, path="card.json", text=(out / "card.json").read_text(encoding="utf-8")))
-    (out / _CHECKPOINT).unlink(missing_ok=True)
+    (out / CHECKPOINT).unlink(missing_ok=True)
     return SearchPolicy.load(out)
 
 

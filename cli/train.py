@@ -169,8 +169,8 @@ def run(args: argparse.Namespace) -> int:
 def _require(args: argparse.Namespace, out: Path) -> None:
     """Checks what nobody else does, before anything is written."""
     from ..agent.arguments import require_count, require_seed
-    from ..agent.meta_training import unfinished
     from ..agent.policy_files import WEIGHTS
+    from ..agent.run_folder import unfinished
     from ..envs.errors import ConfigurationError
 
     require_seed(args.seed)

@@ -38,10 +38,6 @@ def rung_units(units: int) -> tuple[int, ...]:
 class SearchState:
     """What a search knows.
 
-    Attributes:
-        again: Whether a point may be tried again, since configurations have more to them than the cube knows.
-        failure: Full trainings that a trial may cost which fails at once; what is to be finished must be left.
-
     Args:
         cube: The search space.
         rungs: Fractions of a full training after which a trial may pause, ascending, the last one 1.
@@ -50,6 +46,11 @@ class SearchState:
         seed: Moves are drawn from it.
         finishing: Whether the best trial must be trained to its end before the budget is: then only those moves are
             possible after which it still can.
+
+    Attributes:
+        again: Whether a point may be tried again, since configurations have more to them than the cube knows.
+        failure: Full trainings that a trial may cost which fails at once: so much must be left beside what is to be
+            finished.
     """
 
     def __init__(
@@ -183,9 +184,10 @@ class SearchState:
         return self._padded(features[kept], points[kept], trials[kept], told_of_kept, foretold[kept])
 
     @property
-    def is_spent(self) -> bool:
-        """Whether the budget does not pay for the shortest of trainings."""
-        return self._left < float(self._costs[0])
+    def is_exhausted(self) -> bool:
+        """Whether every point that there is has been tried, and none is worth to be tried again."""
+        every = self.cube.every()
+        return every is not None and not len(self._untried(every))
 
     @property
     def _left(self) -> float:
