@@ -247,6 +247,46 @@ def test_a_training_resumes_from_a_file_that_was_read_to_any_device(through: str
     assert resumed.decided == whole.decided[-len(resumed.decided) :]
 
 
+def test_what_is_beside_the_weights_is_rolled_back_on_the_device() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).cuda()
+    average = torch.optim.swa_utils.AveragedModel(model)
+    optimizer, memory = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True), Memory()
+    tuner = AdaptiveSchedule(optimizer, 60, "zero", recorder=memory, model=nn.ModuleList([model, average]))
+    for step, (x, y) in enumerate(batches(60)):
+        loss = loss_of(model, (x * (torch.nan if step == 31 else 1.0), y))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        average.update_parameters(model)
+        with waiting_is_an_error():
+            tuner.step(loss)
+    assert [note for *_, note in memory.decided if note] == ["diverged: rolled back"]
+    for tensor in (*model.parameters(), *model.buffers(), *average.parameters(), *average.buffers()):
+        assert bool(torch.isfinite(tensor).all())
+
+
+def test_what_a_layer_draws_on_the_device_is_the_training_s_own() -> None:
+    x = torch.randn(120, 4, generator=torch.Generator().manual_seed(0))
+    data = TensorDataset(x, (x[:, 0] > 0).long())
+    training = TorchTraining(
+        lambda: nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.5), nn.Linear(16, 2)),
+        partial(torch.optim.SGD, lr=0.1),
+        data,
+        data,
+        device="cuda",
+    )
+    before = torch.cuda.get_rng_state()
+    training.start({"lr": 0.1}, seed=3)
+    training.advance({}, 3)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+    kept = training.snapshot()
+    then = training.advance({}, 5).val_loss
+    torch.rand(7, device="cuda")  # what others draw changes nothing
+    training.restore(kept)
+    assert training.advance({}, 5).val_loss == pytest.approx(then, rel=1e-6)
+
+
 def test_the_environment_of_one_training() -> None:
     def losses(device: str) -> list[float]:
         x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
