@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 from collections.abc import Sequence
 
+from .cli.console import json_alone
 from .cli.parser import build_parser
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -28,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.exit(BAD_INPUT, "metatuner: error: expected a VERB, one of those above\n")
     args = parser.parse_args(argv)
     try:
-        code: int = args.run(args)
+        with json_alone() if getattr(args, "json", False) else contextlib.nullcontext():
+            code: int = args.run(args)
     except KeyboardInterrupt:
         print("metatuner: interrupted", file=sys.stderr)
         return INTERRUPTED

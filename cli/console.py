@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,7 +25,29 @@ def say_aside(text: str) -> None:
 
 def say_json(value: Any) -> None:
     """The result for a machine: the only thing on standard output. What is not finite, JSON has as null."""
-    print(json.dumps(_plain(value), indent=2, allow_nan=False), flush=True)
+    _JSON.append(json.dumps(_plain(value), indent=2, allow_nan=False))
+
+
+@contextlib.contextmanager
+def json_alone() -> Iterator[None]:
+    """While it is entered, what anybody prints, child processes too, goes to standard error; then come the results."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        results = "\n".join(_JSON)
+        _JSON.clear()
+    if results:
+        print(results, flush=True)
+
+
+_JSON: list[str] = []
+"""Results that are still to be printed."""
 
 
 def _plain(value: Any) -> Any:

@@ -24,6 +24,10 @@ def train(config):
         time.sleep(pause)
         yield abs(math.log10(config["lr"]) + 3) + abs(config["depth"] - 3) + 1 / epoch
 
+def talks(config):
+    print("here I am", flush=True)
+    return config["lr"]
+
 def slow(config):
     time.sleep(0.3)
     return config["lr"]
@@ -120,6 +124,15 @@ def test_an_optuna_objective_needs_no_space(tmp_path: Path, capsys: pytest.Captu
     assert main(["tune", "objective.py:asks", "--space", "none", "--budget", "4"]) == 0
     assert "best of 4 trials" in capsys.readouterr().out
     assert all("x" in run for run in runs(tmp_path) if "mlflow.parentRunId" in run)
+
+
+@pytest.mark.parametrize("isolated", [[], ["--isolated"]])
+def test_what_an_objective_prints_is_not_in_the_json(isolated: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    command = ["tune", "objective.py:talks", "--budget", "2", "--strategy", "random", "--json", *isolated]
+    assert main(command) == 0
+    seen = capfd.readouterr()
+    assert json.loads(seen.out)["trials"] == 2
+    assert seen.err.count("here I am") == 2
 
 
 def test_ctrl_c_keeps_what_there_is(tmp_path: Path) -> None:
