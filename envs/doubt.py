@@ -77,6 +77,10 @@ class DoubtingSurrogate:
             return self._believing.foretell(queried)
         return self._doubting.foretell(dataclasses.replace(queried, expected=None))
 
+    def foretell_starts(self, points: Array) -> tuple[Array, Array]:
+        """See `Surrogate.foretell_starts`; as who does not believe past tasks does."""
+        return self._doubting.foretell_starts(points)
+
     def _weigh(self, observed: Observed) -> None:
         n = len(observed.values)
         self._fit(True, observed)

@@ -14,12 +14,13 @@ from .past_tasks import PastTasks
 from .repetitions import Repetitions
 from .search_moves import CONTEXT, FEATURES, MOVES, Moves, log_expected_improvement, log_worth, shortlist
 from .search_trial import SearchTrial
-from .surrogate import MOST, Foretold, Observed, Queried, Surrogate
+from .surrogate import MOST, Observed, Queried, Surrogate
 from .unit_cube import Cube
 
 Array = NDArray[np.float64]
 
 _POOL, _ADJUSTED, _INCUMBENTS = 256, 48, 3
+_CLIMBS, _CLIMBERS, _BESIDE = 3, 6, 8  # rounds of looking beside so many points, at so many beside each
 _REFILLED = 32  # points that come into the pool together, where so many were taken
 _DESIGN = 5, 20  # least and most trials that are started before any goes on, where no past task tells where to begin
 _DESIGN_OF_DIMENSION = 2.5  # between: so many a dimension (each value of a choice is one),
@@ -167,8 +168,11 @@ class SearchState:
         start = 1.0 if self._finishing and to_finish is None and not finished else self._costs[0]
         start = start if to_finish is None else max(start, self.failure)
         starts, expected = self._starts() if start <= free else (np.empty((0, self.cube.dimensions)), None)
+        fitted = self._fit()
         if (self.designs or self.tests) and len(starts):
             paused = []
+        elif fitted and len(starts) and (self.past is None or not self.believes):
+            starts, expected = self._with_better(starts, expected)
         points = np.concatenate([starts, *(each.point[None] for each in paused)])
         trials = np.array([-1] * len(starts) + [each.number for each in paused], dtype=np.int64)
         if self.past is not None:
@@ -178,7 +182,7 @@ class SearchState:
             )
         if not len(points):
             return self._padded(np.empty((0, len(FEATURES))), points, trials, None, np.empty((0, 2)))
-        features, foretold = self._features(points, trials, expected)
+        features, foretold = self._features(points, trials, expected, fitted)
         kept = shortlist(features)
         told_of_kept = None if expected is None else expected[:, kept]
         return self._padded(features[kept], points[kept], trials[kept], told_of_kept, foretold[kept])
@@ -283,12 +287,39 @@ class SearchState:
         if not by_value:
             return self._pool, self._pool_expected
         parents = np.stack([by_value[i % len(by_value)].point for i in range(_ADJUSTED)])
-        adjusted = self._untried(self.cube.near(self._random, parents))
+        adjusted = self._untried(self.cube.near(self._random, parents, to_ends=True))
         points = np.concatenate([self._pool, adjusted])
         if self.past is None:
             return points, None
         assert self._pool_expected is not None
         return points, np.concatenate([self._pool_expected, self.past.expected(adjusted)], axis=1)
+
+    def _with_better(self, points: Array, expected: Array | None) -> tuple[Array, Array | None]:
+        """Some points, and those that were found to promise more beside the most promising of them.
+
+        Of points at random few are near the best ones, and none is at the end of a range, where many a range is best.
+        """
+        found, promise = points, self._promise(points)
+        for _ in range(_CLIMBS):
+            top = np.argsort(-promise, kind="stable")[:_CLIMBERS]
+            beside = self.cube.near(self._random, np.repeat(found[top], _BESIDE, axis=0), to_ends=True)
+            beside = self._untried(np.array(list({each.tobytes(): each for each in beside}.values())))
+            found = np.concatenate([found[top], beside])
+            promise = np.concatenate([promise[top], self._promise(beside)])
+        offered = {each.tobytes() for each in points}
+        best = found[np.argsort(-promise, kind="stable")[:_CLIMBERS]]
+        best = best[[each.tobytes() not in offered for each in best]]
+        if self.past is None or expected is None:
+            return np.concatenate([points, best]), None
+        return np.concatenate([points, best]), np.concatenate([expected, self.past.expected(best)], axis=1)
+
+    def _promise(self, points: Array) -> Array:
+        """Logarithm of how much full trainings of new trials are expected to improve on the best one, shape (n,).
+
+        Past tasks have no say in it.
+        """
+        mean, std = self._surrogate.foretell_starts(points)
+        return log_expected_improvement(self._incumbent_mean - mean, std)
 
     def _take_from_pool(self, point: Array) -> None:
         """What is tried is not offered again, and others come in its place now and then."""
@@ -334,7 +365,9 @@ class SearchState:
         """What is drawn from here on follows from the seed and this number, whoever draws it."""
         self._random = np.random.default_rng([self._seed, number])
 
-    def _features(self, points: Array, trials: NDArray[np.int64], expected: Array | None) -> tuple[Array, Array]:
+    def _features(
+        self, points: Array, trials: NDArray[np.int64], expected: Array | None, fitted: bool
+    ) -> tuple[Array, Array]:
         """Features of n moves, shape (n, len(FEATURES)), and what is foretold of them, shape (n, 2)."""
         n = len(points)
         means = np.full((n, 2), np.nan)
@@ -343,8 +376,8 @@ class SearchState:
         to_rungs = np.array(self.rungs) - np.array([0.0, *self.rungs])[reached, None]
         column = dict.fromkeys(FEATURES, np.zeros(n))
         seen = [each for each in self.trials.values() if each.values]
-        if any(not each.failed for each in seen):
-            foretold = self._foretell(seen, Queried(points, trials, reached, expected))
+        if fitted:
+            foretold = self._surrogate.foretell(Queried(points, trials, reached, expected))
             gain, told = self._incumbent_mean - foretold.mean, foretold.told[np.arange(n), reached]
             means = np.stack([gain, foretold.std], axis=1)
             column |= {
@@ -387,7 +420,12 @@ class SearchState:
             features[:, at] = np.maximum(features[:, at] - features[:, at].max(), -20) / 4
         return np.clip(features, -5, 5), means
 
-    def _foretell(self, seen: list[SearchTrial], queried: Queried) -> Foretold:
+    def _fit(self) -> bool:
+        """Lets the surrogate learn from all values; returns whether there are any of trials that have not failed."""
+        seen = [each for each in self.trials.values() if each.values]
+        own = [each for each in seen if not each.failed]
+        if not own:
+            return False
         pairs = [(each, rung) for each in seen for rung in range(len(each.values))]
         expected = None
         if self.past is not None:
@@ -401,7 +439,6 @@ class SearchState:
             self.spent,
         )
         self._surrogate.fit(observed)
-        own = [each for each in seen if not each.failed]
         there = None if self.past is None else np.stack([e.expected for e in own if e.expected is not None], axis=1)
         last = len(self.rungs) - 1
         tried = self._surrogate.foretell(
@@ -413,7 +450,7 @@ class SearchState:
             )
         )
         self._incumbent_mean = float(tried.mean.min())
-        return self._surrogate.foretell(queried)
+        return True
 
     def _of_trials(self, points: Array, trials: NDArray[np.int64], seen: list[SearchTrial]) -> dict[str, Array]:
         n = len(points)

@@ -180,7 +180,7 @@ class Surrogate:
         known = known.view(-1, rungs, n)
         # Luck is no reason to start: a new trial's is left out, or the best point would be tried again and again. It
         # still blurs what its rungs tell.
-        luck = chosen.rest**2 * chosen.own_share * (1 - _SHARED) * fresh
+        luck = chosen.luck * fresh
         variance = chosen.own(apart[-1], apart[-1], there[-1], there[-1]) - (known[:, -1] ** 2).sum(0) - luck
         std = variance.clamp(min=1e-8).sqrt()
         told = torch.zeros(n, rungs, dtype=torch.float64)
@@ -191,6 +191,23 @@ class Surrogate:
             told[:, rung] = torch.minimum(shared.abs() / ahead.clamp(min=1e-8).sqrt(), std)
         told[torch.arange(rungs) < torch.from_numpy(queried.rungs)[:, None]] = 0.0
         return Foretold(mean.numpy(), std.numpy(), told.numpy())
+
+    def foretell_starts(self, points: Array) -> tuple[Array, Array]:
+        """What `foretell` tells of new trials after full trainings, for less; without past tasks.
+
+        Args:
+            points: Configurations, shape (n, d).
+
+        Returns:
+            Mean and standard deviation, shape (n,) each.
+        """
+        n = len(points)
+        chosen, rungs = self._chosen, self._log_rungs[-1].expand(n)
+        alike = chosen.alike((torch.from_numpy(points), -1 - torch.arange(n)), self._seen[:2])
+        covariance = chosen.along(alike, (rungs, None), self._seen[2:])[0]
+        known = torch.linalg.solve_triangular(self._factor, covariance.T, upper=False)
+        variance = chosen.own(rungs, rungs, None, None) - (known**2).sum(0) - chosen.luck
+        return (covariance @ self._weights).numpy(), variance.clamp(min=1e-8).sqrt().numpy()
 
     @property
     def hyperparameters(self) -> dict[str, list[float]]:
@@ -329,6 +346,11 @@ class _Hyperparameters:
         if expected is not None and expected2 is not None:
             found = found + self.weight[:, None, None] ** 2 * (expected.T @ expected2 / len(expected))
         return found
+
+    @property
+    def luck(self) -> Tensor:
+        """Variance of what no other trial shares, shape (p,)."""
+        return self.rest**2 * self.own_share * (1 - _SHARED)
 
     def own(self, rung: Tensor, rung2: Tensor, expected: Tensor | None, expected2: Tensor | None) -> Tensor:
         """Covariance of each trial's values at two rungs, shape (n,), for one set of hyperparameters."""

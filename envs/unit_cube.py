@@ -51,8 +51,8 @@ class Cube(Protocol):
     def filled(self, random: np.random.Generator, points: Array) -> Array:
         """Points (n, d) with a value where nobody knows one (NaN): the middle of a range; choices are drawn."""
 
-    def near(self, random: np.random.Generator, points: Array) -> Array:
-        """Points (n, d), each with one or a few hyperparameters adjusted."""
+    def near(self, random: np.random.Generator, points: Array, *, to_ends: bool = False) -> Array:
+        """Points (n, d), each with one or a few hyperparameters adjusted; beyond a range's end is its end if asked."""
 
 
 class ColumnCube:
@@ -106,8 +106,11 @@ class ColumnCube:
             return points
         return np.where(unknown, np.concatenate([self.middle(random) for _ in points]), points)
 
-    def near(self, random: np.random.Generator, points: Array) -> Array:
-        """Points (n, d), each with one hyperparameter or a few adjusted, by little or more."""
+    def near(self, random: np.random.Generator, points: Array, *, to_ends: bool = False) -> Array:
+        """Points (n, d), each with one hyperparameter or a few adjusted, by little or more.
+
+        What would be beyond the end of a range is reflected there, or is the end itself where `to_ends` asks for it.
+        """
         n = len(points)
         moved = points.copy()
         chosen = random.random((n, len(self._slices))) < random.choice([1.0, 2.0, 4.0], (n, 1)) / len(self._slices)
@@ -117,9 +120,10 @@ class ColumnCube:
             width = each.stop - each.start
             if width == 1:
                 drawn = points[:, each.start] + step * random.normal(size=n)
-                drawn = np.where(drawn < 0, -drawn, drawn)
-                # Reflected at the ends, where good values often lie just beside.
-                other = np.clip(np.where(drawn > 1, 2 - drawn, drawn), 0, 1)[:, None]
+                if not to_ends:
+                    drawn = np.where(drawn < 0, -drawn, drawn)
+                    drawn = np.where(drawn > 1, 2 - drawn, drawn)
+                other = np.clip(drawn, 0, 1)[:, None]
             else:
                 other = _one_hot(random.integers(width, size=n), width)
             moved[:, each] = np.where(chosen[:, [column]], other, points[:, each])
@@ -222,9 +226,9 @@ class UnitCube(ColumnCube):
         """The point (1, d) nearest to the middle of every range; choices, which have no middle, are drawn."""
         return self._on_grid(super().middle(random))
 
-    def near(self, random: np.random.Generator, points: Array) -> Array:
+    def near(self, random: np.random.Generator, points: Array, *, to_ends: bool = False) -> Array:
         """Points (n, d), each with one hyperparameter or a few adjusted: less than half a step is no adjustment."""
-        return self._on_grid(super().near(random, points))
+        return self._on_grid(super().near(random, points, to_ends=to_ends))
 
     def _on_grid(self, points: Array) -> Array:
         for grid in self._grids:

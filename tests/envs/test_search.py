@@ -296,6 +296,24 @@ def test_what_was_tried_is_not_offered_again_and_the_pool_does_not_run_dry() -> 
         state.learn(number, float(point.sum()))
 
 
+def test_where_the_best_is_in_a_corner_it_is_offered() -> None:
+    random = np.random.default_rng(0)
+    state = SearchState(ColumnCube([1] * 5), (1.0,), budget=40)
+    best = []
+    for number in range(26):
+        if number < 20:
+            point = random.random(5)
+        else:
+            moves = state.moves()
+            point = moves.points[np.argmin(np.where(moves.trials < 0, moves.points.sum(1), np.inf))]
+        state.start(number, point)
+        state.learn(number, float(point.sum()))
+        best.append(state.best)
+    assert best[19] > 0.5  # at random
+    assert best[-1] < 0.1
+    assert (point == 0.0).sum() >= 3
+
+
 def test_what_runs_has_failed_or_was_stopped_is_not_continued() -> None:
     state = SearchState(ColumnCube([1]), (0.5, 1.0), budget=10)
     for number, value in enumerate([1.0, 2.0, 3.0, np.inf, np.inf]):

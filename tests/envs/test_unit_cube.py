@@ -58,6 +58,15 @@ def test_adjustments_are_near_and_change_something() -> None:
     assert (moved[:, 3:].sum(1) == 1).all()
 
 
+def test_adjustments_beyond_the_end_of_a_range_are_its_end_only_where_that_is_asked_for() -> None:
+    cube = ColumnCube([1, 1])
+    start = np.full((200, 2), 0.01)
+    for to_ends in (False, True):
+        moved = cube.near(np.random.default_rng(0), start, to_ends=to_ends)
+        assert moved.min() >= 0
+        assert bool((moved == 0.0).any()) is to_ends
+
+
 def test_a_space_of_single_values_is_no_search() -> None:
     with pytest.raises(SearchSpaceError, match="something to choose"):
         UnitCube({"a": FloatDistribution(1, 1), "b": CategoricalDistribution(["x"])})
