@@ -53,7 +53,7 @@ class MLflowRecorder:
         experiment: The experiment's name. It is made unless it exists.
         plots: Whether to draw the plots of trials and studies.
         flush_seconds: Metrics are visible after this time at the latest, while a training runs.
-        close_seconds: How long closing waits for a store that is slow or away, and for room on a full disk.
+        close_seconds: How long closing waits for a store that takes nothing, and for room on a full disk.
         journal: Where journals lie. None: `METATUNER_JOURNAL`, else `.metatuner/journal` in the current folder.
         sampling: How often the resources of trials that run long are sampled; `flush_seconds` apart at the least. None
             measures no resources: what is recorded ran elsewhere.

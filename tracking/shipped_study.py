@@ -22,6 +22,7 @@ from .transport import Transport, UnsentError
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 5.0
 NOT_KEPT = ".not-kept.txt"
+_SILENT_S = 3.0  # of waiting at the end, before that is said
 _PARTING_S = 1.0  # a call that hangs is not waited for: the thread ends with it, or with the process
 _log = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class ShippedStudy:
         self._wanted, self._closed, self._given_up = threading.Event(), threading.Event(), threading.Event()
         self._progress = threading.Condition()
         self._shipped, self._failures = 0, 0
+        self._shipper: Shipper | None = None
         self._thread = threading.Thread(target=self._run, name="metatuner-shipper", daemon=True)
         self._thread.start()
 
@@ -114,10 +116,13 @@ class ShippedStudy:
             return self._done
 
     def close(self, seconds: float) -> int:
-        """Ends the writing and ships for at most so long; returns how many records are still to be shipped.
+        """Ends the writing and ships, as long as the store takes anything in so many seconds.
 
         On a full disk the writing waits as long for room. A study that has been shipped whole leaves nothing behind. A
         store that has never answered is asked once more, and not waited for.
+
+        Returns:
+            How many records are still to be shipped.
         """
         deadline = time.monotonic() + seconds
         while not self._writer.write_waiting() and time.monotonic() < deadline:
@@ -132,13 +137,7 @@ class ShippedStudy:
                 self._folder.path.parent,
             )
         self._closed.set()
-        with self._progress:
-            failures = self._failures
-            self._wanted.set()
-            self._progress.wait_for(
-                lambda: self._done or (self._failures > failures and not self._transport.experiment_id), seconds
-            )
-            done = self._done
+        done = self._wait(seconds)
         self._given_up.set()
         self._wanted.set()
         self._thread.join(None if done else _PARTING_S)
@@ -148,6 +147,31 @@ class ShippedStudy:
         remaining = 0 if done else self._folder.remaining
         self._lock.close()
         return remaining
+
+    def _wait(self, seconds: float) -> bool:
+        """Until all is shipped, or the store takes nothing for so long; returns whether all is."""
+        failures = self._failures
+
+        def over() -> bool:
+            return self._done or (self._failures > failures and not self._transport.experiment_id)
+
+        with self._progress:
+            self._wanted.set()
+            if not self._progress.wait_for(over, min(seconds, _SILENT_S)) and seconds > _SILENT_S:
+                _log.warning(
+                    "sending %d records to the experiment store; they are kept, should you not wait for it",
+                    self._folder.remaining,
+                )
+            taken = -1
+            while taken < self._taken and not over():
+                taken = self._taken
+                self._progress.wait_for(over, seconds)
+            return self._done
+
+    @property
+    def _taken(self) -> int:
+        """How often the store has taken something."""
+        return self._shipper.operations if self._shipper is not None else 0
 
     @property
     def _done(self) -> bool:
@@ -161,7 +185,7 @@ class ShippedStudy:
             self._ship_until_closed()
 
     def _ship_until_closed(self) -> None:
-        shipper = Shipper(self._folder, self._transport)
+        self._shipper = shipper = Shipper(self._folder, self._transport)
         wait = 0.0
         while True:
             last = self._closed.is_set()

@@ -7,6 +7,7 @@ part that MLflow has, sends the rest, and sending something twice changes nothin
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from dataclasses import asdict
 from itertools import islice
@@ -20,7 +21,10 @@ from .study_folder import StudyFolder
 from .study_state import StudyState, require_sound
 from .transport import Transport, UnsentError
 
-_MOST_AT_ONCE = 20_000
+_AT_ONCE, _LEAST_AT_ONCE, _MOST_AT_ONCE = 50, 10, 20_000
+_USUAL_S = 1.0
+"""How long records that are sent at once should take: what is not sent whole is sent again by whoever goes on."""
+
 _SUSPICIOUS = 3
 _log = logging.getLogger(__name__)
 
@@ -34,6 +38,7 @@ class Shipper:
 
     Attributes:
         sent: The offset in the journal up to which MLflow has everything.
+        operations: How many it has taken from this shipper.
     """
 
     def __init__(self, folder: StudyFolder, transport: Transport) -> None:
@@ -43,8 +48,9 @@ class Shipper:
         self._state, self._begun = StudyState(), False
         self._waiting: deque[Operation] = deque()
         self._lost_runs: set[str] = set()
-        self._attempts = 0
+        self._attempts, self._at_once, self._since = 0, _AT_ONCE, time.monotonic()
         self._remembers = False
+        self.operations = 0
         self.sent = self._taken = folder.acknowledged
         for entry in journal.read(folder.records):
             if entry.end > self.sent:
@@ -66,12 +72,21 @@ class Shipper:
             return False
         self._folder.acknowledge(self._taken)
         self.sent = self._taken
+        self._pace(time.monotonic() - self._since)
         return True
+
+    def _pace(self, took: float) -> None:
+        """More records at once where they are sent quickly, fewer where they are not."""
+        if took > 2 * _USUAL_S:
+            self._at_once = max(self._at_once // 2, _LEAST_AT_ONCE)
+        elif took < _USUAL_S / 2:
+            self._at_once = min(self._at_once * 2, _MOST_AT_ONCE)
 
     def _take(self) -> None:
         self._remember()
+        self._since = time.monotonic()
         operations: list[Operation] = []
-        for entry in islice(journal.read(self._folder.records, self._taken), _MOST_AT_ONCE):
+        for entry in islice(journal.read(self._folder.records, self._taken), self._at_once):
             operations += self._operations(entry.record)
             self._taken = entry.end
         self._waiting.extend(merged([*operations, *self._projection.flush()]))
@@ -118,6 +133,7 @@ class Shipper:
             self._give_up(operation, error)
         else:
             self._waiting.popleft()
+            self.operations += 1
         self._attempts = 0
 
     def _with_parent(self, start: StartRun, parent: str) -> Operation:

@@ -20,6 +20,10 @@ import pytest
 from metatuner.__main__ import main
 from metatuner.envs.records import FileArtifact, Metrics, StudyStarted, TrialFinished, TrialStarted, TrialState
 from metatuner.tracking.recorder import MLflowRecorder
+from metatuner.tracking.shipper import Shipper
+from metatuner.tracking.store import resolve
+from metatuner.tracking.study_folder import StudyFolder
+from metatuner.tracking.transport import Transport
 from metatuner.tracking.ui import UiServer
 
 POINTS = 20
@@ -185,6 +189,32 @@ def test_without_a_server_a_study_runs_at_full_speed_and_is_sent_later(
         assert sorted(int(run.data.params["lr"]) for run in children) == list(range(20))
         for run in children:
             assert len(client.get_metric_history(run.info.run_id, "val/loss")) == POINTS
+
+
+def test_what_was_sent_is_noted_on_the_way_so_that_who_goes_on_does_not_begin_anew(uri: str, journal: Path) -> None:
+    with MLflowRecorder("http://127.0.0.1:9", "later", close_seconds=0) as recorder:
+        recorder.record(StudyStarted(name="study"))
+        for trial in range(60):
+            recorder.record(TrialStarted(trial=trial, name="t", params={"lr": trial}))
+            recorder.record(TrialFinished(trial=trial))
+    (folder,) = StudyFolder.all(journal)
+    waiting = folder.remaining
+    assert Shipper(folder, Transport(resolve(uri), "later")).ship()  # and then it is killed
+    assert 0 < folder.remaining < waiting
+    another = Shipper(folder, Transport(resolve(uri), "later"))
+    while another.ship():
+        pass
+    assert folder.remaining == 0
+    assert len(study_of(uri, "later")[1]) == 60
+
+
+def test_closing_waits_as_long_as_the_store_takes_something(uri: str, journal: Path) -> None:
+    with MLflowRecorder(uri, "slow", flush_seconds=60, close_seconds=0.5, plots=False) as recorder:
+        recorder.record(StudyStarted(name="study"))
+        for trial in range(100):
+            recorder.record(TrialStarted(trial=trial, name="t", params={"lr": trial}))
+            recorder.record(TrialFinished(trial=trial))
+    assert len(study_of(uri, "slow")[1]) == 100
 
 
 def test_a_refused_value_is_kept_with_its_reason_and_costs_no_other(uri: str, journal: Path) -> None:
