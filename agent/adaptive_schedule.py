@@ -53,6 +53,7 @@ from .schedule_arguments import require_arguments, require_starts, single
 from .schedule_record import ScheduleRecord
 from .schedule_state import require_fitting, require_identity
 from .setbacks import Setbacks
+from .unasked_decay import UnaskedDecay
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -179,6 +180,7 @@ class AdaptiveSchedule:
         # What the last interval brought, where that was taken in before the next decision.
         self._observed: tuple[float, str] | None = None
         self._ranks = Ranks(process_group, optimizers.parameters(optimizer)[0].device)
+        self._unasked = UnaskedDecay(optimizer, self._hyperparameters, self._ranks)
         name = name or " ".join([self.policy.name, *(f"lr={v:.3g}" for k, v in self.values.items() if k == "lr")])
         recorder = recorder if recorder is not None and self._ranks.first else NullRecorder()
         self._record = ScheduleRecord(recorder, trial, self.policy, name, self._described)
@@ -359,6 +361,7 @@ class AdaptiveSchedule:
             "flags": [self._begun, self._due, self._stepped, self._setbacks.back],
             "in_a_row": [self._setbacks.in_a_row, self._skipped_in_a_row],
             "val_loss": self._val_loss,
+            "most_decay": self._unasked.most,
             "observed": self._observed,
             **self._reference.state_dict(),
             "controller": controller,
@@ -387,6 +390,7 @@ class AdaptiveSchedule:
         self._begun, self._due, self._stepped, self._setbacks.back = state["flags"]
         self._setbacks.in_a_row, self._skipped_in_a_row = state["in_a_row"]
         self._val_loss, self._observed = state["val_loss"], state["observed"]
+        self._unasked.most = state["most_decay"]
         self._reference.load_state_dict(state)
         self._controller.load_state_dict(_as_arrays(state["controller"]))
         self._remembered = state["remembered"].cpu().numpy()
@@ -494,6 +498,7 @@ class AdaptiveSchedule:
             self._watch.finds(self._dials.read_optimizer(self._adjusted), self._adjusted)
         self._controller.follow(self._lead(self._reference.values)[None])
         self._controller.adjust(action)
+        self._unasked.look(self._controller.log_grad_norm, self._reference.values)
         self._apply()
         self._setbacks.keep()
         self._probe.begin(self._horizon.steps_after(number, self.steps))
@@ -545,7 +550,7 @@ class AdaptiveSchedule:
         adjusted = self._controller.values(reference[:, None, :])[:, 0]
         nothing = reference == 0.0
         # Beside others that have some, a group that has none keeps that ratio too.
-        self._adjusted = np.where(nothing & ~nothing.all(axis=0), 0.0, adjusted)
+        self._adjusted = np.where(nothing & ~nothing.all(axis=0), 0.0, self._unasked.limited(adjusted, reference))
         self._dials.write_knobs(self._adjusted)
         if optimizer:
             self._dials.write_optimizer(self._adjusted)

@@ -102,7 +102,7 @@ class Guard:
         fresh: NDArray[np.bool_] = seen["val_age"] == 0
         better = fresh & ~diverged & (seen["val_since_best"] < 0)
         self._best = np.where(better[:, None], controller.offset, self._best)
-        self._divergences = self._divergences + diverged
+        self._divergences = self._divergences + (diverged & ~controller.overfitted)
         # Where the data have changed, losses before tell nothing of those from here on.
         changed, self._val_start = controller.val_start != self._val_start, controller.val_start.copy()
         self._train_at_best = np.where(changed, 0.0, self._train_at_best)

@@ -84,7 +84,7 @@ class ScheduleController:
         self._moves = np.array([each.largest_move for each in self.hyperparameters])
         self._low = np.array([each.low for each in self.hyperparameters])
         self._high = np.array([each.high for each in self.hyperparameters])
-        self.unlearns, self.overfitted = False, np.zeros(n, dtype=np.bool_)
+        self.unlearns = False
         self._seen_low, self._seen_high = np.array([each.seen for each in self.hyperparameters]).T
         self.begin(np.ones((n, h)), Interval.of(val_loss=np.ones(n)))
 
@@ -102,7 +102,7 @@ class ScheduleController:
         """
         n, h = reference.shape
         nothing = np.full(n, np.nan)
-        self.decision = decision
+        self.decision, self.overfitted = decision, np.zeros(n, dtype=np.bool_)
         self._offset, self._last_action = np.zeros((n, h)), np.zeros((n, h))
         self._start = self._base = self._natural(reference)
         self._val_start = self._val_last = self._val_best = np.array(started.val_loss, dtype=np.float64)
@@ -146,7 +146,9 @@ class ScheduleController:
         """
         self._fill_starts(interval)
         diverged = signals.has_diverged(interval, np.where(self._validated, self._val_start, np.nan))
-        self.overfitted = self.unlearns & ~diverged & self._validated & self._overfits(interval)
+        # Twice in a row is no overfitting: the loss that is returned to was a lucky one, where validation is noisy.
+        again = self.overfitted
+        self.overfitted = self.unlearns & ~diverged & self._validated & ~again & self._overfits(interval)
         back = diverged | self.overfitted
         train = np.where(back | np.isnan(interval.train_loss), self._train_last, interval.train_loss)
         fresh = ~np.isnan(interval.val_loss)
@@ -215,6 +217,11 @@ class ScheduleController:
     def _overfits(self, interval: Interval) -> NDArray[np.bool_]:
         val, train = interval.val_loss, interval.train_loss
         return signals.overfits(val, self._val_last, self._val_best, self._val_start, train, self._train_at_best)
+
+    @property
+    def log_grad_norm(self) -> float:
+        """Of the first training: mean logarithm of the gradient's norm in its last good interval; NaN before that."""
+        return float(self._log_grad_norm[0])
 
     @property
     def val_loss(self) -> Array:
@@ -332,7 +339,7 @@ class ScheduleController:
             setattr(self, name, np.array(state[name]))
 
     def _arrays(self) -> list[str]:
-        constant = {"overfitted", "is_rate", "_adaptive", "_adjusted", "_kinds", "_moves", "_low", "_high"}
+        constant = {"is_rate", "_adaptive", "_adjusted", "_kinds", "_moves", "_low", "_high"}
         constant |= {"_seen_low", "_seen_high"}
         return [name for name, value in vars(self).items() if isinstance(value, np.ndarray) and name not in constant]
 

@@ -89,6 +89,12 @@ def parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
+@torch.no_grad()
+def weight_norm(optimizer: Optimizer) -> float:
+    """The norm of all weights together, read from the device."""
+    return float(torch.linalg.vector_norm(_norms(optimizer)))
+
+
 def gradient_statistics(optimizer: Optimizer, sample: ParameterSample) -> tuple[Tensor, Tensor, Tensor]:
     """|g|^2, g.m and |m|^2 over all parameters, for gradients g and momentum buffers m; scalars on the device."""
     trained = [
@@ -148,8 +154,15 @@ def update_statistics(optimizer: Optimizer, before: Tensor, sample: ParameterSam
 
 def _nan_unless_finite(optimizer: Optimizer) -> Tensor:
     """0 where all weights are finite, else NaN: a scalar on the device, for one look at each weight."""
-    norms = [torch.linalg.vector_norm(parameter.detach(), dtype=torch.float32) for parameter in parameters(optimizer)]
-    return 0.0 * torch.stack([norm.to(norms[0].device) for norm in norms]).sum()
+    return 0.0 * _norms(optimizer).sum()
+
+
+def _norms(optimizer: Optimizer) -> Tensor:
+    """Of each parameter, on the device of the first."""
+    weights = [parameter.detach() for parameter in parameters(optimizer)]
+    real = [torch.view_as_real(each) if each.is_complex() else each for each in weights]
+    norms = [torch.linalg.vector_norm(each, dtype=torch.float32) for each in real]
+    return torch.stack([norm.to(norms[0].device) for norm in norms])
 
 
 def _unscaled(optimizer: Optimizer, squared: Tensor, dot: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor, Tensor]:

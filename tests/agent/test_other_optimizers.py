@@ -182,3 +182,21 @@ def test_a_training_that_is_extended_goes_on_from_where_its_reference_is_now() -
         used = optimizer.param_groups[0]["lr"]
         tuner.step(loss)
         assert low < used == pytest.approx(tuner.values["lr"], rel=0.05)
+
+
+def test_a_weight_decay_that_nobody_asked_for_does_not_outweigh_the_gradient(lively: Policy) -> None:
+    network = model()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    with AdaptiveSchedule(optimizer, 100, lively, adjust=("weight_decay",)) as tuner:
+        most = 0.0
+        for step in range(100):
+            loss = (network(X) - Y).pow(2).mean() * 1e-6
+            optimizer.zero_grad()
+            loss.backward()
+            gradient = torch.cat([each.grad.flatten() for each in parameters(optimizer) if each.grad is not None])
+            weights = torch.cat([each.detach().flatten() for each in parameters(optimizer)])
+            optimizer.step()
+            tuner.step(loss)
+            if step > 3:  # no gradient is known at the first decision
+                most = max(most, tuner.values["weight_decay"] * float(weights.norm() / gradient.norm()))
+    assert 0.05 < most < 0.2
