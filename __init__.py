@@ -14,6 +14,7 @@ This module imports nothing heavy: a public name is loaded when it is first used
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,15 @@ __all__ = [
     "tune",
 ]
 
+_NEEDS = {
+    "BoostingTraining": "xgboost",
+    "LightningAdaptiveSchedule": "lightning",
+    "PolicyScheduler": "ray",
+    "TransformersAdaptiveSchedule": "transformers",
+    "TuneRecorder": "ray",
+}
+"""What cannot be loaded without a package that need not be installed: named, it says which; listed, it is left out."""
+
 _HOME = {
     "AdaptiveSchedule": ".agent.adaptive_schedule",
     "Attribute": ".agent.knobs",
@@ -112,6 +122,11 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
+
+
+for _name, _package in _NEEDS.items():
+    if importlib.util.find_spec(_package) is None:
+        __all__.remove(_name)
 
 
 # Gymnasium is too slow to import for `--help`, but where it is loaded already its users expect

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
@@ -28,7 +29,7 @@ from .quiet import quiet_optuna
 from .search_policy import DEFAULT_SEARCH_POLICY, SearchPolicy
 
 # scikit-learn's words, in the error of a configuration that failed in every fold.
-_ALL_FAILED = "\nAll the {} fits failed.\n"
+_ALL_FAILED = re.compile(r"\nAll the (\d+) fits failed\.\n")
 _DETAILS = "Below are more details about the failures:\n"
 _SAME_ERROR = "-" * 80 + "\n{} fits failed with the following error:\n"
 
@@ -156,8 +157,9 @@ class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no
         return float(results[f"mean_test_{self._counts()}"][-1])
 
     def _format_results(self, candidate_params: Any, n_splits: int, out: Any, more_results: Any = None) -> Any:
-        # scikit-learn gives `_run_search` the results alone; `_with_failed` needs the folds that they are made of.
-        self._folds = out
+        # scikit-learn gives `_run_search` the results alone; `_with_failed` needs the folds that they are made of. Their
+        # number scikit-learn below 1.9 does not keep before the end of the search.
+        self._folds, self._splits = out, n_splits
         return super()._format_results(candidate_params, n_splits, out, more_results)
 
     def _why_all_failed(self, error: ValueError) -> str | None:
@@ -166,9 +168,11 @@ class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no
         It sees one configuration at a time here, and takes one that failed for a search that failed.
         """
         heading, _, details = str(error).partition(_DETAILS)
-        if self.error_score == "raise" or not heading.startswith(_ALL_FAILED.format(self.n_splits_)):
+        said = _ALL_FAILED.match(heading)
+        if self.error_score == "raise" or said is None:
             return None
-        return details.removeprefix(_SAME_ERROR.format(self.n_splits_))
+        self._splits = int(said[1])
+        return details.removeprefix(_SAME_ERROR.format(self._splits))
 
     def _with_failed(self, failed: Mapping[int, str]) -> dict[str, Any]:
         """The results of all configurations, also of those that failed in every fold.
@@ -181,15 +185,15 @@ class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no
         """
         worked = iter(self._folds)
         # Its folds tell what there is to say of one, such as the names of scores. None worked: what failed will do.
-        example = self._folds[: self.n_splits_] or [{}] * self.n_splits_
+        example = self._folds[: self._splits] or [{}] * self._splits
         folds: list[dict[str, Any]] = []
         for number in range(len(self.study_.trials)):
             if number in failed:
                 folds += [_failed_fold(fold, self.error_score, failed[number]) for fold in example]
             else:
-                folds += islice(worked, self.n_splits_)
+                folds += islice(worked, self._splits)
         _warn_or_raise_about_fit_failures(folds, self.error_score)
-        return dict(self._format_results([dict(trial.params) for trial in self.study_.trials], self.n_splits_, folds))
+        return dict(self._format_results([dict(trial.params) for trial in self.study_.trials], self._splits, folds))
 
     def _counts(self) -> str:
         """The name of the score that is maximised."""

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import optuna
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage, get_storage
 
+from ..envs.database_driver import with_driver
 from ..envs.errors import ConfigurationError, MissingPackageError, StoreError
 from ..envs.study_database import require_no_mlflow_store
 from .mysql_tables import ask_for_exact_tables, warn_of_inexact_tables
@@ -21,11 +22,6 @@ from .study_journal import open_journal
 _GRPC_WAIT_S = 10.0
 _WAITS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 # By scheme, where no driver is named: the package that SQLAlchemy takes, the one of our extra, the extra.
-_DRIVERS = {
-    "postgresql": ("psycopg2", "psycopg", "postgresql"),
-    "mysql": ("MySQLdb", "pymysql", "mysql"),
-    "mariadb": ("MySQLdb", "pymysql", "mysql"),
-}
 # A wire that was cut says nothing: whoever waits for an answer is to notice it in a minute, not in hours. MySQL lets a
 # call wait for a lock for 50 s.
 _NOTICING: dict[str, dict[str, int]] = {
@@ -70,27 +66,13 @@ def open_storage(address: str | Path) -> BaseStorage:
         return PatientStorage(open_journal(text))
     if text.startswith("grpc://"):
         return PatientStorage(_proxy(text))
-    return PatientStorage(_database(_with_driver(text)))
+    return PatientStorage(_database(with_driver(text)))
 
 
 def not_opened(error: Exception) -> StoreError:
     """What is raised where `open_storage` fails: without the address, which may hold a password."""
     then = "its disk is full, free some space" if is_full(error) else "check its address"
     return StoreError(f"the study's storage cannot be opened ({in_short(error)}): {then}")
-
-
-def _with_driver(url: str) -> str:
-    """The address with the driver of our extra, where it names none and the one that would be taken is not there."""
-    scheme, _, rest = url.partition("://")
-    if scheme not in _DRIVERS:
-        return url
-    usual, ours, extra = _DRIVERS[scheme]
-    if importlib.util.find_spec(usual) is not None:
-        return url
-    if importlib.util.find_spec(ours) is None:
-        name = {"postgresql": "PostgreSQL", "mysql": "MySQL"}[extra]
-        raise MissingPackageError(f"a study in {name} needs the package {ours}: pip install metatuner[{extra}]")
-    return f"{scheme}+{ours}://{rest}"
 
 
 def _database(url: str) -> BaseStorage:

@@ -109,10 +109,14 @@ def _store(tracking_uri: str | None) -> Finding:
         if store.database is not None and (problem := _unwritable(store.database.parent)):
             return Finding("store", False, f"{store.shown}: {problem}", _OTHER_STORE)
         if store.database is not None and not store.database.exists():
+            from mlflow.store.tracking import sqlalchemy_store  # noqa: F401 - fails where MLflow's own needs do not fit
+
             return Finding("store", True, f"{store.shown} (not there yet: made when first used)")
         connect(store).search_experiments(max_results=1)
     except StoreError as error:
         return Finding("store", False, str(error), _OTHER_STORE)
+    except ImportError as error:
+        return Finding("store", False, f"MLflow cannot be imported: {error}", "pip install --upgrade mlflow")
     except Exception as error:
         # Whatever a remote store's client raises: a doctor reports it, and goes on.
         return Finding("store", False, f"{type(error).__name__}: {error}", "is the MLflow server running?")

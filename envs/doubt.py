@@ -77,9 +77,11 @@ class DoubtingSurrogate:
             return self._believing.foretell(queried)
         return self._doubting.foretell(dataclasses.replace(queried, expected=None))
 
-    def foretell_starts(self, points: Array) -> tuple[Array, Array]:
-        """See `Surrogate.foretell_starts`; as who does not believe past tasks does."""
-        return self._doubting.foretell_starts(points)
+    def foretell_ends(self, queried: Queried) -> tuple[Array, Array]:
+        """Foretells values after full trainings alone, as whoever is believed does."""
+        if self.believes:
+            return self._believing.foretell_ends(queried)
+        return self._doubting.foretell_ends(dataclasses.replace(queried, expected=None))
 
     def _weigh(self, observed: Observed) -> None:
         n = len(observed.values)

@@ -123,10 +123,10 @@ def shortlist(features: Array) -> NDArray[np.int64]:
     continues = features[:, FEATURES.index("continues")] > 0.5
 
     def top(mask: NDArray[np.bool_], name: str, count: int, taken: list[int]) -> None:
-        where = np.flatnonzero(mask)
-        order = where[np.argsort(-features[where, FEATURES.index(name)], kind="stable")]
-        room = [int(i) for i in order if i not in taken][:count]
-        taken.extend(room)
+        left = mask.copy()
+        left[taken] = False
+        where = np.flatnonzero(left)
+        taken.extend(where[np.argsort(-features[where, FEATURES.index(name)], kind="stable")[:count]].tolist())
 
     starts: list[int] = []
     top(~continues, "log_worth", 10, starts)

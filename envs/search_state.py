@@ -318,7 +318,8 @@ class SearchState:
 
         Past tasks have no say in it.
         """
-        mean, std = self._surrogate.foretell_starts(points)
+        n = len(points)
+        mean, std = self._surrogate.foretell_ends(Queried(points, np.full(n, -1), np.zeros(n, np.int64)))
         return log_expected_improvement(self._incumbent_mean - mean, std)
 
     def _take_from_pool(self, point: Array) -> None:
@@ -441,7 +442,7 @@ class SearchState:
         self._surrogate.fit(observed)
         there = None if self.past is None else np.stack([e.expected for e in own if e.expected is not None], axis=1)
         last = len(self.rungs) - 1
-        tried = self._surrogate.foretell(
+        means, _ = self._surrogate.foretell_ends(
             Queried(
                 np.stack([each.point for each in own]),
                 np.array([each.number for each in own]),
@@ -449,7 +450,7 @@ class SearchState:
                 there,
             )
         )
-        self._incumbent_mean = float(tried.mean.min())
+        self._incumbent_mean = float(means.min())
         return True
 
     def _of_trials(self, points: Array, trials: NDArray[np.int64], seen: list[SearchTrial]) -> dict[str, Array]:

@@ -134,7 +134,9 @@ class Surrogate:
             self._population = drawn
             self._due = max(n + 1, math.ceil(1.15 * n))
         population = self._population
-        values = torch.stack([torch.from_numpy(self._scaled(observed.values, s)) for s in population.scale])
+        scales = population.scale if self._scales is not None else population.scale[:1]  # without past tasks, all alike
+        values = torch.stack([torch.from_numpy(self._scaled(observed.values, s)) for s in scales])
+        values = values.expand(len(population.scale), n)
         expected = None if observed.expected is None else torch.from_numpy(observed.expected)
         mean = torch.zeros(n, dtype=torch.float64) if expected is None else expected.mean(0)
         points, trials = torch.from_numpy(observed.points), torch.from_numpy(observed.trials)
@@ -164,10 +166,8 @@ class Surrogate:
     def foretell(self, queried: Queried) -> Foretold:
         """Foretells values after full trainings, and how much each rung to come would tell of them."""
         n, rungs = len(queried.points), len(self._log_rungs)
-        points, trials = torch.from_numpy(queried.points), torch.from_numpy(queried.trials)
-        chosen, fresh = self._chosen, trials < 0
-        # New trials are of no trial that was seen, and of different ones.
-        trials = torch.where(fresh, -1 - torch.arange(n), trials)
+        points = torch.from_numpy(queried.points)
+        chosen, fresh, trials = self._chosen, *_numbered(queried.trials)
         expected = None if queried.expected is None else torch.from_numpy(queried.expected)
         apart = [self._log_rungs[rung].expand(n) for rung in range(rungs)]
         there = [None if expected is None else _centred(expected)[..., rung] for rung in range(rungs)]  # type: ignore[index]
@@ -192,22 +192,20 @@ class Surrogate:
         told[torch.arange(rungs) < torch.from_numpy(queried.rungs)[:, None]] = 0.0
         return Foretold(mean.numpy(), std.numpy(), told.numpy())
 
-    def foretell_starts(self, points: Array) -> tuple[Array, Array]:
-        """What `foretell` tells of new trials after full trainings, for less; without past tasks.
-
-        Args:
-            points: Configurations, shape (n, d).
-
-        Returns:
-            Mean and standard deviation, shape (n,) each.
-        """
-        n = len(points)
-        chosen, rungs = self._chosen, self._log_rungs[-1].expand(n)
-        alike = chosen.alike((torch.from_numpy(points), -1 - torch.arange(n)), self._seen[:2])
-        covariance = chosen.along(alike, (rungs, None), self._seen[2:])[0]
+    def foretell_ends(self, queried: Queried) -> tuple[Array, Array]:
+        """Mean and standard deviation, shape (n,) each: what `foretell` tells of full trainings, for less."""
+        n = len(queried.points)
+        chosen, fresh, trials = self._chosen, *_numbered(queried.trials)
+        expected = None if queried.expected is None else torch.from_numpy(queried.expected[..., -1])
+        last, there = self._log_rungs[-1].expand(n), _centred(expected)
+        alike = chosen.alike((torch.from_numpy(queried.points), trials), self._seen[:2])
+        covariance = chosen.along(alike, (last, there), self._seen[2:])[0]
+        mean = covariance @ self._weights
+        if expected is not None:
+            mean = mean + expected.mean(0)
         known = torch.linalg.solve_triangular(self._factor, covariance.T, upper=False)
-        variance = chosen.own(rungs, rungs, None, None) - (known**2).sum(0) - chosen.luck
-        return (covariance @ self._weights).numpy(), variance.clamp(min=1e-8).sqrt().numpy()
+        variance = chosen.own(last, last, there, there) - (known**2).sum(0) - chosen.luck * fresh
+        return mean.numpy(), variance.clamp(min=1e-8).sqrt().numpy()
 
     @property
     def hyperparameters(self) -> dict[str, list[float]]:
@@ -364,6 +362,13 @@ class _Hyperparameters:
 def matern(distance: Tensor) -> Tensor:
     """The Matern 5/2 kernel of distances in length scales, times the square root of 5."""
     return (1 + distance + distance**2 / 3) * torch.exp(-distance)
+
+
+def _numbered(trials: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Which trials are new ones, and numbers: new trials are of no trial that was seen, and of different ones."""
+    numbers = torch.from_numpy(trials)
+    fresh = numbers < 0
+    return fresh, torch.where(fresh, -1 - torch.arange(len(trials)), numbers)
 
 
 def _of_scales(scales: Array) -> tuple[float, float]:

@@ -75,6 +75,15 @@ def test_the_lazy_face_agrees_with_itself() -> None:
         _ = metatuner.nonsense
 
 
+def test_what_needs_a_package_that_is_missing_is_not_listed() -> None:
+    program = (
+        "import importlib.util as u; find = u.find_spec; u.find_spec = lambda name: None if name == 'ray' else find(name)"
+        "; import metatuner; print(*metatuner.__all__)"
+    )
+    listed = run(sys.executable, "-c", program, cwd=ROOT).split()
+    assert set(metatuner.__all__) - set(listed) == {"PolicyScheduler", "TuneRecorder"}
+
+
 def test_each_public_name_is_defined_where_the_lazy_face_says() -> None:
     for name, home in metatuner._HOME.items():
         assert importlib.util.find_spec(home, "metatuner"), f"{name}: there is no module {home}"

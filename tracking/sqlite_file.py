@@ -127,7 +127,7 @@ def _migrate(database: Path, artifacts: Path) -> None:
     except Exception as error:
         raise StoreError(f"MLflow could not make the database {database}: {one_line(error)}") from error
     finally:
-        SqlAlchemyStore._engine_map.pop(memory, None)  # MLflow would keep it for ever
+        getattr(SqlAlchemyStore, "_engine_map", {}).pop(memory, None)  # MLflow would keep it for ever
 
 
 def _set_write_ahead(database: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ..envs.database_driver import with_driver
 from ..envs.errors import MissingPackageError, StoreError
 from .redaction import has_credentials, one_line, without_credentials
 from .sqlite_file import ensure_database
@@ -107,6 +108,7 @@ def resolve(tracking_uri: str | None = None) -> Store:
 
     Raises:
         StoreError: If the URI is none that records can go to.
+        MissingPackageError: If its database needs a package that is not installed.
     """
     if tracking_uri is not None:
         return _parse(tracking_uri, Origin.ARGUMENT)
@@ -138,9 +140,7 @@ def connect(store: Store, *, reading: bool = False) -> MlflowClient:
     try:
         return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
     except ModuleNotFoundError as error:
-        extra = {"postgresql": "[postgresql]", "mysql": "[mysql]"}.get(store.uri.split(":")[0].split("+")[0], "")
-        instead = f": pip install metatuner{extra}" if extra else ""
-        raise MissingPackageError(f"the store {store.shown} needs the package {error.name}{instead}") from error
+        raise MissingPackageError(f"the store {store.shown} needs the package {error.name}") from error
     except Exception as error:
         why = one_line(error, hide=store.uri)
         if store.database is not None and not os.access(store.database.parent, os.W_OK):
@@ -175,7 +175,9 @@ def _parse(uri: str, origin: Origin) -> Store:
         )
     # A database server has no folder of its own for artifacts; a hosted service decides for itself.
     database_server = "://" in uri and scheme.split("+")[0] in ("postgresql", "mysql", "mssql")
-    return Store(uri, Kind.OTHER, origin, artifacts=Path.cwd() / ARTIFACTS_NAME if database_server else None)
+    if database_server:
+        return Store(with_driver(uri), Kind.OTHER, origin, artifacts=Path.cwd() / ARTIFACTS_NAME)
+    return Store(uri, Kind.OTHER, origin)
 
 
 def _hostname(uri: str) -> str | None:

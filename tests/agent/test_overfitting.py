@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +93,7 @@ def test_what_looks_like_overfitting_twice_in_a_row_was_a_lucky_validation_befor
     training.train(100)
     back = [note == "overfitted: rolled back" for note in training.notes]
     assert any(back)
-    assert not any(now and then for now, then in zip(back, back[1:], strict=False))
+    assert not any(now and then for now, then in itertools.pairwise(back))
 
 
 @pytest.mark.parametrize("options", [{"guard": False}, {"on_divergence": "cut"}, {}])

@@ -32,7 +32,7 @@ def test_it_foretells_as_scikit_learn_does(n: int) -> None:
     surrogate = Surrogate((1.0,), None, seed=0)
     surrogate.fit(observed(points, bowl(points)))
     told = surrogate.foretell(queried(asked))
-    for found, wanted in zip(surrogate.foretell_starts(asked), (told.mean, told.std), strict=True):
+    for found, wanted in zip(surrogate.foretell_ends(queried(asked)), (told.mean, told.std), strict=True):
         np.testing.assert_array_equal(found, wanted)
     h = surrogate.hyperparameters
     (share,), (shift,), (noise,) = h["own_share"], h["shift"], h["noise"]
