@@ -157,8 +157,8 @@ class PolicySearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn has no
         return float(results[f"mean_test_{self._counts()}"][-1])
 
     def _format_results(self, candidate_params: Any, n_splits: int, out: Any, more_results: Any = None) -> Any:
-        # scikit-learn gives `_run_search` the results alone; `_with_failed` needs the folds that they are made of. Their
-        # number scikit-learn below 1.9 does not keep before the end of the search.
+        # scikit-learn gives `_run_search` the results alone; `_with_failed` needs the folds that they are made of. How
+        # many there are scikit-learn below 1.9 does not keep before the end of the search.
         self._folds, self._splits = out, n_splits
         return super()._format_results(candidate_params, n_splits, out, more_results)
 

@@ -77,7 +77,7 @@ def test_the_lazy_face_agrees_with_itself() -> None:
 
 def test_what_needs_a_package_that_is_missing_is_not_listed() -> None:
     program = (
-        "import importlib.util as u; find = u.find_spec; u.find_spec = lambda name: None if name == 'ray' else find(name)"
+        "import importlib.util as u; find = u.find_spec; u.find_spec = lambda n: None if n == 'ray' else find(n)"
         "; import metatuner; print(*metatuner.__all__)"
     )
     listed = run(sys.executable, "-c", program, cwd=ROOT).split()
