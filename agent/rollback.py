@@ -36,15 +36,13 @@ class Rollback:
         old = self._kept if self._kept is not None and not self._lent else {}
         now, kept = self.present, (self._kept or {}).get("beside")
         into = old.get("states", [{}] * len(now["states"]))
-        later = _Copies()
         self._kept = {
-            "weights": _copies(now["weights"], old.get("weights"), later),
-            "states": [_copy(state, there, later) for state, there in zip(now["states"], into, strict=True)],
+            "weights": _copies(now["weights"], old.get("weights")),
+            "states": [_copy(state, there) for state, there in zip(now["states"], into, strict=True)],
             "groups": [_copy(group, {}) for group in now["groups"]],
             # The batch whose gradients are at hand may have spoilt them, in its forward pass, before anybody knows.
-            "beside": _copies(_unspoilt(now["beside"], kept), old.get("beside"), later),
+            "beside": _copies(_unspoilt(now["beside"], kept), old.get("beside")),
         }
-        later.make()
         self._lent = False
 
     @torch.no_grad()
@@ -122,28 +120,12 @@ def _unspoilt(tensors: list[Tensor], kept: list[Tensor] | None) -> list[Tensor]:
     return [before if bad else now for now, before, bad in zip(tensors, kept, told, strict=True)]
 
 
-class _Copies:
-    """Copies to be made all at once: on a GPU that is one operation, and not as many as there are tensors."""
-
-    def __init__(self) -> None:
-        self._into: list[Tensor] = []
-        self._of: list[Tensor] = []
-
-    def add(self, into: Tensor, of: Tensor) -> None:
-        self._into.append(into)
-        self._of.append(of)
-
-    def make(self) -> None:
-        if self._into:
-            torch._foreach_copy_(self._into, self._of)
+def _copies(tensors: list[Tensor], into: list[Tensor] | None) -> list[Tensor]:
+    return [_copied(tensor, into[i] if into else None) for i, tensor in enumerate(tensors)]
 
 
-def _copies(tensors: list[Tensor], into: list[Tensor] | None, later: _Copies) -> list[Tensor]:
-    return [_copied(tensor, into[i] if into else None, later) for i, tensor in enumerate(tensors)]
-
-
-def _copy(state: Mapping[str, Any], into: Mapping[str, Any], later: _Copies | None = None) -> dict[str, Any]:
-    return {name: _copied(value, into.get(name), later) for name, value in state.items()}
+def _copy(state: Mapping[str, Any], into: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _copied(value, into.get(name)) for name, value in state.items()}
 
 
 def _beside(weight: Tensor, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,18 +136,12 @@ def _beside(weight: Tensor, state: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _copied(value: Any, into: object, later: _Copies | None = None) -> Any:
-    """A copy, of a tensor in the memory of an earlier one where that fits; some optimisers keep lists, too.
-
-    One into memory that is there is made by `later`, where that is given.
-    """
+def _copied(value: Any, into: object) -> Any:
+    """A copy, of a tensor in the memory of an earlier one where that fits; some optimisers keep lists, too."""
     if isinstance(value, Tensor):
         tensor = value.detach()
         if isinstance(into, Tensor) and (into.shape, into.dtype) == (tensor.shape, tensor.dtype):
-            if later is None:
-                return into.copy_(tensor)
-            later.add(into, tensor)
-            return into
+            return into.copy_(tensor)
         return tensor.clone()
     if isinstance(value, dict):
         return {name: _copied(each, None) for name, each in value.items()}
