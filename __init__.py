@@ -125,7 +125,7 @@ def __dir__() -> list[str]:
 
 
 for _name, _package in _NEEDS.items():
-    if importlib.util.find_spec(_package) is None:
+    if _package not in sys.modules and importlib.util.find_spec(_package) is None:
         __all__.remove(_name)
 
 

@@ -21,7 +21,6 @@ from .study_journal import open_journal
 
 _GRPC_WAIT_S = 10.0
 _WAITS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
-# By scheme, where no driver is named: the package that SQLAlchemy takes, the one of our extra, the extra.
 # A wire that was cut says nothing: whoever waits for an answer is to notice it in a minute, not in hours. MySQL lets a
 # call wait for a lock for 50 s.
 _NOTICING: dict[str, dict[str, int]] = {

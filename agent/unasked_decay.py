@@ -22,8 +22,9 @@ SHARE = 0.1
 class UnaskedDecay:
     """Keeps a weight decay that is 0 without the policy from outweighing the gradient.
 
-    How strong a decay is that torch adds to the gradient depends on the loss's scale, of which policies see nothing: at
-    a loss of a millionth the usual 1e-4 is all that the optimiser follows.
+    How strong a decay is that is added to the gradient depends on the loss's scale, of which policies see nothing: at
+    a loss of a millionth the usual 1e-4 is all that the optimiser follows. The first interval, before which no gradient
+    is known, is not looked after; and decay that has a step of its own, as AdamW's, is none of the gradient's.
 
     Args:
         optimizer: The optimiser.
@@ -37,7 +38,8 @@ class UnaskedDecay:
     def __init__(self, optimizer: Optimizer, hyperparameters: Sequence[Adjustable], ranks: Ranks) -> None:
         self.most = math.inf
         self._optimizer, self._ranks = optimizer, ranks
-        self._decays = np.array([each.kind is Kind.WEIGHT_DECAY for each in hyperparameters])
+        added = not optimizers.decays_apart(optimizer)
+        self._decays = np.array([added and each.kind is Kind.WEIGHT_DECAY for each in hyperparameters])
 
     def look(self, log_grad_norm: float, reference: Array) -> None:
         """To be called once a decision: weights and gradients have changed.

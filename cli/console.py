@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import json
 import logging
 import math
@@ -31,19 +32,42 @@ def say_json(value: Any) -> None:
 @contextlib.contextmanager
 def json_alone() -> Iterator[None]:
     """While it is entered, what anybody prints, child processes too, goes to standard error; then come the results."""
-    sys.stdout.flush()
-    kept = os.dup(1)
     try:
-        os.dup2(2, 1)
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), _stdout_to_stderr():
             yield
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
         results = "\n".join(_JSON)
         _JSON.clear()
     if results:
         print(results, flush=True)
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """What is written to the process's standard output, by whatever way, goes to its standard error."""
+    _flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # there is none
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        _flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _flush() -> None:
+    """Sends off what Python, and libraries in C, have kept of standard output so far."""
+    for stream in (sys.stdout, sys.__stdout__):
+        if stream is not None:
+            with contextlib.suppress(ValueError):  # closed
+                stream.flush()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).fflush(None)
 
 
 _JSON: list[str] = []

@@ -101,7 +101,7 @@ def _devices() -> Finding:
 
 
 def _store(tracking_uri: str | None) -> Finding:
-    from ..envs.errors import StoreError
+    from ..envs.errors import MissingPackageError, StoreError
     from ..tracking.store import connect, resolve
 
     try:
@@ -115,6 +115,8 @@ def _store(tracking_uri: str | None) -> Finding:
         connect(store).search_experiments(max_results=1)
     except StoreError as error:
         return Finding("store", False, str(error), _OTHER_STORE)
+    except MissingPackageError as error:
+        return Finding("store", False, str(error))
     except ImportError as error:
         return Finding("store", False, f"MLflow cannot be imported: {error}", "pip install --upgrade mlflow")
     except Exception as error:

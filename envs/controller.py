@@ -102,7 +102,8 @@ class ScheduleController:
         """
         n, h = reference.shape
         nothing = np.full(n, np.nan)
-        self.decision, self.overfitted = decision, np.zeros(n, dtype=np.bool_)
+        self.decision = decision
+        self.overfitted, self._unlearnt = np.zeros((2, n), dtype=np.bool_)  # in the last interval, and validated one
         self._offset, self._last_action = np.zeros((n, h)), np.zeros((n, h))
         self._start = self._base = self._natural(reference)
         self._val_start = self._val_last = self._val_best = np.array(started.val_loss, dtype=np.float64)
@@ -146,9 +147,10 @@ class ScheduleController:
         """
         self._fill_starts(interval)
         diverged = signals.has_diverged(interval, np.where(self._validated, self._val_start, np.nan))
+        overfits = self.unlearns & ~diverged & self._validated & self._overfits(interval)
         # Twice in a row is no overfitting: the loss that is returned to was a lucky one, where validation is noisy.
-        again = self.overfitted
-        self.overfitted = self.unlearns & ~diverged & self._validated & ~again & self._overfits(interval)
+        self.overfitted = overfits & ~self._unlearnt
+        self._unlearnt = np.where(np.isnan(interval.val_loss), self._unlearnt, self.overfitted)
         back = diverged | self.overfitted
         train = np.where(back | np.isnan(interval.train_loss), self._train_last, interval.train_loss)
         fresh = ~np.isnan(interval.val_loss)

@@ -89,10 +89,18 @@ def parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
+def decays_apart(optimizer: Optimizer) -> bool:
+    """Whether weights decay in a step of their own (Loshchilov and Hutter 2019), and not as a part of the gradient."""
+    own = (torch.optim.AdamW, torch.optim.Adafactor) if hasattr(torch.optim, "Adafactor") else (torch.optim.AdamW,)
+    told = any(group.get("decoupled_weight_decay") for group in optimizer.param_groups)
+    return told or isinstance(optimizer, own)
+
+
 @torch.no_grad()
 def weight_norm(optimizer: Optimizer) -> float:
-    """The norm of all weights together, read from the device."""
-    return float(torch.linalg.vector_norm(_norms(optimizer)))
+    """The norm of all weights together that are trained, read from the device."""
+    trained = [parameter for parameter in parameters(optimizer) if parameter.requires_grad]
+    return float(torch.linalg.vector_norm(_norms(trained))) if trained else 0.0
 
 
 def gradient_statistics(optimizer: Optimizer, sample: ParameterSample) -> tuple[Tensor, Tensor, Tensor]:
@@ -154,12 +162,12 @@ def update_statistics(optimizer: Optimizer, before: Tensor, sample: ParameterSam
 
 def _nan_unless_finite(optimizer: Optimizer) -> Tensor:
     """0 where all weights are finite, else NaN: a scalar on the device, for one look at each weight."""
-    return 0.0 * _norms(optimizer).sum()
+    return 0.0 * _norms(parameters(optimizer)).sum()
 
 
-def _norms(optimizer: Optimizer) -> Tensor:
-    """Of each parameter, on the device of the first."""
-    weights = [parameter.detach() for parameter in parameters(optimizer)]
+def _norms(tensors: Sequence[Tensor]) -> Tensor:
+    """Of each tensor, on the device of the first."""
+    weights = [tensor.detach() for tensor in tensors]
     real = [torch.view_as_real(each) if each.is_complex() else each for each in weights]
     norms = [torch.linalg.vector_norm(each, dtype=torch.float32) for each in real]
     return torch.stack([norm.to(norms[0].device) for norm in norms])

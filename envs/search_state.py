@@ -20,7 +20,7 @@ from .unit_cube import Cube
 Array = NDArray[np.float64]
 
 _POOL, _ADJUSTED, _INCUMBENTS = 256, 48, 3
-_BEGUN_AT = 3  # one in so many points is looked at to begin with: all would take as long as the rest
+_BEGUN_AT = 3  # one in so many points of the pool is looked at to begin with: all would take as long as the rest
 _CLIMBS, _CLIMBERS, _BESIDE = 3, 6, 8  # rounds of looking beside so many points, at so many beside each
 _REFILLED = 32  # points that come into the pool together, where so many were taken
 _DESIGN = 5, 20  # least and most trials that are started before any goes on, where no past task tells where to begin
@@ -169,8 +169,9 @@ class SearchState:
         start = 1.0 if self._finishing and to_finish is None and not finished else self._costs[0]
         start = start if to_finish is None else max(start, self.failure)
         starts, expected = self._starts() if start <= free else (np.empty((0, self.cube.dimensions)), None)
+        designing = self.designs or self.tests
         fitted = self._fit()
-        if (self.designs or self.tests) and len(starts):
+        if designing and len(starts):
             paused = []
         elif fitted and len(starts) and (self.past is None or not self.believes):
             starts, expected = self._with_better(starts, expected)
@@ -300,20 +301,26 @@ class SearchState:
 
         Of points at random few are near the best ones, and none is at the end of a range, where many a range is best.
         """
-        found = points[::_BEGUN_AT]
+        own = len(self._pool)
+        found = np.concatenate([points[:own:_BEGUN_AT], points[own:]])
         promise = self._promise(found)
         for _ in range(_CLIMBS):
             top = np.argsort(-promise, kind="stable")[:_CLIMBERS]
             beside = self.cube.near(self._random, np.repeat(found[top], _BESIDE, axis=0), to_ends=True)
-            beside = self._untried(np.array(list({each.tobytes(): each for each in beside}.values())))
+            beside = self._untried(self._once(beside, found[top]))
             found = np.concatenate([found[top], beside])
             promise = np.concatenate([promise[top], self._promise(beside)])
-        offered = {each.tobytes() for each in points}
-        best = found[np.argsort(-promise, kind="stable")[:_CLIMBERS]]
-        best = best[[each.tobytes() not in offered for each in best]]
+        best = self._once(found[np.argsort(-promise, kind="stable")[:_CLIMBERS]], points)
         if self.past is None or expected is None:
             return np.concatenate([points, best]), None
         return np.concatenate([points, best]), np.concatenate([expected, self.past.expected(best)], axis=1)
+
+    def _once(self, points: Array, others: Array) -> Array:
+        """Those of some points (n, d) that are not among others, each once."""
+        kept = dict(zip(map(bytes, self.cube.snapped(points)), points, strict=True))
+        for each in self.cube.snapped(others):
+            kept.pop(bytes(each), None)
+        return np.array(list(kept.values())).reshape(len(kept), self.cube.dimensions)
 
     def _promise(self, points: Array) -> Array:
         """Logarithm of how much full trainings of new trials are expected to improve on the best one, shape (n,).

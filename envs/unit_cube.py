@@ -23,6 +23,9 @@ Array = NDArray[np.float64]
 _MOST_LISTED = 20_000
 """Configurations of a space that are listed, at most."""
 
+_DIGITS = 12
+"""Of a coordinate that count: Optuna decodes the end of a range as the number before it."""
+
 _STEPS = (0.02, 0.05, 0.15)
 """Standard deviations of adjustments, in widths of a hyperparameter's range."""
 
@@ -197,8 +200,9 @@ class UnitCube(ColumnCube):
         return self._on_grid(super().sample(random, n))
 
     def snapped(self, points: Array) -> Array:
-        """Points (n, d) where hyperparameters that have steps are on one."""
-        return self._on_grid(points.copy())
+        """Points (n, d) where hyperparameters that have steps are on one, without what decoding and encoding change."""
+        snapped: Array = np.round(self._on_grid(points.copy()), _DIGITS) + 0.0  # there is no -0
+        return snapped
 
     @property
     def is_grid(self) -> bool:

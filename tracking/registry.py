@@ -179,7 +179,7 @@ def pull(source: str, folder: str | Path, *, tracking_uri: str | None = None) ->
             ) from error
         with tempfile.TemporaryDirectory(prefix="metatuner-") as temporary:
             where = client.get_model_version_download_uri(name, str(version.version))
-            fetched = _download(where, Path(temporary), resolve(tracking_uri).uri)
+            fetched = _download(where, Path(temporary), resolve(tracking_uri).opened_as)
             card = _checked_card(fetched)
             if card["sha256"] != version.tags.get("sha256"):
                 raise PolicyFileError(

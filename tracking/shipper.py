@@ -82,11 +82,11 @@ class Shipper:
         elif took < _USUAL_S / 2:
             self._at_once = min(self._at_once * 2, _MOST_AT_ONCE)
 
-    def _take(self) -> None:
+    def _take(self, most: int | None = None) -> None:
         self._remember()
         self._since = time.monotonic()
         operations: list[Operation] = []
-        for entry in islice(journal.read(self._folder.records, self._taken), self._at_once):
+        for entry in islice(journal.read(self._folder.records, self._taken), most or self._at_once):
             operations += self._operations(entry.record)
             self._taken = entry.end
         self._waiting.extend(merged([*operations, *self._projection.flush()]))
@@ -146,7 +146,7 @@ class Shipper:
         """
         if self._transport.has(parent):
             return start
-        self._take()
+        self._take(_MOST_AT_ONCE)
         for each in self._waiting:
             if isinstance(each, StartRun) and each.run == parent:
                 self._waiting.remove(each)

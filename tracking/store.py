@@ -54,7 +54,7 @@ class Store:
     """A resolved store.
 
     Attributes:
-        uri: What MLflow gets. It may hold credentials: show `shown` instead.
+        uri: As it was given. It may hold credentials: show `shown` instead.
         kind: What stands behind it.
         origin: Who named it.
         database: The SQLite file, absolute; None for the other kinds.
@@ -71,6 +71,15 @@ class Store:
     def shown(self) -> str:
         """The URI without credentials."""
         return without_credentials(self.uri)
+
+    @property
+    def opened_as(self) -> str:
+        """The URI with the driver of our extra, where MLflow would take one that is not installed.
+
+        Raises:
+            MissingPackageError: Its database needs a package that is not installed.
+        """
+        return self.uri if self.kind is not Kind.OTHER else with_driver(self.uri)
 
     @property
     def ui_command(self) -> str:
@@ -108,7 +117,6 @@ def resolve(tracking_uri: str | None = None) -> Store:
 
     Raises:
         StoreError: If the URI is none that records can go to.
-        MissingPackageError: If its database needs a package that is not installed.
     """
     if tracking_uri is not None:
         return _parse(tracking_uri, Origin.ARGUMENT)
@@ -134,11 +142,12 @@ def connect(store: Store, *, reading: bool = False) -> MlflowClient:
             f"there is no store {store.shown}: nothing has been recorded there; name another with "
             "--tracking-uri, or set MLFLOW_TRACKING_URI"
         )
+    uri = store.opened_as
     store.prepare()
     from mlflow import MlflowClient
 
     try:
-        return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"the store {store.shown} needs the package {error.name}") from error
     except Exception as error:
@@ -175,9 +184,7 @@ def _parse(uri: str, origin: Origin) -> Store:
         )
     # A database server has no folder of its own for artifacts; a hosted service decides for itself.
     database_server = "://" in uri and scheme.split("+")[0] in ("postgresql", "mysql", "mssql")
-    if database_server:
-        return Store(with_driver(uri), Kind.OTHER, origin, artifacts=Path.cwd() / ARTIFACTS_NAME)
-    return Store(uri, Kind.OTHER, origin)
+    return Store(uri, Kind.OTHER, origin, artifacts=Path.cwd() / ARTIFACTS_NAME if database_server else None)
 
 
 def _hostname(uri: str) -> str | None:

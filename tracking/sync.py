@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..envs.errors import StoreError
+from ..envs.errors import MissingPackageError, StoreError
 from . import journal
 from .completion import left_open
 from .journal import JournalWriter
@@ -89,7 +89,7 @@ def _sync_study(folder: StudyFolder, target: Target, tracking_uri: str | None) -
                 pass
             if not folder.refused:
                 folder.remove()
-    except (UnsentError, StoreError) as error:
+    except (UnsentError, StoreError, MissingPackageError) as error:
         problem = str(error)
     remaining = folder.remaining
     return Synced(folder.path, target, max(before - remaining, 0), remaining, folder.refused, problem)

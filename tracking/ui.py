@@ -143,7 +143,7 @@ def serve(
 
 def _start(store: Store, host: str, port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
     # The URI goes through the environment: a command line, with its password, is there for all users to read.
-    environment = {**SWITCHES, **os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri}
+    environment = {**SWITCHES, **os.environ, "MLFLOW_BACKEND_STORE_URI": store.opened_as}
     # A page to look at needs no job queue, which would start several more processes.
     environment.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     environment.pop("MLFLOW_TRACKING_URI", None)

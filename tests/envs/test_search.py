@@ -314,6 +314,21 @@ def test_where_the_best_is_in_a_corner_it_is_offered() -> None:
     assert (point == 0.0).sum() >= 3
 
 
+@pytest.mark.parametrize("space", [{"x": FloatDistribution(0, 1)}, {"x": FloatDistribution(1e-6, 1e-2, log=True)}])
+def test_the_end_of_a_range_is_tried_once(space: dict[str, FloatDistribution]) -> None:
+    cube = UnitCube(space)
+    state, seen = SearchState(cube, (1.0,), budget=30), []
+    for number in range(30):
+        moves = state.moves()
+        drawn = moves.points[np.argmax(np.where(moves.trials < 0, moves.points[:, 0], -1))]
+        config = cube.decode(drawn)  # of the end Optuna makes the number before it
+        state.start(number, cube.encode([config])[0], drawn)
+        state.learn(number, -float(config["x"]))
+        seen.append(config["x"])
+    assert len(set(seen)) == 30
+    assert max(seen) > 0.999 * space["x"].high
+
+
 def test_what_runs_has_failed_or_was_stopped_is_not_continued() -> None:
     state = SearchState(ColumnCube([1]), (0.5, 1.0), budget=10)
     for number, value in enumerate([1.0, 2.0, 3.0, np.inf, np.inf]):

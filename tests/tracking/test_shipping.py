@@ -18,7 +18,16 @@ from typing import Any
 
 import pytest
 from metatuner.__main__ import main
-from metatuner.envs.records import FileArtifact, Metrics, StudyStarted, TrialFinished, TrialStarted, TrialState
+from metatuner.envs.records import (
+    FileArtifact,
+    Metrics,
+    StudyFinished,
+    StudyLed,
+    StudyStarted,
+    TrialFinished,
+    TrialStarted,
+    TrialState,
+)
 from metatuner.tracking.recorder import MLflowRecorder
 from metatuner.tracking.shipper import Shipper
 from metatuner.tracking.store import resolve
@@ -206,6 +215,22 @@ def test_what_was_sent_is_noted_on_the_way_so_that_who_goes_on_does_not_begin_an
         pass
     assert folder.remaining == 0
     assert len(study_of(uri, "later")[1]) == 60
+
+
+def test_a_run_that_is_this_process_s_to_make_is_made_however_late_that_was_said(uri: str, journal: Path) -> None:
+    with MLflowRecorder("http://127.0.0.1:9", "led", close_seconds=0, plots=False) as recorder:
+        recorder.record(StudyStarted(name="study", key="shared", shared=True))
+        for trial in range(60):
+            recorder.record(TrialStarted(trial=trial, name="t", params={"lr": trial}))
+            recorder.record(TrialFinished(trial=trial))
+        recorder.record(StudyLed(leads=True))
+        recorder.record(StudyFinished())
+    (folder,) = StudyFolder.all(journal)
+    shipper = Shipper(folder, Transport(resolve(uri), "led"))
+    while shipper.ship():
+        pass
+    assert folder.remaining == 0
+    assert len(study_of(uri, "led")[1]) == 60
 
 
 def test_closing_waits_as_long_as_the_store_takes_something(uri: str, journal: Path) -> None:

@@ -66,8 +66,9 @@ def test_the_argument_goes_before_the_environment(tmp_path: Path, monkeypatch: p
 
 
 def test_a_database_server_is_spoken_to_by_what_is_installed() -> None:
-    assert resolve("mysql://me@host/db").uri == "mysql+pymysql://me@host/db"
-    assert resolve("mysql+pymysql://me@host/db").uri == "mysql+pymysql://me@host/db"
+    assert resolve("mysql://me@host/db").opened_as == "mysql+pymysql://me@host/db"
+    assert resolve("mysql+pymysql://me@host/db").opened_as == "mysql+pymysql://me@host/db"
+    assert resolve("mysql://host/db").shown == "mysql://host/db"
 
 
 def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +101,7 @@ def test_a_wrong_uri_is_one_clear_line(uri: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "shown"),
     [
-        ("postgresql+psycopg://me:s3cret@host/db", "postgresql+psycopg://***@host/db"),
+        ("postgresql://me:s3cret@host/db", "postgresql://***@host/db"),
         ("http://me:p@ss@host:5000/path", "http://***@host:5000/path"),
         ("mysql+pymysql://host/db?user=me&password=s3cret&x=1", "mysql+pymysql://host/db?user=me&password=***&x=1"),
         ("sqlite:////a@b/mlflow.db", "sqlite:////a@b/mlflow.db"),
