@@ -64,7 +64,7 @@ def _flush() -> None:
     """Sends off what Python, and libraries in C, have kept of standard output so far."""
     for stream in (sys.stdout, sys.__stdout__):
         if stream is not None:
-            with contextlib.suppress(ValueError):  # closed
+            with contextlib.suppress(OSError, ValueError):  # it has no room, or is closed
                 stream.flush()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).fflush(None)
