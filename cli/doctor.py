@@ -102,15 +102,14 @@ def _devices() -> Finding:
 
 def _store(tracking_uri: str | None) -> Finding:
     from ..envs.errors import MissingPackageError, StoreError
-    from ..tracking.store import connect, resolve
+    from ..tracking.store import connect, require_databases, resolve
 
     try:
         store = resolve(tracking_uri)
         if store.database is not None and (problem := _unwritable(store.database.parent)):
             return Finding("store", False, f"{store.shown}: {problem}", _OTHER_STORE)
         if store.database is not None and not store.database.exists():
-            from mlflow.store.tracking import sqlalchemy_store  # noqa: F401 - fails where MLflow's own needs do not fit
-
+            require_databases()
             return Finding("store", True, f"{store.shown} (not there yet: made when first used)")
         connect(store).search_experiments(max_results=1)
     except StoreError as error:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from .climb import climbed, without
 from .doubt import DoubtingSurrogate
 from .past_tasks import PastTasks
 from .repetitions import Repetitions
@@ -21,7 +22,6 @@ Array = NDArray[np.float64]
 
 _POOL, _ADJUSTED, _INCUMBENTS = 256, 48, 3
 _BEGUN_AT = 3  # one in so many points of the pool is looked at to begin with: all would take as long as the rest
-_CLIMBS, _CLIMBERS, _BESIDE = 3, 6, 8  # rounds of looking beside so many points, at so many beside each
 _REFILLED = 32  # points that come into the pool together, where so many were taken
 _DESIGN = 5, 20  # least and most trials that are started before any goes on, where no past task tells where to begin
 _DESIGN_OF_DIMENSION = 2.5  # between: so many a dimension (each value of a choice is one),
@@ -297,30 +297,13 @@ class SearchState:
         return points, np.concatenate([self._pool_expected, self.past.expected(adjusted)], axis=1)
 
     def _with_better(self, points: Array, expected: Array | None) -> tuple[Array, Array | None]:
-        """Some points, and those that were found to promise more beside the most promising of them.
-
-        Of points at random few are near the best ones, and none is at the end of a range, where many a range is best.
-        """
+        """Some points, and those that were found to promise more beside the most promising of them."""
         own = len(self._pool)
-        found = np.concatenate([points[:own:_BEGUN_AT], points[own:]])
-        promise = self._promise(found)
-        for _ in range(_CLIMBS):
-            top = np.argsort(-promise, kind="stable")[:_CLIMBERS]
-            beside = self.cube.near(self._random, np.repeat(found[top], _BESIDE, axis=0), to_ends=True)
-            beside = self._untried(self._once(beside, found[top]))
-            found = np.concatenate([found[top], beside])
-            promise = np.concatenate([promise[top], self._promise(beside)])
-        best = self._once(found[np.argsort(-promise, kind="stable")[:_CLIMBERS]], points)
+        begun = np.concatenate([points[:own:_BEGUN_AT], points[own:]])
+        best = without(self.cube, climbed(begun, self._promise, self.cube, self._random, self._untried), points)
         if self.past is None or expected is None:
             return np.concatenate([points, best]), None
         return np.concatenate([points, best]), np.concatenate([expected, self.past.expected(best)], axis=1)
-
-    def _once(self, points: Array, others: Array) -> Array:
-        """Those of some points (n, d) that are not among others, each once."""
-        kept = dict(zip(map(bytes, self.cube.snapped(points)), points, strict=True))
-        for each in self.cube.snapped(others):
-            kept.pop(bytes(each), None)
-        return np.array(list(kept.values())).reshape(len(kept), self.cube.dimensions)
 
     def _promise(self, points: Array) -> Array:
         """Logarithm of how much full trainings of new trials are expected to improve on the best one, shape (n,).

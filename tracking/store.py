@@ -125,6 +125,15 @@ def resolve(tracking_uri: str | None = None) -> Store:
     return _sqlite(str(Path.cwd() / DATABASE_NAME), Origin.DEFAULT)
 
 
+def require_databases() -> None:
+    """Looks whether MLflow can open any database: not where the versions of what it needs do not fit.
+
+    Raises:
+        ImportError: It cannot.
+    """
+    from mlflow.store.tracking import sqlalchemy_store  # noqa: F401
+
+
 def connect(store: Store, *, reading: bool = False) -> MlflowClient:
     """Open a store: prepare it, import MLflow, make a client.
 
