@@ -194,10 +194,9 @@ class Surrogate:
 
     def foretell_ends(self, queried: Queried) -> tuple[Array, Array]:
         """Mean and standard deviation, shape (n,) each: what `foretell` tells of full trainings, for less."""
-        n = len(queried.points)
         chosen, fresh, trials = self._chosen, *_numbered(queried.trials)
         expected = None if queried.expected is None else torch.from_numpy(queried.expected[..., -1])
-        last, there = self._log_rungs[-1].expand(n), _centred(expected)
+        last, there = self._log_rungs[-1:], _centred(expected)  # one for all: they broadcast
         alike = chosen.alike((torch.from_numpy(queried.points), trials), self._seen[:2])
         covariance = chosen.along(alike, (last, there), self._seen[2:])[0]
         mean = covariance @ self._weights
