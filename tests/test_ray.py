@@ -406,7 +406,7 @@ def test_the_learned_search_is_driven_saved_and_restored_as_ray_does(kind: str, 
         searcher.on_trial_complete(f"t{number}", result)
 
     one = search()
-    configs = run(one, 12)
+    configs = run(one, 18)
     assert configs[0] == {"x": 2.5, "k": 3}
     one.save(str(tmp_path / "searcher"))
     two = search()
