@@ -39,7 +39,7 @@ class Cube(Protocol):
         """Draws n points at random, shape (n, d)."""
 
     def snapped(self, points: Array) -> Array:
-        """Points (n, d) as `sample` would draw them: the same to the last bit where they are the same."""
+        """Points (n, d) to be compared: the same to the last bit where they are the same configuration."""
 
     @property
     def is_grid(self) -> bool:

@@ -21,6 +21,7 @@ from metatuner.__main__ import main
 from metatuner.envs.records import (
     FileArtifact,
     Metrics,
+    Record,
     StudyFinished,
     StudyLed,
     StudyStarted,
@@ -200,13 +201,21 @@ def test_without_a_server_a_study_runs_at_full_speed_and_is_sent_later(
             assert len(client.get_metric_history(run.info.run_id, "val/loss")) == POINTS
 
 
-def test_what_was_sent_is_noted_on_the_way_so_that_who_goes_on_does_not_begin_anew(uri: str, journal: Path) -> None:
-    with MLflowRecorder("http://127.0.0.1:9", "later", close_seconds=0) as recorder:
-        recorder.record(StudyStarted(name="study"))
+def sixty_trials_that_wait(journal: Path, experiment: str, *last: Record) -> StudyFolder:
+    """The journal of a study whose store does not answer; it is shared where records come last that say whose it is."""
+    with MLflowRecorder("http://127.0.0.1:9", experiment, close_seconds=0, plots=False) as recorder:
+        recorder.record(StudyStarted(name="study", key="a study", shared=bool(last)))
         for trial in range(60):
             recorder.record(TrialStarted(trial=trial, name="t", params={"lr": trial}))
             recorder.record(TrialFinished(trial=trial))
+        for record in last:
+            recorder.record(record)
     (folder,) = StudyFolder.all(journal)
+    return folder
+
+
+def test_what_was_sent_is_noted_on_the_way_so_that_who_goes_on_does_not_begin_anew(uri: str, journal: Path) -> None:
+    folder = sixty_trials_that_wait(journal, "later")
     waiting = folder.remaining
     assert Shipper(folder, Transport(resolve(uri), "later")).ship()  # and then it is killed
     assert 0 < folder.remaining < waiting
@@ -218,14 +227,7 @@ def test_what_was_sent_is_noted_on_the_way_so_that_who_goes_on_does_not_begin_an
 
 
 def test_a_run_that_is_this_process_s_to_make_is_made_however_late_that_was_said(uri: str, journal: Path) -> None:
-    with MLflowRecorder("http://127.0.0.1:9", "led", close_seconds=0, plots=False) as recorder:
-        recorder.record(StudyStarted(name="study", key="shared", shared=True))
-        for trial in range(60):
-            recorder.record(TrialStarted(trial=trial, name="t", params={"lr": trial}))
-            recorder.record(TrialFinished(trial=trial))
-        recorder.record(StudyLed(leads=True))
-        recorder.record(StudyFinished())
-    (folder,) = StudyFolder.all(journal)
+    folder = sixty_trials_that_wait(journal, "led", StudyLed(leads=True), StudyFinished())
     shipper = Shipper(folder, Transport(resolve(uri), "led"))
     while shipper.ship():
         pass
